@@ -1,0 +1,112 @@
+"""The seams: what each kind of part must offer. Everything else is final."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stepdpo.batch import LossOutput, PairScores, TreeBatch
+    from stepdpo.records import (
+        Completion,
+        Grade,
+        Pair,
+        Preference,
+        Problem,
+        Prompt,
+        Sampling,
+        Turn,
+    )
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face fast tokenizer that templates and tokenisation rely on."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: str | None
+
+    def __call__(self, text: list[str], **options: Any) -> Any: ...
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
+
+
+class Template(Protocol):
+    """Question (and turns after it) -> the text a model reads."""
+
+    def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt: ...
+
+
+class Level(Protocol):
+    """Preference -> Pair: decides what is scored, and nothing after it knows about steps."""
+
+    def __call__(self, preference: Preference) -> Pair: ...
+
+
+class Loss(Protocol):
+    """PairScores -> LossOutput."""
+
+    needs: ClassVar[frozenset[str]]
+    """What must be computed for it, of {"rejected", "reference", "kl"}."""
+
+    def __call__(self, scores: PairScores) -> LossOutput: ...
+
+
+class Sampler(Protocol):
+    """Text generation. One list of `params.n` completions a prompt, in the order of the prompts."""
+
+    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]: ...
+
+
+class SamplerSpec(Protocol):
+    """How to open a sampler on a model folder or hub name."""
+
+    def open(self, model: str) -> AbstractContextManager[Sampler]: ...
+
+
+class Grader(Protocol):
+    """Response against gold answers. Never raises on any text and answers in bounded time."""
+
+    def grade(self, response: str, problem: Problem) -> Grade: ...
+
+
+class Source(Protocol):
+    """Where preferences or problems come from: a hub name, a file, a generator."""
+
+    def rows(self) -> Iterator[Mapping[str, Any]]: ...
+
+
+class PairSource(Protocol):
+    """Problems -> preferences."""
+
+    def __call__(self, problems: Iterable[Problem], tools: Any) -> Iterator[Preference]: ...
+
+
+class Decoder(Protocol):
+    """Prompts -> one answer each."""
+
+    def __call__(self, prompts: Sequence[str], sampler: Sampler) -> list[Completion]: ...
+
+
+class Checker(Protocol):
+    """Exact step checker of a task: index of the first wrong step from 0, or None."""
+
+    def first_error(self, problem: Problem, steps: Sequence[str], rng: Random) -> int | None: ...
+
+
+class Engine(Protocol):
+    """A training engine: the only thing that knows processes and devices."""
+
+    rank: int
+    world: int
+
+    def forward(self, batch: TreeBatch, needs: frozenset[str]) -> PairScores: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self) -> dict[str, float]: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...

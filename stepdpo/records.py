@@ -1,0 +1,135 @@
+"""The nouns: immutable records that travel between the parts. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+CORRECT, WRONG, UNPARSED = "correct", "wrong", "unparsed"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation that precedes the response."""
+
+    role: str
+    """`user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its gold answer."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    """Gold final answers as text; usually one. All of them must be given by a correct response."""
+    solution: str = ""
+    """Gold working, empty where the source has none."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """After the same question and the same correct steps, one next step is better than another.
+
+    `prefix + chosen + chosen_rest` is a whole solution, and so is `prefix + rejected + rejected_rest`:
+    the four texts are concatenated as they are, never stripped.
+    """
+
+    question: str
+    prefix: str
+    """Reasoning that both sides share, ending just before the step (`...\\nStep 3:`); may be empty."""
+    chosen: str
+    """The better next step; with `chosen_rest` empty, possibly a whole response."""
+    rejected: str
+    """The worse next step; empty only in data for supervised training."""
+    chosen_rest: str = ""
+    rejected_rest: str = ""
+    answer: str = ""
+    confidence: float = 1.0
+    """Probability in [0.5, 1] that the chosen side really is the better one; 1 - confidence is label smoothing."""
+    chosen_value: float | None = None
+    rejected_value: float | None = None
+    """Estimated values in [-1, 1] where the pair came from a search or from roll-outs."""
+    history: tuple[Turn, ...] = ()
+    """Turns between the question and the response (multi-turn data), oldest first."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What one training example reads and what it scores: everything after `context` is scored."""
+
+    question: str
+    context: str
+    """Text after the prompt that is read but not scored."""
+    chosen: str
+    rejected: str
+    chosen_ends: bool = False
+    """Whether the end-of-text token follows the chosen side, and is scored."""
+    rejected_ends: bool = False
+    confidence: float = 1.0
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered template: what the model is given before it answers."""
+
+    text: str
+    joint: str
+    """The first character(s) of every response under this template: "", " " or a newline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to generate. temperature 0 is greedy decoding, and then n must be 1."""
+
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    """A response is cut before the first of these strings."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated response."""
+
+    text: str
+    tokens: int
+    """Generated tokens, the end-of-text token included."""
+    finish: str
+    """`eos` or `stop` when the model ended by itself, `length` when it ran into max_tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader thinks of one response."""
+
+    verdict: str
+    """`correct`, `wrong` or `unparsed` (no answer could be found)."""
+    extracted: str
+    """The answer that was found, as compared; empty when unparsed."""
+    reason: str
+    """Why, in a few words: the rule that found the answer and the rule that decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One answered problem, graded by both graders."""
+
+    problem_id: str
+    question: str
+    answers: tuple[str, ...]
+    response: str
+    tokens: int
+    finish: str
+    official: Grade
+    strict: Grade
+    meta: Mapping[str, Any] = field(default_factory=dict)
