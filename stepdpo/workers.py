@@ -30,6 +30,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
     command = _command(words, engine)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
     process = subprocess.Popen(command, env=environment)
     with _passing_on_signals(process):
         code = process.wait()
