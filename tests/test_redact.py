@@ -42,7 +42,7 @@ def test_config() -> None:
         "where": {"api_key": "${oc.env:OPENAI_API_KEY}"},
         "note": "called with api_key=***, beta=0.1",
     }
-    assert config["judge"]["api_key"] == CANARY  # type: ignore[index,call-overload]
+    assert config["judge"]["api_key"] == CANARY  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY"])
@@ -68,6 +68,6 @@ def test_argv(words: list[str]) -> None:
 
 
 def test_ordinary_argv_is_kept() -> None:
-    argv = ["stepdpo", "train", "-m", "algo=dpo,tdpo", "sampler.max_tokens=512", "risk-averse-strategies", "--cfg", "job",
-            "judge.api_key=null", "judge.api_key=${oc.env:OPENAI_API_KEY}", os.sep]  # fmt: skip
+    argv = ["stepdpo", "train", "-m", "algo=dpo,tdpo", "sampler.max_tokens=512", "risk-averse-strategies", "--cfg",
+            "job", "judge.api_key=null", "judge.api_key=${oc.env:OPENAI_API_KEY}", os.sep]  # fmt: skip
     assert redact_argv(argv) == argv
