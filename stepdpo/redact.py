@@ -14,7 +14,7 @@ SHORTEST = 8
 _NAME = re.compile(
     r"(?:^|_)(?:api_?keys?|(?:access|private|secret|signing|ssh)_?keys?|secrets?|passwords?|passwd|passphrase|"
     r"credentials?|bearer|authorization)(?:_|$)"
-    r"|(?:^|_)(?:auth|access|api|bearer|hf|hub|refresh|session)?_?token(?:_value)?$"
+    r"|(?:^|_)(?:auth|access|api|bearer|hf|hub|refresh)?_?token(?:_value)?$"
 )
 _NO_SECRET = re.compile(
     r"(?:^|_)(?:pad|eos|bos|unk|sep|cls|mask|stop|end|start|image|special|new|per|next|last|first)_token$"

@@ -156,10 +156,9 @@ class _WandbTracker:
         self._try("finish", exit_code=exit_code)
 
     def _try(self, what: str, *values: Any, **options: Any) -> None:
-        if self.run is None:
-            return
         try:
-            getattr(self.run, what)(*values, **options)
+            if self.run is not None:
+                getattr(self.run, what)(*values, **options)
         except Exception as error:  # whatever it is, training matters more
             self.run = None
             log.warning("wandb failed to %s and is left alone from here on: %s", what, redact_text(str(error)))

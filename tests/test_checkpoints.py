@@ -103,7 +103,9 @@ def test_names_of_another_step_or_format(tmp_path: Path) -> None:
     assert "format 2" in verify(renamed)[0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"files": [1], "format": 1}', '{"files": 3, "format": 1, "step": 100}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{}", '{"files": [1], "format": 1}', '{"files": 3, "format": 1, "step": 100}']
+)
 def test_manifests_that_are_none(tmp_path: Path, text: str) -> None:
     path = save(tmp_path, 100)
     (path / MANIFEST).write_text(text)
@@ -140,9 +142,13 @@ def test_without_hashes_only_sizes_are_read(tmp_path: Path) -> None:
 
 def test_full_disc_removes_the_partial_and_keeps_the_old(tmp_path: Path) -> None:
     save(tmp_path, 100)
-    with pytest.raises(OSError, match="No space"), checkpoint(tmp_path, 200) as scratch:
+
+    def write_half(scratch: Path) -> None:
         (scratch / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), checkpoint(tmp_path, 200) as scratch:
+        write_half(scratch)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000100"]
 
 
@@ -266,7 +272,7 @@ def test_unreadable_file_is_a_problem_not_a_crash(tmp_path: Path, monkeypatch: p
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoints.hashlib, "file_digest", fail)
+    monkeypatch.setattr("hashlib.file_digest", fail)
     assert "model.safetensors: unreadable (Input/output error)" in verify(path)
 
 

@@ -33,7 +33,8 @@ def test_second_is_refused_with_pid_and_host_and_a_killed_holder_is_stale(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with start_holder(tmp_path) as other:
-        with pytest.raises(UserError, match=rf"in use by pid {other.pid} on {os.uname().nodename} since 20"), lock(tmp_path):
+        message = rf"in use by pid {other.pid} on {os.uname().nodename} since 20"
+        with pytest.raises(UserError, match=message), lock(tmp_path):
             pass
         found = holder(tmp_path)
         assert found is not None

@@ -11,7 +11,7 @@ CANARY = "sk-CANARY0123456789abcdef"
 
 @pytest.mark.parametrize(
     "name",
-    ["api_key", "OPENAI_API_KEY", "openaiApiKey", "judge.api_key", "token", "hf_token", "HF-TOKEN", "auth_token",
+    ["api_key", "OPENAI_API_KEY", "openaiApiKey", "judge.api_key", "token", "hf_token", "HF-TOKEN", "auth_token", "refreshToken",
      "password", "client_secret", "AWS_SECRET_ACCESS_KEY", "private_key", "credentials", "WANDB_API_KEY"],
 )  # fmt: skip
 def test_secret_names(name: str) -> None:
@@ -42,7 +42,7 @@ def test_config() -> None:
         "where": {"api_key": "${oc.env:OPENAI_API_KEY}"},
         "note": "called with api_key=***, beta=0.1",
     }
-    assert config["judge"]["api_key"] == CANARY  # type: ignore[index,call-overload]
+    assert config["judge"]["api_key"] == CANARY  # type: ignore[index]
 
 
 @pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY"])
@@ -68,6 +68,6 @@ def test_argv(words: list[str]) -> None:
 
 
 def test_ordinary_argv_is_kept() -> None:
-    argv = ["stepdpo", "train", "-m", "algo=dpo,tdpo", "sampler.max_tokens=512", "risk-averse-strategies", "--cfg", "job",
-            "judge.api_key=null", "judge.api_key=${oc.env:OPENAI_API_KEY}", os.sep]  # fmt: skip
+    argv = ["stepdpo", "train", "-m", "algo=dpo,tdpo", "sampler.max_tokens=512", "risk-averse-strategies", "--cfg",
+            "job", "judge.api_key=null", "judge.api_key=${oc.env:OPENAI_API_KEY}", os.sep]  # fmt: skip
     assert redact_argv(argv) == argv

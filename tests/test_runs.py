@@ -89,7 +89,7 @@ def test_interrupted_deletion_is_still_ours(run: Path, monkeypatch: pytest.Monke
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.shutil, "rmtree", fail)
+        patch.setattr("shutil.rmtree", fail)
         with pytest.raises(OSError, match="Input/output"):
             create(run, force=True)
     assert not list(create(run, force=True).iterdir())

@@ -143,7 +143,9 @@ class Failing:
         raise AssertionError("left alone after the first failure")
 
 
-def test_wandb_failing_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_wandb_failing_midway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(Wandb, "_init", lambda *_: Failing())  # opened, then every call raises
     with Wandb().open(tmp_path, "run", {}) as tracker:
         for step in range(5):
@@ -185,8 +187,9 @@ def test_online_without_a_network(tmp_path: Path, key: str | None, monkeypatch: 
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     done = subprocess.run(
-        [sys.executable, "-c", UNREACHABLE, str(tmp_path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", UNREACHABLE, str(tmp_path)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("stepdpo.track wandb (online) did not start") == 1
     assert done.stderr.count("stepdpo.track") == 1
