@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError
 from stepdpo.dataset import enforce, write_quarantine
+from stepdpo.errors import UserError
 from stepdpo.records import Pair
 from stepdpo.tokenise import Lengths, Tokenised, tokenise
 from stepdpo.trees import TokenTree
