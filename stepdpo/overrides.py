@@ -59,10 +59,10 @@ def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) 
     for word in overrides:
         key, _, value = word.partition("=")
         plain = value.strip("'\"")
-        if key == "model" and plain not in known.get("model", []) and "," not in plain:
-            if "/" in plain or Path(plain).is_dir():
-                done += ["model=pretrained", f"model.path='{plain}'"]
-                continue
+        a_path = key == "model" and plain not in known.get("model", []) and "," not in plain
+        if a_path and ("/" in plain or Path(plain).is_dir()):
+            done += ["model=pretrained", f"model.path='{plain}'"]
+            continue
         if key in known and plain == "null":
             done.append(f"~{key}")
             continue

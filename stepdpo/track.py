@@ -131,8 +131,9 @@ class Wandb:
             init_timeout=NETWORK_SECONDS, finish_timeout=NETWORK_SECONDS,
         )  # fmt: skip
         return wandb.init(
-            project=os.environ.get("WANDB_PROJECT") or self.project, mode=mode, group=self.group, name=name,
-            tags=list(self.tags), id=identity, resume=None if mode == "offline" else "allow", dir=str(folder),
+            project=os.environ.get("WANDB_PROJECT") or self.project, mode=mode, name=name,
+            group=redact_text(self.group) if self.group else None, tags=[redact_text(tag) for tag in self.tags],
+            id=identity, resume=None if mode == "offline" else "allow", dir=str(folder),
             config=redact(config), allow_val_change=True, settings=settings,
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import base64
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from stepdpo.errors import UserError
 
 EXIT = "exit.json"
 """Written by a worker: {"code", "message", "outcome"}."""
@@ -66,6 +69,8 @@ def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
 
 def processes(engine: Mapping[str, Any]) -> int:
     """How many processes this machine runs: what is asked for, else one a visible GPU, else one."""
+    if engine.get("hostfile") and len(hosts := _hosts(Path(engine["hostfile"]))) == 1:
+        return next(iter(hosts.values()))
     wanted = int(engine.get("processes", 1))
     if wanted or engine.get("device") == "cpu":
         return wanted or 1
@@ -80,10 +85,11 @@ def _gpus() -> int:
 
 
 def _command(words: list[str], engine: Mapping[str, Any]) -> list[str]:
-    hostfile = engine.get("hostfile")
-    count = processes(engine)
+    hostfile, count = engine.get("hostfile"), processes(engine)
     port = int(engine.get("master_port") or 0) or _free_port()
-    if hostfile:
+    if hostfile and set(_hosts(Path(hostfile))) - {"localhost", "127.0.0.1", socket.gethostname()}:
+        if not shutil.which("pdsh"):
+            raise UserError(f"engine.hostfile={hostfile}: several machines are reached by pdsh, which is not installed")
         launcher = ["deepspeed.launcher.runner", f"--hostfile={hostfile}", f"--master_port={port}", "--no_local_rank"]
         return [sys.executable, "-m", *launcher, "--module", *words]
     if count == 1:
@@ -91,6 +97,20 @@ def _command(words: list[str], engine: Mapping[str, Any]) -> list[str]:
     world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(count))}).encode()).decode()
     launcher = ["deepspeed.launcher.launch", f"--world_info={world}", f"--master_port={port}", "--no_local_rank", "-q"]
     return [sys.executable, "-m", *launcher, "--module", *words]
+
+
+def _hosts(hostfile: Path) -> dict[str, int]:
+    """Slots by host. DeepSpeed takes a hostfile that is not there for none at all, and would train on this machine."""
+    try:
+        lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
+        found = {host: int(slots.removeprefix("slots=")) for host, slots in filter(None, lines)}
+    except OSError as error:
+        raise UserError(f"engine.hostfile={hostfile}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"engine.hostfile={hostfile}: expected `host slots=8` on every line") from error
+    if not found:
+        raise UserError(f"engine.hostfile={hostfile}: names no host")
+    return found
 
 
 def _free_port() -> int:
