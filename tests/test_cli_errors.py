@@ -76,6 +76,7 @@ def test_unknown_verb(tmp_path: Path) -> None:
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
     """They are listed and kept aside; the next attempt needs no force; an existing run does."""
     rows = preferences.read_text().splitlines()
@@ -99,6 +100,7 @@ def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
     assert tree(run) == before
 
 
+@pytest.mark.slow
 def test_diverged(tmp_path: Path) -> None:
     done = stepdpo("train", *SFT, "run=x", "optim.lr=1e30", "optim.clip=0", "optim.warmup=0", "~recipe", cwd=tmp_path)
     assert done.code == 5, done.said

@@ -119,7 +119,9 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
     assert "did you mean 'algo.scale'?" in ended.err
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_stops(words: list[str], tmp_path: Path, signum: int, code: int) -> None:
     run = tmp_path / "runs" / "x"
     ended = signalled(signum, *words, *LONG, "run=x", folder=run, after=2, cwd=tmp_path)
