@@ -40,9 +40,12 @@ def boxes(text: str) -> list[Box]:
         elif token == "}" and stack:
             opening = stack.pop()
             if opening in starts:
+                content = text[opening + 1 : at].strip()
                 while found and found[-1].start > starts[opening]:
-                    found.pop()
-                found.append(Box(text[opening + 1 : at].strip(), starts[opening], match.end()))
+                    inner = found.pop()
+                    if content == text[inner.start : inner.end]:
+                        content = inner.content
+                found.append(Box(content, starts[opening], match.end()))
     return found
 
 

@@ -11,6 +11,10 @@ UNICODE = str.maketrans(
      "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
      "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )  # fmt: skip
+SYNONYMS = {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\geq": r"\ge", r"\leq": r"\le",
+            r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac"}  # fmt: skip
+SYNONYM = re.compile(rf"(?:{'|'.join(map(re.escape, SYNONYMS))})(?![a-zA-Z])")
+REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?(?!\s*\^)")
 SPACING = re.compile(r"(?<!\\)\\(?:[,:;> ]|q?quad\b|hspace\s*\{[^{}]*\})|(?<!\\)~")
 ORNAMENT = re.compile(
     r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
@@ -51,7 +55,7 @@ def _once(text: str) -> str:
     text = SLASHES.sub(r"\\", text.translate(UNICODE))
     text = GROUPING.sub("", text)
     text = ORNAMENT.sub("", SPACING.sub(" ", text)).replace("\n", " ").strip()
-    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = REALS.sub(r"(-\\infty, \\infty)", SYNONYM.sub(lambda match: SYNONYMS[match.group()], text))
     whole = WHOLLY_WRAPPED.fullmatch(text)
     if whole:
         return _words(whole.group(1))
