@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-OPENING = re.compile(r"\\+f?box(?:ed)?\s*(?=\{)")
+OPENING = re.compile(r"\\f?box(?:ed)?\s*(?=\{)")
 BRACE = re.compile(r"\\[\\{}]|[{}]")
 LINK = re.compile(r"\b(?:and|or)\b")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
@@ -70,4 +70,8 @@ def _linked(between: str) -> bool:
     if LINK.search(between):
         return len(words) <= 5
     rest = MARKUP.sub("", between)
-    return not words and len(rest) < 8 and not re.search(r"[=<>]|\\(?:n?eq?|approx|implies|Rightarrow|to|l[et]|g[et])\b", between)
+    return (
+        not words
+        and len(rest) < 8
+        and not re.search(r"[=<>]|\\(?:n?eq?|approx|implies|Rightarrow|to|l[et]|g[et])\b", between)
+    )

@@ -33,12 +33,16 @@ def same_formula(prediction: str, gold: str) -> bool:
     left, right = _read(prediction, read_plainly), _read(gold, read_plainly)
     if left is not None and right is not None and (verdict := compare_values(left, right)) is not None:
         return verdict
-    if (left is not None and is_tuple(gold)) or (right is not None and is_tuple(prediction)):
+    if (left is not None and _is_collection(gold)) or (right is not None and _is_collection(prediction)):
         return False
     left, right = _read(prediction, _formula), _read(gold, _formula)
     if left is None or right is None or compare_values(left, right) is False:
         return False
     return bool(verify(right, left, allow_set_relation_comp=True, timeout_seconds=None))
+
+
+def _is_collection(text: str) -> bool:
+    return is_tuple(text) or r"\cup" in text
 
 
 def _read(text: str, reader: Callable[[str], Any]) -> Any:

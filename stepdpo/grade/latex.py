@@ -31,6 +31,7 @@ from stepdpo.grade.latex_tables import (
     UNSURE,
 )
 
+
 class Unreadable(ValueError):
     """The text is not a formula of this language."""
 

@@ -20,13 +20,19 @@ RELATIONS: dict[str, Any] = {
 }  # fmt: skip
 NAMED = ("sin cos tan csc sec cot sinh cosh tanh exp floor ceil").split()
 INVERSE = {name: "a" + name for name in "sin cos tan csc sec cot sinh cosh tanh".split()}
-ARC = {"arc" + name: inverse for name, inverse in INVERSE.items()} | {"arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh"}
+ARC = {"arc" + name: inverse for name, inverse in INVERSE.items()} | {
+    "arsinh": "asinh",
+    "arcosh": "acosh",
+    "artanh": "atanh",
+}
 FUNCTIONS = {rf"\{name}": name for name in NAMED} | {rf"\{arc}": name for arc, name in ARC.items()}
 LOGARITHMS = {r"\log": sympy.E, r"\ln": sympy.E, r"\lg": sympy.Integer(10)}
 FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 CLOSING = frozenset(FENCES.values()) | {"|"}
 CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I}
-UNSURE = re.compile(r"\d\s*\\frac|[,:%=<>]|\\[lgn]eq?(?![a-z])|\\(?:text|in|cup|cap|pm|mp|begin|circ|approx|sim|equiv)(?![a-z])")
+UNSURE = re.compile(
+    r"\d\s*\\frac|[,:%=<>]|\\[lgn]eq?(?![a-z])|\\(?:text|in|cup|cap|pm|mp|begin|circ|approx|sim|equiv)(?![a-z])"
+)
 UNREADABLE = frozenset({r"\int", r"\sum", r"\prod", r"\lim", r"\langle", r"\rangle"})
 FRACTIONS = frozenset({r"\frac", r"\dfrac", r"\tfrac"})
 PRODUCT = frozenset({"*", "/", ":", r"\times", r"\cdot", r"\div"})

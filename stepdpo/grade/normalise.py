@@ -11,6 +11,7 @@ UNICODE = str.maketrans(
      "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
      "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )  # fmt: skip
+BLANKS = re.compile(r"\s+")
 SYNONYMS = {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\geq": r"\ge", r"\leq": r"\le",
             r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac"}  # fmt: skip
 SYNONYM = re.compile(rf"(?:{'|'.join(map(re.escape, SYNONYMS))})(?![a-zA-Z])")
@@ -19,11 +20,17 @@ SPACING = re.compile(r"(?<!\\)\\(?:[,:;> ]|q?quad\b|hspace\s*\{[^{}]*\})|(?<!\\)
 ORNAMENT = re.compile(
     r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
 )
-WRAPPER = r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"
+WRAPPER = (
+    r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"
+)
 WRAPPED = re.compile(WRAPPER)
 WHOLLY_WRAPPED = re.compile(rf"[(\[]?\s*{WRAPPER}\s*[)\]]?")
-CONJUNCTION = re.compile(r",?\s*\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s*(?<![A-Za-z\\])(?:and|or)(?![a-zA-Z])\s*")
-TEXT_UNIT = re.compile(r"(?<=[\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mbox|hbox|mathrm|rm)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?\s*$")
+CONJUNCTION = re.compile(
+    r",?\s*\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s*(?<![A-Za-z\\])(?:and|or)(?![a-zA-Z])\s*"
+)
+TEXT_UNIT = re.compile(
+    r"(?<=[\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mbox|hbox|mathrm|rm)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?\s*$"
+)
 DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*[CF]?(?![A-Za-z])|\s*\\degree\b|\s*\bdegrees?\b")
 UNIT_WORDS = (
     r"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:[cmk]m|ft|in|yd|mi|[km]g|lbs?|oz|ml|cc|hrs?|"
@@ -34,7 +41,9 @@ GLUED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg|ft|mph|lbs?|am|pm|m²|cents?|uni
 PERCENT_WORD = re.compile(r"\s*(?:\\?%|\bper\s?cent(?:age)?\b|\bpct\b)")
 GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,(?=\d{3}(?!\d)))\s*(?=\d)")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?%?")
-SLASHES = re.compile(r"\\\\(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))")
+SLASHES = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))"
+)
 BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 BARE_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\[a-z]+))\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
 SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})")
@@ -52,9 +61,9 @@ def normalise(answer: str) -> str:
 
 
 def _once(text: str) -> str:
-    text = SLASHES.sub(r"\\", text.translate(UNICODE))
-    text = GROUPING.sub("", text)
-    text = ORNAMENT.sub("", SPACING.sub(" ", text)).replace("\n", " ").strip()
+    text = BLANKS.sub(" ", SLASHES.sub(r"\\", text.translate(UNICODE)))
+    text = BLANKS.sub(" ", SPACING.sub(" ", GROUPING.sub("", text)))
+    text = BLANKS.sub(" ", ORNAMENT.sub("", text)).strip()
     text = REALS.sub(r"(-\\infty, \\infty)", SYNONYM.sub(lambda match: SYNONYMS[match.group()], text))
     whole = WHOLLY_WRAPPED.fullmatch(text)
     if whole:
@@ -65,7 +74,7 @@ def _once(text: str) -> str:
     text = PLAIN_UNIT.sub("", WRAPPED.sub(r" \1 ", text))
     text = GLUED_UNIT.sub("", text.strip())
     text = BARE_FRACTION.sub(_braced, BARE_ROOT.sub(r"\\sqrt{\1}", text))
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
+    text = BLANKS.sub(" ", text).strip().rstrip(".,;:").strip()
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     if scientific := SCIENTIFIC.fullmatch(text):
         text = _plain_decimal(scientific)
@@ -78,7 +87,7 @@ def _once(text: str) -> str:
 
 def _words(text: str) -> str:
     r"""The inside of a wrapped text: `\text{ (A) }` and `(\text{A})` are both A."""
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".").strip()
+    text = BLANKS.sub(" ", text).strip().rstrip(".").strip()
     return choice.group(1) if (choice := CHOICE.fullmatch(text)) else text
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-POINTS = ("0.7310585786", "1.2689414214", "0.4174298105", "1.6180339887", "0.5671432904", "1.3247179572", "0.9159655942")
+POINTS = (
+    "0.7310585786",
+    "1.2689414214",
+    "0.4174298105",
+    "1.6180339887",
+    "0.5671432904",
+    "1.3247179572",
+    "0.9159655942",
+)
 APART = 1e-4
 DIGITS = 30
 
@@ -25,9 +33,10 @@ def compare_values(left: Any, right: Any) -> bool | None:
     points = dict(zip(names, map(sympy.Float, POINTS), strict=False))
     try:
         values = [sympy.N(side.subs({s: points[s.name] for s in side.free_symbols}), DIGITS) for side in (left, right)]
-        numbers = [complex(value) for value in values]
-        distance = abs(numbers[0] - numbers[1])
-        if distance > APART * max(1.0, abs(numbers[0]), abs(numbers[1])):  # never true of infinity or nan
+        sizes = [abs(value) for value in values]
+        if not all(size.is_Float and size.is_finite or size.is_Integer for size in sizes):
+            return None
+        if abs(values[0] - values[1]) > APART * max(1, *sizes):
             return False
         if not names and abs(values[0] - values[1]) < abs(values[0]) * sympy.Float(10) ** -25:
             return True
