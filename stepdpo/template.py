@@ -21,9 +21,9 @@ CARD = "stepdpo.json"
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """A fixed string with `{question}` in it.
+    r"""A fixed string with `{question}` in it.
 
-    The placeholder is replaced, not formatted, so braces in the question or in `\\boxed{}` are just text.
+    The placeholder is replaced, not formatted, so braces in the question or in `\boxed{}` are just text.
     Earlier turns of a conversation are written as further blocks of the same form.
     """
 

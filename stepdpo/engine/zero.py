@@ -110,9 +110,9 @@ class ZeroEngine:
         config = spec.config(optim)
         self.sharded = spec.stage == 3
         if self.sharded:
-            from transformers.integrations import HfDeepSpeedConfig
+            from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-            self.load_sharded = HfDeepSpeedConfig(config)  # kept alive: from_pretrained shards while it exists
+            self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
         dtype = torch.bfloat16 if spec.dtype is Dtype.bfloat16 else torch.float32
         scorer = build(dtype, self.gather).to(device if not self.sharded else None)
         if spec.gradient_checkpointing:
@@ -157,7 +157,7 @@ class ZeroEngine:
         plain = self._plain_norm() if self.spec.stage == 0 else None
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        return float(plain if norm is None else norm)
+        return float(norm if norm is not None else plain or 0.0)
 
     def _plain_norm(self) -> float:
         """Norm of the averaged gradient where DeepSpeed keeps none (stage 0)."""

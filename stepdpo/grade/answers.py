@@ -67,7 +67,7 @@ def _until_closed(piece: str) -> str | None:
 
 
 def find_answer(response: str) -> Found | None:
-    """The answer of a response by the strict rules, first rule that fires.
+    r"""The answer of a response by the strict rules, first rule that fires.
 
     hope: "the final answer is ... I hope it is correct", where no box follows it;
     box: the last balanced `\\boxed{}`, with its neighbours where they form one answer;

@@ -1,4 +1,4 @@
-"""A small reader of LaTeX formulas into sympy for the `official` grader; it never evaluates text as Python.
+r"""A small reader of LaTeX formulas into sympy for the `official` grader; it never evaluates text as Python.
 
 It understands the same language as `sympy.parsing.latex`, the parser behind the published numbers (which cannot be
 installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\\pi`
