@@ -1,0 +1,71 @@
+"""Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290) and its pairwise relatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+
+from stepdpo.batch import LossOutput, PairScores
+
+
+class Form(Enum):
+    sigmoid = "sigmoid"
+    hinge = "hinge"
+    """SLiC (arXiv 2305.10425): max(0, 1 - beta z)."""
+    ipo = "ipo"
+    """Identity preference optimisation (arXiv 2310.12036), on summed log-ratios."""
+    robust = "robust"
+    """Unbiased under label noise (arXiv 2403.00409)."""
+
+
+@dataclass(frozen=True)
+class DPO:
+    """With z = chosen_logratio - rejected_logratio and e the probability that the label is wrong:
+
+    sigmoid  -(1 - e) log sigmoid(beta z) - e log sigmoid(-beta z)
+    hinge    max(0, 1 - beta z)
+    ipo      (z - 1 / (2 beta))^2
+    robust   (-(1 - e) log sigmoid(beta z) + e log sigmoid(-beta z)) / (1 - 2 e)
+
+    At policy = reference the sigmoid form is log 2 and every reward is 0. With `level=step` the sigmoid form is
+    Step-DPO (arXiv 2406.18629, eq. 2). e is the larger of `label_smoothing` and 1 - the pair's own confidence.
+    """
+
+    beta: float = 0.4
+    """Strength of the pull to the reference; DPO's paper uses 0.1 to 0.5, Step-DPO's scripts 0.4 and 0.5."""
+    label_smoothing: float = 0.0
+    """Assumed share of wrong labels, in [0, 0.5]."""
+    form: Form = Form.sigmoid
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+        top = 0.5 if self.form is not Form.robust else 0.499
+        if not 0 <= self.label_smoothing <= top:
+            raise ValueError(f"label_smoothing must lie in [0, 0.5], got {self.label_smoothing}")
+        if self.label_smoothing and self.form in (Form.hinge, Form.ipo):
+            raise ValueError(f"label_smoothing has no meaning for form={self.form.value}")
+
+    def __call__(self, scores: PairScores) -> LossOutput:
+        z_B = scores.chosen_logratios_B - scores.rejected_logratios_B
+        wrong_B = (1 - scores.confidence_B).clamp(min=self.label_smoothing, max=0.5)
+        right_B, flipped_B = -F.logsigmoid(self.beta * z_B), -F.logsigmoid(-self.beta * z_B)
+        if self.form is Form.sigmoid:
+            losses_B = (1 - wrong_B) * right_B + wrong_B * flipped_B
+        elif self.form is Form.hinge:
+            losses_B = (1 - self.beta * z_B).clamp(min=0)
+        elif self.form is Form.ipo:
+            losses_B = (z_B - 1 / (2 * self.beta)) ** 2
+        else:
+            wrong_B = wrong_B.clamp(max=0.499)
+            losses_B = ((1 - wrong_B) * right_B - wrong_B * flipped_B) / (1 - 2 * wrong_B)
+        return LossOutput(
+            losses_B=losses_B,
+            chosen_rewards_B=self.beta * scores.chosen_logratios_B.detach(),
+            rejected_rewards_B=self.beta * scores.rejected_logratios_B.detach(),
+        )

@@ -1,0 +1,43 @@
+"""Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306) on both sides of a pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from stepdpo.batch import LossOutput, PairScores
+
+
+@dataclass(frozen=True)
+class KTO:
+    """loss = desirable (1 - sigmoid(beta (d_chosen - z0))) + undesirable (1 - sigmoid(beta (z0 - d_rejected)))
+
+    with d the log-ratio of a side and z0 = max(0, mean log-ratio of mismatched question-response pairs), a constant
+    estimated anew for every global batch. At policy = reference z0 = 0 and the loss is (desirable + undesirable) / 2.
+    """
+
+    beta: float = 0.4
+    """The KTO paper and Eurus use 0.1."""
+    desirable: float = 1.0
+    undesirable: float = 1.0
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "reference_point"})
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+
+    def __call__(self, scores: PairScores) -> LossOutput:
+        assert scores.reference_point is not None
+        z0 = scores.reference_point.detach()
+        chosen_B, rejected_B = scores.chosen_logratios_B, scores.rejected_logratios_B
+        losses_B = self.desirable * (1 - torch.sigmoid(self.beta * (chosen_B - z0)))
+        losses_B = losses_B + self.undesirable * (1 - torch.sigmoid(self.beta * (z0 - rejected_B)))
+        return LossOutput(
+            losses_B=losses_B,
+            chosen_rewards_B=self.beta * chosen_B.detach(),
+            rejected_rewards_B=self.beta * rejected_B.detach(),
+            metrics_B={"reference_point": z0.expand_as(chosen_B)},
+        )

@@ -1,0 +1,33 @@
+"""Noise contrastive alignment for pairs (Chen et al. 2024, arXiv 2402.05369)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+
+from stepdpo.batch import LossOutput, PairScores
+
+
+@dataclass(frozen=True)
+class NCA:
+    """loss = -log sigmoid(r_chosen) - 1/2 log sigmoid(-r_chosen) - 1/2 log sigmoid(-r_rejected), r = beta logratio.
+
+    Raises the chosen side in absolute terms, not only against the rejected one. At policy = reference it is 2 log 2.
+    """
+
+    beta: float = 0.4
+    """Eurus uses 0.1."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+
+    def __call__(self, scores: PairScores) -> LossOutput:
+        chosen_B = self.beta * scores.chosen_logratios_B
+        rejected_B = self.beta * scores.rejected_logratios_B
+        losses_B = -F.logsigmoid(chosen_B) - 0.5 * F.logsigmoid(-chosen_B) - 0.5 * F.logsigmoid(-rejected_B)
+        return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach())

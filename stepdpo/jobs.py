@@ -1,0 +1,78 @@
+"""One job: a claimed run folder with its configuration, and the processes that work in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from stepdpo import runs, workers
+from stepdpo.errors import UserError
+
+CONFIG = "config.yaml"
+LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")
+"""Settings of the launch itself; everything else is the worker's."""
+FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track"}
+"""Settings that a resumed run may change: how often it looks and logs."""
+
+
+def run_in(
+    folder: Path,
+    verb: str,
+    config: DictConfig,
+    choices: Mapping[str, str],
+    *,
+    force: bool = False,
+    resume: bool = False,
+    given: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns the worker's answer.
+
+    A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused.
+    A folder in which nothing was begun (the worker found the input wanting) is left free for the next attempt.
+    Secrets stay references: the configuration is written unresolved.
+    """
+    with runs.claim(folder, force=force, resume=resume):
+        if resume and (folder / CONFIG).is_file():
+            config = _resumed(folder / CONFIG, config, given)
+        else:
+            seed = int(config.get("seed", 0))
+            runs.write_json(folder / runs.MANIFEST, runs.manifest(sys.argv, seed, choices))
+        runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
+        engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
+        answer = workers.start(verb, folder, engine, resume)
+        if answer["code"] == workers.MEND and not resume:
+            for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return answer
+
+
+def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration a run was started with, with what may change taken from `now`."""
+    before = OmegaConf.load(path)
+    assert isinstance(before, DictConfig)
+    keys = {word.partition("=")[0].lstrip("+~") for word in given}
+    if "experiment" in keys:
+        keys = {str(key) for key in now}
+    changed = []
+    for key in sorted(keys - set(LAUNCH_KEYS)):
+        old, new = (OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now))
+        if old == new:
+            continue
+        if key.partition(".")[0] in FREE_ON_RESUME:
+            OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)
+        else:
+            changed.append(f"  {key}: {_value(old)} then, {_value(new)} now")
+    if changed:
+        raise UserError("\n".join([f"{path.parent} was started with another configuration:", *changed]))
+    return before
+
+
+def _value(container: Any) -> str:
+    value = container["v"]
+    return str(value.get("_target_", value) if isinstance(value, dict) else value)

@@ -1,0 +1,46 @@
+"""The optimiser's numbers and the learning-rate schedule, as plain functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Schedule(Enum):
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with a warm-up and a schedule down to 0."""
+
+    lr: float = 5e-7
+    """Peak learning rate; Step-DPO uses 5e-7, TDPO 5e-6."""
+    schedule: Schedule = Schedule.cosine
+    warmup: float = 0.1
+    """Share of all steps over which the rate rises linearly from 0; Step-DPO 0.1."""
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 for no clipping."""
+
+    def __post_init__(self) -> None:
+        if self.lr < 0 or not 0 <= self.warmup <= 1 or self.clip < 0:
+            raise ValueError("lr and clip must not be negative, and warmup must lie in [0, 1]")
+
+    def lr_at(self, step: int, total: int) -> float:
+        """Learning rate of update number `step` (from 0) of `total`."""
+        rising = round(self.warmup * total)
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        done = (step - rising) / max(1, total - rising)
+        if self.schedule is Schedule.cosine:
+            return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule is Schedule.linear:
+            return self.lr * (1 - done)
+        return self.lr

@@ -1,0 +1,184 @@
+"""Pair -> TokenTree -> TreeBatch: the only crossing from text to integers and from integers to tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+
+from stepdpo.batch import SIDES, TreeBatch
+from stepdpo.errors import UserError
+from stepdpo.protocols import Template
+from stepdpo.records import Pair
+from stepdpo.trees import Ints, Path, TokenRun, TokenTree, grow
+
+
+class Overlong(Enum):
+    drop = "drop"
+    """Leave the pair out, and count it."""
+    error = "error"
+    official = "official"
+    """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long a path may be, in tokens, and what happens to longer ones."""
+
+    max_length: int = 2048
+    max_prompt_length: int = 512
+    """Used by `overlong: official` only."""
+    overlong: Overlong = Overlong.drop
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """Trees by the index of their pair, and the pairs that could not be used."""
+
+    trees: dict[int, TokenTree]
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason -> count."""
+
+
+def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids of whole texts and the character index where each token ends.
+
+    A beginning-of-text token is put in front iff the tokenizer has one and the text does not start with it.
+    Raises UserError for a tokenizer that cannot give offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError("this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed")
+    for start in range(0, len(texts), 1024):
+        some = list(texts[start : start + 1024])
+        encoded = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            bos = tokenizer.bos_token_id
+            needs_bos = bos is not None and (not ids or ids[0] != bos)
+            head = [bos] if needs_bos else []
+            yield head + list(ids), [0] * len(head) + [end for _, end in offsets]
+
+
+def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
+    """The unscored text and each side's whole text."""
+    prompt = template.render(pair.question, pair.history, tokenizer)
+    start = prompt.text + prompt.joint
+    unscored = start + pair.context if pair.context else prompt.text
+    sides = [pair.chosen] + ([pair.rejected] if pair.rejected else [])
+    return unscored, [start + pair.context + side for side in sides]
+
+
+def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths) -> Tokenised:
+    """Token trees of all pairs. A token is scored iff it ends after the unscored text does.
+
+    Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
+    with `overlong: error` the first over-long one raises UserError.
+    """
+    unscored: list[str] = []
+    texts: list[str] = []
+    for pair in pairs:
+        boundary, sides = _texts(pair, template, tokenizer)
+        texts += sides
+        unscored += [boundary] * len(sides)
+    encoded = encode(texts, tokenizer)
+    boundaries = iter(unscored)
+    trees: dict[int, TokenTree] = {}
+    dropped: Counter[str] = Counter()
+    for number, pair in enumerate(pairs):
+        paths = []
+        for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
+            ids, stops = next(encoded)
+            first = int(np.searchsorted(np.maximum.accumulate(stops), len(next(boundaries)), side="right"))
+            if ends and tokenizer.eos_token_id is not None:
+                ids = [*ids, tokenizer.eos_token_id]
+            paths.append(Path(np.asarray(ids, np.int32), first, side))
+        tree = _tree(paths, number, pair.confidence, lengths)
+        if isinstance(tree, str):
+            dropped[tree] += 1
+        else:
+            trees[number] = tree
+    return Tokenised(trees, dropped)
+
+
+def _tree(paths: list[Path], number: int, confidence: float, lengths: Lengths) -> TokenTree | str:
+    """The tree, or why there is none."""
+    longest = max(len(p.tokens) for p in paths)
+    if longest > lengths.max_length:
+        if lengths.overlong is Overlong.error:
+            raise UserError(f"pair {number} has {longest} tokens, more than lengths.max_length={lengths.max_length}")
+        if lengths.overlong is Overlong.drop:
+            return "over-long"
+        paths = _cut(paths, lengths)
+    if any(p.first_scored < 1 or p.first_scored >= len(p.tokens) for p in paths):
+        return "nothing to score"
+    if len(paths) == SIDES and np.array_equal(paths[0].tokens, paths[1].tokens):
+        return "same tokens on both sides"
+    return grow(paths, [number], [confidence])
+
+
+def _cut(paths: list[Path], lengths: Lengths) -> list[Path]:
+    """Truncation of trl 0.8.5 as Step-DPO ran it: keep the end of the prompt, then the start of the response."""
+    cut = []
+    for path in paths:
+        skip = max(0, path.first_scored - lengths.max_prompt_length)
+        tokens: Ints = path.tokens[skip:]
+        first = path.first_scored - skip
+        longest = max(len(p.tokens) - max(0, p.first_scored - lengths.max_prompt_length) for p in paths)
+        if longest > lengths.max_length:
+            tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
+        cut.append(Path(tokens, first, path.owner))
+    return cut
+
+
+def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
+    """Spread trees over micro-batches of at most `budget` tokens, as many for every process.
+
+    Returns a multiple of `world` lists of indices, balanced by tokens; process r computes lists r, r + world, ...
+    A tree larger than the budget gets a list of its own. Lists may be empty (the caller fills them with a tree of
+    weight zero). Deterministic; every index occurs exactly once.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    bins = -(-sum(sizes) // budget) or 1
+    while True:
+        bins = -(-bins // world) * world
+        loads, lists = [0] * bins, [[] for _ in range(bins)]  # type: tuple[list[int], list[list[int]]]
+        for index in order:
+            lightest = min(range(bins), key=loads.__getitem__)
+            loads[lightest] += sizes[index]
+            lists[lightest].append(index)
+        if all(load <= budget or len(members) == 1 for load, members in zip(loads, lists, strict=True)):
+            return lists
+        bins += 1
+
+
+def collate(trees: Sequence[TokenTree]) -> TreeBatch:
+    """Pack trees one after another into one row. Shapes and meanings: TreeBatch."""
+    starts = np.cumsum([0] + [len(t) for t in trees])
+    scored = np.cumsum([0] + [len(t.targets) for t in trees])
+    firsts = np.cumsum([0] + [len(t.pair_ids) for t in trees])
+
+    def joined(name: str, shifts: Any) -> torch.Tensor:
+        parts = [getattr(t, name) + shift for t, shift in zip(trees, shifts, strict=True)]
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+    nothing = [0] * len(trees)
+    return TreeBatch(
+        input_ids_RL=joined("tokens", nothing)[None],
+        position_ids_RL=joined("positions", nothing)[None],
+        ends_RL=joined("ends", starts[:-1])[None],
+        runs=tuple(_shift(run, int(start)) for t, start in zip(trees, starts[:-1], strict=True) for run in t.runs),
+        source_T=joined("sources", starts[:-1]),
+        target_T=joined("targets", nothing),
+        term_E=joined("terms", scored[:-1]),
+        owner_E=joined("owners", SIDES * firsts[:-1]),
+        confidence_B=torch.tensor([c for t in trees for c in t.confidences], dtype=torch.float32),
+        pair_ids=tuple(i for t in trees for i in t.pair_ids),
+    )
+
+
+def _shift(run: TokenRun, by: int) -> TokenRun:
+    return TokenRun(run.row, run.start + by, run.stop + by, tuple((a + by, b + by) for a, b in run.ancestors))
