@@ -1,0 +1,60 @@
+"""An endless supply of small word problems with worked solutions, in splits that never share a question."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from random import Random
+
+from stepdpo.records import Problem
+from stepdpo.tinymath.story import Story, Teller
+
+SPLITS = ("train", "preference", "heldout", "test")
+OPERATIONS = (2, 2, 3, 3, 3, 4, 4, 4, 5, 6)
+"""How many operations a story has: one of these, each as likely as the next."""
+
+
+def problems(split: str, count: int, seed: int = 0) -> list[Problem]:
+    """The first `count` problems of a split; a longer list begins with the shorter one.
+
+    A question belongs to the one split its text hashes to, so no two splits share a question, whatever the
+    seeds. Within a list no question occurs twice. Raises ValueError for an unknown split or a negative count.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"tinymath has no split {split!r}; known: {', '.join(SPLITS)}")
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
+    label = split if seed == 0 else f"{split}-seed{seed}"
+    stories = _stories(split, seed)
+    return [_problem(next(stories), f"tinymath-{label}-{index:06d}", split) for index in range(count)]
+
+
+def owner(question: str) -> str:
+    """The split that a question belongs to."""
+    return SPLITS[_digest(f"owner/{question}") % len(SPLITS)]
+
+
+def _stories(split: str, seed: int) -> Iterator[Story]:
+    rng = Random(_digest(f"stream/{split}/{seed}"))
+    seen: set[str] = set()
+    while True:
+        story = Teller(rng).tell(rng.choice(OPERATIONS))
+        if story.question in seen or owner(story.question) != split:
+            continue
+        seen.add(story.question)
+        yield story
+
+
+def _problem(story: Story, name: str, split: str) -> Problem:
+    operations = "".join(equation.operation for equation in story.equations)
+    return Problem(
+        id=name,
+        question=story.question,
+        answers=(str(story.answer),),
+        solution=story.solution,
+        meta={"split": split, "steps": len(story.steps), "operations": operations},
+    )
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
