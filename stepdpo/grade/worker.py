@@ -1,0 +1,96 @@
+"""The process that compares formulas: a template that imports sympy once, and a child forked from it that works.
+
+One request a line on standard input (`[id, rule, predictions, golds]` as JSON), one outcome a line on standard output.
+The child sets the kernel's alarm before each request and dies of it when time is up, whatever it was computing; the
+template then answers `timeout` in its place and forks the next child, which takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import mmap
+import os
+import resource
+import signal
+import sys
+import warnings
+
+from stepdpo.grade.equivalence import same_answer, same_formula
+from stepdpo.grade.official_equal import match, symbolic_equal
+from stepdpo.grade.pending import CRASH, DIFFERENT, EQUAL, MEMORY, TIMEOUT
+
+IDLE, BUSY = b"\0", b"\1"
+
+
+def outcome(rule: str, predictions: list[str], golds: list[str]) -> str:
+    """Compare in full; never raises."""
+    try:
+        if rule == "official":
+            verdict = match(predictions, golds, symbolic_equal)
+        else:
+            verdict = same_answer(predictions, golds, same_formula)
+    except MemoryError:
+        return MEMORY
+    except Exception:  # a formula that breaks the libraries is a formula that equals nothing
+        return DIFFERENT
+    return EQUAL if verdict else DIFFERENT
+
+
+def serve(requests: int, answers: int, state: mmap.mmap, seconds: float, megabytes: int) -> None:
+    """The child: answer requests until the input ends."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    buffer = b""
+    while True:
+        while b"\n" not in buffer:
+            chunk = os.read(requests, 1 << 16)
+            if not chunk:
+                return
+            buffer += chunk
+        line, _, buffer = buffer.partition(b"\n")
+        state[:1] = BUSY
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        result = outcome(*json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        state[:1] = IDLE
+        os.write(answers, result.encode() + b"\n")
+
+
+def main(seconds: float, megabytes: int) -> None:
+    """The template: import, then keep one child alive."""
+    import latex2sympy2_extended.latex2sympy2
+    import math_verify
+    import sympy  # noqa: F401
+
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    answers = os.dup(1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    state = mmap.mmap(-1, 1)
+    gc.freeze()
+    while True:
+        state[:1] = IDLE
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                serve(0, answers, state, seconds, megabytes)
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return
+        if state[:1] == BUSY:
+            late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+            os.write(answers, (TIMEOUT if late else CRASH).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
