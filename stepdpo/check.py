@@ -1,0 +1,129 @@
+"""The verb `check`: read data exactly as training would, and say what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+import stepdpo
+from stepdpo import display
+from stepdpo.config import UserError, build, nearest
+from stepdpo.dataset import Dataset, Loaded, enforce, write_quarantine
+from stepdpo.dataset.overlap import Likeness, Shared, shared_questions
+from stepdpo.protocols import Tokenizer
+from stepdpo.records import Pair, Preference, Problem
+
+
+class Loads(Protocol):
+    """Any part of the config group `dataset`."""
+
+    def load(self) -> Loaded:
+        """Read and validate everything."""
+        ...
+
+
+class Poses(Protocol):
+    """Any part of the config group `task`."""
+
+    @property
+    def name(self) -> str:
+        """What results are filed under."""
+        ...
+
+    def problems(self) -> list[Problem]:
+        """Every problem."""
+        ...
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found."""
+
+    loaded: Loaded
+    shared: tuple[Shared, ...]
+    """Training questions that resemble evaluation problems."""
+
+
+def check(
+    dataset: Loads | str,
+    *,
+    level: Callable[[Preference], Pair] | None = None,
+    tasks: Sequence[Poses] = (),
+    tokenizer: Tokenizer | None = None,
+    examples: int = 4,
+    shown: int = 20,
+    quarantine: Path | None = None,
+    forbid_shared: bool = False,
+    console: Console | None = None,
+) -> Checked:
+    """Print counts, bad rows, findings, lengths, questions shared with `tasks`, and rendered examples.
+
+    Args:
+        dataset: a part with `load()`, or what `find_dataset` understands.
+        level: what is scored, in the examples; without it, the step after the prefix.
+        tasks: evaluation tasks whose problems must not be trained on.
+        tokenizer: lengths are in its tokens; without it, in characters.
+        examples: how many preferences to render.
+        shown: bad rows, and findings of a kind, that are listed.
+        quarantine: where to write the bad rows as JSON Lines.
+        forbid_shared: whether questions shared with a task are an error.
+        console: where to print.
+
+    Raises:
+        UserError: after printing, when there are more bad rows than the data set allows, or shared questions
+            that are forbidden.
+    """
+    out = console or Console()
+    loaded = (find_dataset(dataset) if isinstance(dataset, str) else dataset).load()
+    everything = loaded.preferences + loaded.heldout
+    display.counts(out, loaded.counts)
+    display.bad_rows(out, loaded.bad, shown)
+    display.findings(out, loaded.findings, shown)
+    display.lengths(out, everything, tokenizer)
+    posed = {task.name: task.problems() for task in tasks}
+    shared = tuple(shared_questions((p.question for p in loaded.preferences), posed))
+    display.shared(out, shared, posed, shown)
+    for number in _spread(len(everything), examples):
+        display.example(out, number, (level or _step)(everything[number]))
+    if quarantine is not None and loaded.bad:
+        write_quarantine(loaded.bad, quarantine)
+        display.line(out, f"{len(loaded.bad)} bad rows written to {quarantine}")
+    enforce(loaded)
+    copied = sum(item.likeness is not Likeness.NUMBERS for item in shared)
+    if forbid_shared and copied:
+        raise UserError(f"{copied} training questions are problems of {', '.join(posed)}")
+    return Checked(loaded=loaded, shared=shared)
+
+
+def find_dataset(data: str) -> Loads:
+    """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns)."""
+    package = Path(stepdpo.__file__).resolve().parent
+    folder = next((f / "dataset" for f in (package / "conf", package.parent / "conf") if f.is_dir()), package)
+    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    if data in names:
+        part: Loads = build(OmegaConf.load(folder / f"{data}.yaml"), where="dataset")
+        return part
+    if "/" in data or "." in data or Path(data).exists():
+        return Dataset(path=data)
+    raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, names)}")
+
+
+def _step(preference: Preference) -> Pair:
+    """The step after the shared prefix."""
+    return Pair(
+        question=preference.question,
+        context=preference.prefix,
+        chosen=preference.chosen,
+        rejected=preference.rejected,
+        history=preference.history,
+    )
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """`wanted` numbers below `total`, evenly spread."""
+    return sorted({i * total // wanted for i in range(wanted)}) if total and wanted > 0 else []

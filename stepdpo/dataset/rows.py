@@ -1,0 +1,75 @@
+"""What reading yields: rows with the place they came from, and rows that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EXCERPT = 200
+"""Characters of a bad row that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One readable row: a JSON object, not yet understood."""
+
+    file: str
+    line: int
+    """From 1; in a Parquet file or a hub data set, the number of the row."""
+    cells: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Where the row is, as `file:line`."""
+        return f"{self.file}:{self.line}"
+
+    def bad(self, reason: str) -> BadRow:
+        """The same row, found to be unusable."""
+        return BadRow(file=self.file, line=self.line, reason=reason, excerpt=ascii(dict(self.cells))[:EXCERPT])
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One row that cannot be used, and why."""
+
+    file: str
+    line: int
+    reason: str
+    excerpt: str
+    """The beginning of the row as text."""
+
+    @property
+    def place(self) -> str:
+        """Where the row is, as `file:line`."""
+        return f"{self.file}:{self.line}"
+
+
+def checked(file: str, line: int, value: Any) -> Row | BadRow:
+    """A Row when `value` is an object with sound text in it, a BadRow otherwise."""
+    reason = unsound(value) if isinstance(value, dict) else f"expected a JSON object, got {type(value).__name__}"
+    if not reason:
+        return Row(file=file, line=line, cells=value)
+    return BadRow(file=file, line=line, reason=reason, excerpt=ascii(value)[:EXCERPT])
+
+
+def unsound(value: Any) -> str:
+    """Why some text within `value` cannot be tokenised or written again; empty when all is well."""
+    try:
+        return _unsound(value)
+    except RecursionError:
+        return "nested too deeply"
+
+
+def _unsound(value: Any) -> str:
+    if isinstance(value, str):
+        if "\x00" in value:
+            return "the text holds a NUL character"
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return "the text holds bytes that are not UTF-8, or half of a surrogate pair"
+        return ""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_unsound, children)), "")
