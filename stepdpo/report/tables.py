@@ -1,0 +1,168 @@
+"""Run folders -> evaluations -> rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from stepdpo.config import TARGET, UserError, nearest
+from stepdpo.files import read_json, read_jsonl
+from stepdpo.records import Attempt, Grade
+from stepdpo.stats import GRADERS, Paired, paired, summarise, verdicts
+
+SUMMARY, ATTEMPTS = "summary.json", "attempts.jsonl"
+log = logging.getLogger(__name__)
+SETTINGS = ("algo", "level", "template", "dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One `eval/<task>/` folder."""
+
+    folder: Path
+    task: str
+    decode: str
+    summary: Mapping[str, Any]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two runs must have in common to be compared."""
+        return self.task, self.decode
+
+
+def read_evaluations(run: Path) -> list[Evaluation]:
+    """Every evaluation of a run; UserError says what there is instead of a missing one."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run; {nearest(run.name, _evaluated(run.parent))}")
+    found = [_evaluation(path.parent) for path in sorted((run / "eval").rglob(SUMMARY))]
+    if not found:
+        raise UserError(f"{run}: never evaluated (no eval/*/{SUMMARY}); {nearest(run.name, _evaluated(run.parent))}")
+    return found
+
+
+def find_base(run: Path, evaluations: Sequence[Evaluation]) -> Path | None:
+    """The base that a run names in a summary's `base`, else the run called `base` beside it."""
+    for named in (evaluation.summary.get("base") for evaluation in evaluations):
+        if named:
+            places = [Path(named), run.parent / str(named)]
+            found = [place for place in places if (place / "eval").is_dir()]
+            if not found:
+                known = nearest(str(named), _evaluated(run.parent))
+                raise UserError(f"{run}: its base {named!r} has no eval/; {known}")
+            return found[0]
+    return run.parent / "base" if (run.parent / "base" / "eval").is_dir() else None
+
+
+def run_rows(run: Path, evaluations: Sequence[Evaluation], base: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """One row a task, decoder and grader; without a matching base evaluation its four columns are None."""
+    bases = {evaluation.key: evaluation for evaluation in base}
+    named = settings(run)
+    return [
+        _row(run.name, named, evaluation, grader, bases.get(evaluation.key))
+        for evaluation in evaluations
+        for grader in GRADERS
+    ]
+
+
+def pair_up(base: Evaluation, other: Evaluation, grader: str) -> Paired:
+    """Compare two evaluations problem by problem; UserError when they are not about the same problems."""
+    questions = {attempt.problem_id: attempt.question for attempt in base.attempts}
+    for attempt in other.attempts:
+        if questions.get(attempt.problem_id, attempt.question) != attempt.question:
+            raise UserError(f"{other.folder} and {base.folder} ask different questions under id {attempt.problem_id!r}")
+    try:
+        return paired(verdicts(base.attempts, grader), verdicts(other.attempts, grader))
+    except ValueError as error:
+        raise UserError(f"{other.folder} and {base.folder}: {error}") from error
+
+
+def settings(run: Path) -> dict[str, str]:
+    """What the run was made with, by the names its config and manifest give; empty where they give none."""
+    path = run / "config.yaml"
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.exists() else {}
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not readable as YAML ({error})") from error
+    config = config if isinstance(config, dict) else {}
+    manifest = run / "manifest.json"
+    choices = (read_json(manifest) if manifest.exists() else {}).get("choices", {})
+    level = config.get("level")
+    prefix = level.get("prefix") if isinstance(level, dict) else None
+    return {
+        "model": _name(config.get("model"), None),
+        "prefix": str(prefix or config.get("prefix") or ""),
+        **{group: _name(config.get(group), choices.get(group)) for group in SETTINGS},
+    }
+
+
+def _name(node: Any, choice: str | None) -> str:
+    """The config group's option, else what the node calls itself."""
+    if choice or not isinstance(node, dict):
+        return str(choice or node or "")
+    for key in ("name", "path"):
+        if node.get(key):
+            return str(node[key])
+    return str(node.get(TARGET, "")).rpartition(".")[2].lower()
+
+
+def _row(run: str, named: Mapping[str, str], it: Evaluation, grader: str, base: Evaluation | None) -> dict[str, Any]:
+    numbers = summarise(it.attempts)
+    block = numbers["graders"][grader]
+    pair = pair_up(base, it, grader) if base else None
+    if pair and pair.n < len(it.attempts):
+        answered = f"{pair.n} of {len(it.attempts)} problems"
+        log.warning("%s: delta is over the %s that the base answered too", it.folder, answered)
+    return {
+        "run": run,
+        "model": named["model"] or str(it.summary.get("model", "")),
+        **{key: named[key] for key in ("algo", "level", "prefix")},
+        "template": str(it.summary.get("template") or named["template"]),
+        "dataset": named["dataset"],
+        "task": it.task,
+        "decode": it.decode,
+        "grader": grader,
+        "n": numbers["n"],
+        **{key: block[key] for key in ("correct", "accuracy", "stderr", "ci_low", "ci_high")},
+        "base_accuracy": pair.base_correct / pair.n if pair else None,
+        "delta": pair.delta if pair else None,
+        "p_value": pair.p_value if pair else None,
+        "unparsed": block["unparsed"],
+        "truncated": numbers["truncated"],
+        "mean_tokens": numbers["mean_tokens"],
+    }
+
+
+def _evaluation(folder: Path) -> Evaluation:
+    summary = read_json(folder / SUMMARY)
+    path = folder / ATTEMPTS
+    if not isinstance(summary, dict):
+        raise UserError(f"{folder / SUMMARY}: expected an object")
+    attempts = tuple(_attempt(row, f"{path}: attempt {i}") for i, row in enumerate(read_jsonl(path), start=1))
+    ids = [attempt.problem_id for attempt in attempts]
+    if len(set(ids)) != len(ids):
+        raise UserError(f"{path}: problem {next(i for i in ids if ids.count(i) > 1)!r} is answered more than once")
+    if not attempts or summary.get("n", len(attempts)) != len(attempts):
+        raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
+    task = str(summary.get("task") or folder.name)
+    return Evaluation(folder, task, str(summary.get("decode") or ""), summary, attempts)
+
+
+def _attempt(row: Mapping[str, Any], where: str) -> Attempt:
+    try:
+        grades = {grader: Grade(**row[grader]) for grader in GRADERS}
+        return Attempt(**{**row, **grades, "answers": tuple(row["answers"])})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where}: not an attempt ({error})") from error
+
+
+def _evaluated(root: Path) -> list[str]:
+    """Names of the runs in a folder that hold an evaluation."""
+    return [path.name for path in root.iterdir() if (path / "eval").is_dir()] if root.is_dir() else []
