@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +14,9 @@ from stepdpo.config import UserError
 from stepdpo.logps import sum_by_owner, token_scores
 
 
+Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
+
+
 class Scorer(nn.Module):
     """TreeBatch -> summed log-probabilities (and KL) of every response.
 
@@ -19,12 +24,15 @@ class Scorer(nn.Module):
     reference gives the full-vocabulary KL without a second model.
     """
 
-    def __init__(self, model: Any, keep_reference_head: bool) -> None:
+    def __init__(self, model: Any, keep_reference_head: bool, gather: Gather) -> None:
         super().__init__()
         self.model = model
         head = model.get_output_embeddings()
         _refuse_unsupported(model.config, head)
-        kept = head.weight.detach().clone() if keep_reference_head else None
+        kept = None
+        if keep_reference_head:
+            with gather([head.weight]):
+                kept = head.weight.detach().clone()
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,0 +1,152 @@
+"""What follows a training: evaluating its model and the base it started from, and the report."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from stepdpo import runs, workers
+from stepdpo.config import UserError, build, nearest
+from stepdpo.jobs import CONFIG, run_in
+from stepdpo.overrides import composed
+from stepdpo.package import packaged
+
+LAUNCH_ONLY = ("run", "runs", "force", "tasks")
+
+
+def evaluate_tasks(
+    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`stepdpo eval`: every task named, one after another, into `folder/eval/`; the last answer, or the first bad one."""
+    if settings["run"] and (folder / "model" / "config.json").is_file():
+        if choices.get("model") not in (None, "tinymath"):
+            raise UserError(f"{folder} has a model of its own; leave model= out, or choose another run name")
+        _use_model(config, str(folder / "model"))
+    elif settings["run"] and (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no finished model; resume its training first")
+    elif settings["run"] and "model" not in _given(choices):
+        raise UserError(f"{folder}: no such run; {nearest(folder.name, _finished(folder.parent))}")
+    answer: dict[str, Any] = {"code": workers.OK, "message": "", "outcome": {}}
+    for task in list(settings["tasks"] or [choices["task"]]):
+        one = config
+        if settings["tasks"]:
+            one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
+            one.task = composed("eval", [f"task={task}"]).task
+        answer = run_in(_place(folder, one, choices), "eval", one, {**choices, "task": task}, force=bool(settings["force"]))
+        if answer["code"] != workers.OK:
+            break
+    return answer
+
+
+def afterwards(
+    folder: Path, trained: DictConfig, choices: Mapping[str, str], tasks: Sequence[str], words: Sequence[str], root: Path
+) -> None:
+    """Evaluate a finished run and (once) its base on `tasks`, then write the run's report."""
+    for task in tasks:
+        config = composed("eval", [f"task={task}", *words])
+        with open_dict(config):
+            for key in LAUNCH_ONLY:
+                config.pop(key, None)
+            config.template = trained.template
+            config.model = trained.model
+        base = _base(config, choices, root, task) if trained.model.get("path") else None
+        _use_model(config, str(folder / "model"))
+        place = _place(folder, config, choices)
+        answer = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
+        _must(answer, f"evaluating {folder.name} on {task}")
+        if base:
+            summary = runs.read_json(place / "summary.json")
+            runs.write_json(place / "summary.json", {**summary, "base": os.path.relpath(base, folder.parent)})
+    _report([folder], folder)
+
+
+def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str) -> Path:
+    """The run folder of the base's evaluation: reused while model, task and settings are the same."""
+    name = f"base-{Path(str(config.model.path)).name}-{choices.get('template', 'native')}"
+    folder = runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", name))
+    place = _place(folder, config, choices)
+    stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
+    known = place / "base.json"
+    if (place / "summary.json").is_file() and known.is_file() and runs.read_json(known) == stamp:
+        print(f"base: using {place}", flush=True)
+        return folder
+    answer = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
+    _must(answer, f"evaluating the base on {task}")
+    runs.write_json(known, stamp)
+    return folder
+
+
+def _stamp(path: str) -> list[list[Any]]:
+    """Names, sizes and times of a local model's files; empty for a hub id."""
+    folder = Path(packaged(path))
+    return sorted([f.name, f.stat().st_size, f.stat().st_mtime] for f in folder.iterdir()) if folder.is_dir() else []
+
+
+def _use_model(config: DictConfig, path: str) -> None:
+    with open_dict(config):
+        config.model = composed("eval", ["model=pretrained", f"model.path='{path}'"]).model
+
+
+def _place(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
+    decode = choices.get("decode", "greedy")
+    return folder / "eval" / (str(config.task.name) + ("" if decode == "greedy" else f"-{decode}"))
+
+
+def _must(answer: Mapping[str, Any], what: str) -> None:
+    if answer["code"] != workers.OK:
+        raise UserError(f"{what} failed: {answer['message']}")
+
+
+def _given(choices: Mapping[str, str]) -> set[str]:
+    return {key for key, value in choices.items() if key == "model" and value != "tinymath"}
+
+
+def _finished(root: Path) -> list[str]:
+    return [p.name for p in root.iterdir() if (p / "model").is_dir()] if root.is_dir() else []
+
+
+def _report(folders: Sequence[Path], out: Path, base: Path | None = None) -> None:
+    from stepdpo.report import report
+
+    report(folders, base, out)
+
+
+def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
+    """One report over all jobs of a sweep that were evaluated."""
+    evaluated = [folder for folder in folders if (folder / "eval").is_dir()]
+    if evaluated:
+        _report(evaluated, sweep)
+        print(f"report over {len(evaluated)} jobs: {sweep / 'report.md'}")
+    else:
+        print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
+
+
+def report_runs(names: Sequence[str], base: str | None, root: Path) -> None:
+    """`stepdpo report`: names or folders; a sweep's folder stands for its jobs."""
+    folders = [_find(name, root) for name in names]
+    jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
+    _report(jobs, folders[0], _find(base, root) if base else None)
+
+
+def _find(name: str, root: Path) -> Path:
+    for place in (root / name, Path(name)):
+        if place.is_dir():
+            return place
+    known = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    raise UserError(f"{name}: no such run; {nearest(name, known)}")
+
+
+def check_data(data: str, level: str, tasks: Sequence[str], max_bad: str) -> None:
+    """`stepdpo check`: find the data set, the level and the tasks by name, then look."""
+    from stepdpo.check import check
+
+    part = composed("train", [f"level={level}"]).level if level in ("step", "instance") else None
+    if part is None:
+        raise UserError(f"level={level}: {nearest(level, ['step', 'instance'])}")
+    check(data, level=build(part), tasks=[build(composed("eval", [f"task={t}"]).task) for t in tasks])
+    _ = max_bad

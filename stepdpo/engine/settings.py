@@ -1,0 +1,44 @@
+"""What both engines share: devices, number formats, parameter groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import nn
+
+Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
+"""Makes partitioned parameters whole inside a `with` block."""
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def pick_device(device: Device, local_rank: int = 0) -> torch.device:
+    """The device of this process."""
+    kind = device.value
+    if device is Device.auto:
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, vectors (norms, biases) do not."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    shapes = {id(p): len(getattr(p, "ds_shape", p.shape)) for p in trained}
+    groups = [
+        {"params": [p for p in trained if shapes[id(p)] >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if shapes[id(p)] < 2], "weight_decay": 0.0},
+    ]
+    return [g for g in groups if g["params"]]

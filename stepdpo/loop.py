@@ -1,0 +1,108 @@
+"""The updates of one training run on one process."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stepdpo.feed import update, updates_per_epoch
+from stepdpo.material import Material
+from stepdpo.saving import Keeper
+from stepdpo.scoring import Scoring
+from stepdpo.stopping import Interrupted, StopSignals
+
+if TYPE_CHECKING:
+    from stepdpo.progress import Progress
+    from stepdpo.train import Training
+
+
+class Diverged(Exception):
+    """The loss or its gradient is not a finite number any more."""
+
+
+class Loop:
+    def __init__(self, spec: Training, material: Material, scoring: Scoring, keeper: Keeper) -> None:
+        self.spec, self.material, self.scoring, self.keeper = spec, material, scoring, keeper
+        self.engine = scoring.engine
+        self.ids = sorted(material.train)
+        self.per_epoch = updates_per_epoch(len(self.ids), spec.batch.pairs)
+        self.total_steps = spec.epochs * self.per_epoch
+        if spec.max_steps is not None:
+            self.total_steps = min(self.total_steps, spec.max_steps)
+
+    def run(self, start: int, tracker: Any, progress: Progress) -> dict[str, float]:
+        """Every update from `start`; returns the last held-out metrics, else the last of training."""
+        spec = self.spec
+        training: dict[str, float] = {}
+        heldout = self._look(0, tracker, progress) if start == 0 else {}
+        window = Window()
+        with StopSignals(self.engine) as signals:
+            for step in range(start, self.total_steps):
+                window.add(self._update(step))
+                done, last = step + 1, step + 1 == self.total_steps
+                progress.advance(window.latest)
+                if done % spec.log_every == 0 or last:
+                    training = window.close(done / self.per_epoch)
+                    progress.note(done, training)
+                    if tracker:
+                        tracker.log(training, done)
+                if last or (spec.eval_every and done % spec.eval_every == 0):
+                    heldout = self._look(done, tracker, progress)
+                stop = signals.agreed()
+                if stop or (spec.save_every and done % spec.save_every == 0 and not last):
+                    self.keeper.save(done)
+                if stop:
+                    raise Interrupted(stop)
+        return heldout or training
+
+    def _update(self, step: int) -> dict[str, float]:
+        """One optimiser step; its metrics are means over the pairs of the whole update."""
+        began = time.perf_counter()
+        ids = update(self.ids, self.spec.seed, self.spec.batch.pairs, step)
+        metrics = self.scoring.passes(self.material.train, ids, "train", learn=True)
+        if not math.isfinite(metrics["loss"]):
+            raise Diverged(f"the loss of update {step + 1} is {metrics['loss']}; lower optim.lr, or look at the data")
+        lr = self.spec.optim.lr_at(step, self.total_steps)
+        norm = self.engine.step(lr)
+        if not math.isfinite(norm):
+            raise Diverged(f"the gradient's norm at update {step + 1} is {norm}; lower optim.lr, or look at the data")
+        return {**metrics, "lr": lr, "grad_norm": norm, "seconds": time.perf_counter() - began}
+
+    @torch.no_grad()
+    def _look(self, done: int, tracker: Any, progress: Progress) -> dict[str, float]:
+        """Metrics of the held-out pairs, nothing learnt."""
+        ids = sorted(self.material.heldout)
+        if not ids:
+            return {}
+        metrics = self.scoring.passes(self.material.heldout, ids, "heldout", learn=False)
+        named = {f"heldout/{k}": v for k, v in metrics.items() if k not in ("tokens", "pairs")}
+        progress.look(done, named)
+        if tracker:
+            tracker.log(named, done)
+        return named
+
+
+class Window:
+    """Averages over the updates since the last line of the log, weighted by their pairs."""
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.latest: dict[str, float] = {}
+
+    def add(self, metrics: dict[str, float]) -> None:
+        self.latest = metrics
+        for name, value in metrics.items():
+            self.sums[name] += value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]  # type: ignore[assignment]
+
+    def close(self, epoch: float) -> dict[str, float]:
+        """The averages, and a new window."""
+        pairs, tokens, seconds = (self.sums.pop(name) for name in ("pairs", "tokens", "seconds"))
+        means = {name: value / pairs for name, value in self.sums.items()}
+        means.update(lr=self.latest["lr"], grad_norm=self.latest["grad_norm"], epoch=epoch)
+        means.update(tokens_per_second=tokens / seconds, pairs_per_second=pairs / seconds)
+        self.sums = Counter()
+        return means

@@ -1,0 +1,96 @@
+"""Preferences as token trees: everything a training run reads, prepared once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepdpo.config import UserError
+from stepdpo.dataset import enforce, write_quarantine
+from stepdpo.records import Pair
+from stepdpo.tokenise import Lengths, Tokenised, tokenise
+from stepdpo.trees import TokenTree
+
+Trees = Mapping[int, TokenTree]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Trees by pair number; numbers of dropped pairs are simply absent."""
+
+    train: Trees
+    heldout: Trees
+    mismatched: Trees
+    """Each question with another pair's chosen side, for losses that need a reference point; else empty."""
+    fingerprint: str
+    """Hash of the training trees: the same data under the same template and level."""
+
+
+def prepare(
+    dataset: Any,
+    level: Any,
+    template: Any,
+    needs: frozenset[str],
+    tokenizer: Any,
+    lengths: Lengths,
+    folder: Path,
+    speaks: bool,
+) -> Material:
+    """Load, check, cut to the level and tokenise; counts are printed, bad rows go to quarantine.jsonl.
+
+    Raises UserError when too many rows are bad or nothing is left to train on.
+    """
+    loaded = dataset.load()
+    if speaks:
+        write_quarantine(loaded.bad, folder / "quarantine.jsonl")
+        print(loaded.summary(), flush=True)
+    enforce(loaded, dataset.max_bad)
+    both = "rejected" in needs
+    train_pairs = [_sided(level(p), both) for p in loaded.preferences]
+    train = tokenise(train_pairs, template, tokenizer, lengths)
+    heldout = tokenise([_sided(level(p), both) for p in loaded.heldout], template, tokenizer, lengths)
+    if speaks:
+        _say(train, len(train_pairs))
+    if not train.trees:
+        raise UserError(f"dataset: no pair is left to train on ({dict(train.dropped) or 'it is empty'})")
+    mismatched: Trees = {}
+    if "reference_point" in needs:
+        mismatched = tokenise(_mismatch(train_pairs), template, tokenizer, lengths).trees
+    return Material(train.trees, heldout.trees, mismatched, _fingerprint(train.trees))
+
+
+def _sided(pair: Pair, both: bool) -> Pair:
+    """Without the rejected side, where the loss does not look at it."""
+    if both and not pair.rejected:
+        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
+    if both:
+        return pair
+    return Pair(pair.question, pair.context, pair.chosen, "", pair.chosen_ends, False, 1.0, pair.history)
+
+
+def _mismatch(pairs: list[Pair]) -> list[Pair]:
+    """Question i answered with the chosen side of pair i + 1."""
+    following = pairs[1:] + pairs[:1]
+    return [
+        Pair(own.question, other.context, other.chosen, "", other.chosen_ends, False, 1.0, own.history)
+        for own, other in zip(pairs, following, strict=True)
+    ]
+
+
+def _say(train: Tokenised, pairs: int) -> None:
+    tokens = sum(len(t) for t in train.trees.values())
+    line = f"training on {len(train.trees)} of {pairs} pairs, {tokens:,} tokens (shared ones counted once)"
+    for reason, count in sorted(train.dropped.items()):
+        line += f"; {count} left out: {reason}"
+    print(line, flush=True)
+
+
+def _fingerprint(trees: Trees) -> str:
+    digest = hashlib.sha256()
+    for number in sorted(trees):
+        digest.update(trees[number].tokens.tobytes())
+        digest.update(trees[number].targets.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""The words after a verb, checked before anything starts: every mistake names what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stepdpo.config import UserError, nearest
+from stepdpo.package import conf
+
+
+def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Config groups and their options, over all config folders."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
+    """(flags for Hydra, overrides, config folders)."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    folders = [conf()]
+    takes_value = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")
+    pending = ""
+    for word in words:
+        if pending:
+            flags.append(word)
+            if pending in ("--config-dir", "-cd"):
+                folders.append(Path(word).absolute())
+            pending = ""
+        elif word.startswith("-") and "=" not in word:
+            flags.append(word)
+            pending = word if word in takes_value else ""
+        elif word.startswith("-"):
+            flags.append(word)
+            if word.startswith("--config-dir="):
+                folders.append(Path(word.partition("=")[2]).absolute())
+        else:
+            overrides.append(word)
+    return flags, overrides, folders
+
+
+def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, and `eval task=a,b` evaluates one by one."""
+    done: list[str] = []
+    for word in overrides:
+        key, _, value = word.partition("=")
+        plain = value.strip("'\"")
+        if key == "model" and plain not in known.get("model", []) and "," not in plain:
+            if "/" in plain or Path(plain).is_dir():
+                done += ["model=pretrained", f"model.path='{plain}'"]
+                continue
+        if verb == "eval" and key == "task" and "," in plain:
+            done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
+            continue
+        done.append(word)
+    return done
+
+
+def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: bool) -> DictConfig:
+    """The configuration of a verb (of its first job in a sweep), composed as a rehearsal.
+
+    Raises UserError for a word that is not `key=value`, an unknown group option, key, or a value that does not fit.
+    """
+    known = groups(folders)
+    parsed = _parse(overrides)
+    first: list[str] = []
+    for word, override in parsed:
+        _check_choice(word, override, known)
+        if override.is_sweep_override():
+            if not sweep:
+                key = override.key_or_group
+                raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
+            value = next(iter(override.sweep_string_iterator()))
+            first.append(f"{override.input_line.partition('=')[0]}={value}")
+        else:
+            first.append(word)
+    searchpath = [f"file://{folder}" for folder in folders[1:]]
+    extra = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
+    try:
+        with initialize_config_dir(str(folders[0]), version_base="1.3"):
+            plain = [w for w in first if w.partition("=")[0].lstrip("+~").partition("@")[0] in known]
+            rest = [w for w in first if w not in plain]
+            shape = compose(verb, overrides=[*plain, *extra])
+            for word in rest:
+                _check_key(word, shape)
+            return compose(verb, overrides=[*first, *extra])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_plain(error)) from error
+
+
+def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a verb that another verb starts."""
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        return compose(verb, overrides=list(overrides))
+
+
+def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
+    parser = OverridesParser.create()
+    parsed = []
+    for word in overrides:
+        try:
+            parsed.append((word, parser.parse_override(word)))
+        except HydraException as error:
+            hint = "settings are written key=value" if "=" not in word else "quote values with special characters"
+            raise UserError(f"{word!r}: not understood; {hint}") from error
+    return parsed
+
+
+def _check_choice(word: str, override: Override, known: dict[str, list[str]]) -> None:
+    group = override.key_or_group
+    if group not in known or override.is_delete():
+        return
+    values = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+    for value in values:
+        options = value if isinstance(value, list) else [value]
+        for option in options:
+            if option is not None and str(option) not in known[group]:
+                raise UserError(f"{group}={option}: there is no such {group}; {nearest(str(option), known[group])}")
+
+
+def _check_key(word: str, shape: DictConfig) -> None:
+    key = word.partition("=")[0]
+    if key[:1] in "+~" or key.partition(".")[0] == "hydra":
+        return
+    names = set(_names(OmegaConf.to_container(shape, resolve=False)))
+    if key not in names:
+        raise UserError(f"{key}: there is no such setting; {_near(key, names)}")
+
+
+def _near(key: str, names: set[str]) -> str:
+    """The nearest whole name, else the nearest among names that end alike."""
+    last = key.rpartition(".")[2]
+    same = [n for n in names if n.rpartition(".")[2] == last]
+    if same:
+        return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
+    whole = nearest(key, names)
+    return whole if whole.startswith("did you mean") else nearest(last, {n.rpartition(".")[2] for n in names})
+
+
+def _names(node: Any, prefix: str = "") -> Iterator[str]:
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        yield f"{prefix}{key}"
+        yield from _names(value, f"{prefix}{key}.")
+
+
+def _plain(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:2]) if lines else type(error).__name__

@@ -1,0 +1,119 @@
+"""Passes over pairs: reference scores, losses, gradients, and metrics summed over processes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdpo.batch import CHOSEN, REJECTED, LossOutput, PairScores
+from stepdpo.feed import Piece, pieces
+from stepdpo.material import Material
+from stepdpo.model.reference import ReferenceScores, write_shard
+from stepdpo.trees import TokenTree
+
+Trees = Mapping[int, TokenTree]
+
+
+class Scoring:
+    """An engine, a loss, and the reference's numbers."""
+
+    def __init__(self, engine: Any, loss: Any, tokens: int, store: Path) -> None:
+        self.engine, self.loss, self.tokens, self.store = engine, loss, tokens, store
+        self.reference: dict[str, ReferenceScores] = {}
+        self.mismatched: Trees = {}
+
+    @contextmanager
+    def references(self, material: Material) -> Iterator[None]:
+        """While the block lasts, what the untrained model says of every pair is at hand (if the loss needs it)."""
+        self.mismatched = material.mismatched
+        named = {"train": material.train, "heldout": material.heldout, "mismatched": material.mismatched}
+        with ExitStack() as stack:
+            for name, trees in named.items():
+                if trees and "reference" in self.loss.needs:
+                    self.reference[name] = stack.enter_context(self._reference(name, trees))
+            yield
+        self.engine.barrier()
+        if self.engine.rank == 0:
+            shutil.rmtree(self.store, ignore_errors=True)
+
+    def _reference(self, name: str, trees: Trees) -> ReferenceScores:
+        shards = [self.store / f"{name}-{rank:05d}.safetensors" for rank in range(self.engine.world)]
+        share = self._pieces(trees, sorted(trees))
+        write_shard(self.engine, share, trees, "kl" in self.loss.needs, shards[self.engine.rank])
+        self.engine.barrier()
+        return ReferenceScores(shards)
+
+    def _pieces(self, trees: Trees, ids: Sequence[int]) -> Iterator[Piece]:
+        return pieces(trees, ids, self.tokens, self.engine.rank, self.engine.world)
+
+    def passes(self, trees: Trees, ids: Sequence[int], name: str, learn: bool) -> dict[str, float]:
+        """Mean metrics over the pairs `ids` of all processes; with `learn`, the gradient of their mean loss is added.
+
+        `tokens` and `pairs` are totals.
+        """
+        point = self._reference_point(ids if name == "train" else sorted(self.mismatched)[: len(ids)])
+        share = list(self._pieces(trees, ids))
+        sums: dict[str, Tensor] = {}
+        for number, piece in enumerate(share):
+            scores = self._scores(piece, name, point)
+            out = self.loss(scores)
+            self._tally(sums, piece, scores, out)
+            if learn:
+                loss = out.losses_B.sum() * (piece.weight / len(ids))
+                self.engine.backward(loss, last=number == len(share) - 1)
+        names = sorted(sums)
+        totals = self.engine.total(torch.stack([sums[n] for n in names])).tolist()
+        metrics = {n: v / (1 if n == "tokens" else len(ids)) for n, v in zip(names, totals, strict=True)}
+        return {**metrics, "pairs": float(len(ids))}
+
+    def _tally(self, sums: dict[str, Tensor], piece: Piece, scores: PairScores, out: LossOutput) -> None:
+        values = {"loss": out.losses_B, "logps/chosen": scores.chosen_logps_B, **out.metrics_B}
+        if "rejected" in self.loss.needs:
+            values["logps/rejected"] = scores.rejected_logps_B
+            values["rewards/chosen"], values["rewards/rejected"] = out.chosen_rewards_B, out.rejected_rewards_B
+            values["rewards/margins"] = out.chosen_rewards_B - out.rejected_rewards_B
+            values["rewards/accuracies"] = (values["rewards/margins"] > 0).float()
+        values["tokens"] = torch.tensor(float(piece.batch.input_ids_RL.numel()))
+        for key, value in values.items():
+            summed = value.detach().double().sum().cpu() * piece.weight
+            sums[key] = sums[key] + summed if key in sums else summed
+
+    def _scores(self, piece: Piece, name: str, point: Tensor | None = None) -> PairScores:
+        batch = piece.batch
+        if name in self.reference:
+            batch = self.reference[name].attach(batch)
+        logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
+        device = logps_B2.device
+        known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None
+        has_kl = batch.reference_hidden_TH is not None
+        return PairScores(
+            chosen_logps_B=logps_B2[:, CHOSEN],
+            rejected_logps_B=logps_B2[:, REJECTED],
+            chosen_tokens_B=tokens_B2[:, CHOSEN],
+            rejected_tokens_B=tokens_B2[:, REJECTED],
+            confidence_B=batch.confidence_B.to(device),
+            reference_chosen_logps_B=known[:, CHOSEN] if known is not None else None,
+            reference_rejected_logps_B=known[:, REJECTED] if known is not None else None,
+            chosen_kl_B=kl_B2[:, CHOSEN] if has_kl else None,
+            rejected_kl_B=kl_B2[:, REJECTED] if has_kl else None,
+            reference_point=point.to(device) if point is not None else None,
+        )
+
+    @torch.no_grad()
+    def _reference_point(self, ids: Sequence[int]) -> Tensor | None:
+        """KTO's z0: mean log-ratio of mismatched pairs over the whole update, not below 0 (arXiv 2402.01306, eq. 6)."""
+        if "reference_point" not in self.loss.needs:
+            return None
+        usable = [i for i in ids if i in self.mismatched]
+        sums = torch.zeros(2, dtype=torch.float64)
+        for piece in self._pieces(self.mismatched, usable) if usable else ():
+            ratios_B = self._scores(piece, "mismatched").chosen_logratios_B.double().cpu()
+            sums += torch.stack([ratios_B.sum(), torch.tensor(float(len(ratios_B)))]) * piece.weight
+        total, count = self.engine.total(sums).tolist()
+        return torch.tensor(max(0.0, total / max(1.0, count)))

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: finish the update, save, then stop; every process at the same update."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """Stopped by a signal after a clean save."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; a checkpoint was saved, resume=true goes on")
+        self.signum = signum
+
+
+class StopSignals:
+    """While open, the first signal is remembered; a second Ctrl-C stops at once."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.seen = 0
+        self.previous: dict[int, Any] = {}
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        if self.seen and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.seen = signum
+
+    def agreed(self) -> int:
+        """The signal that any process has seen, or 0; every process must ask at the same update."""
+        flags = torch.tensor([float(self.seen == s) for s in CAUGHT], dtype=torch.float64)
+        heard = self.engine.total(flags).tolist()
+        return next((int(s) for s, count in zip(CAUGHT, heard, strict=True) if count), 0)
+
+    def __enter__(self) -> StopSignals:
+        self.previous = {s: signal.signal(s, self._remember) for s in CAUGHT}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,102 @@
+"""`stepdpo train`: preferences in, a trained model out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stepdpo.feed import BatchSize
+from stepdpo.loop import Loop
+from stepdpo.material import prepare
+from stepdpo.model.attention import register
+from stepdpo.model.forward import Gather, Scorer
+from stepdpo.model.load import refuse_sliding_window
+from stepdpo.optim import AdamW
+from stepdpo.progress import Progress
+from stepdpo.saving import Keeper
+from stepdpo.scoring import Scoring
+from stepdpo.template import resolve
+from stepdpo.tokenise import Lengths
+
+
+@dataclass(frozen=True)
+class Training:
+    """All settings of one training run; the parts are built from their own config groups."""
+
+    algo: Any
+    level: Any
+    template: Any
+    model: Any
+    dataset: Any
+    optim: AdamW
+    engine: Any
+    track: Any
+    batch: BatchSize = field(default_factory=BatchSize)
+    lengths: Lengths = field(default_factory=Lengths)
+    epochs: int = 1
+    max_steps: int | None = None
+    """Stop after this many updates, whatever the epochs."""
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 50
+    """Updates between looks at the held-out pairs; 0 looks only at the start and the end."""
+    save_every: int = 100
+    """Updates between checkpoints; 0 for none."""
+    keep: int = 2
+    """Checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.log_every < 1 or self.keep < 1:
+            raise ValueError("epochs, log_every and keep must be at least 1")
+
+
+def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float]:
+    """Train and write `metrics.jsonl`, `checkpoints/` and `model/` into the run folder.
+
+    Returns the last held-out metrics (else the last of training). Raises UserError for bad input, Diverged when a
+    loss is not finite, Interrupted after a signal and a clean save.
+    """
+    attention = register()
+    tokenizer = spec.model.tokenizer()
+    template, warning = resolve(spec.template, spec.model.source)
+
+    def build(dtype: torch.dtype, gather: Gather) -> Scorer:
+        model = spec.model.model(attention, dtype)
+        refuse_sliding_window(model.config, spec.lengths.max_length)
+        return Scorer(model, "kl" in spec.algo.needs, gather)
+
+    with ExitStack() as stack:
+        engine = stack.enter_context(spec.engine.open(build, spec.optim))
+        speaks = engine.rank == 0
+        material = prepare(spec.dataset, spec.level, template, spec.algo.needs, tokenizer, spec.lengths, folder, speaks)
+        if speaks and warning:
+            print(f"warning: {warning}")
+        scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference")
+        stack.enter_context(scoring.references(material))
+        keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
+        start = keeper.resume() if resume else 0
+        loop = Loop(spec, material, scoring, keeper)
+        tracker = stack.enter_context(_tracker(spec, folder, engine.rank, start if resume else None))
+        progress = stack.enter_context(Progress(loop.total_steps, start, speaks))
+        outcome = loop.run(start, tracker, progress)
+        keeper.save_model(folder / "model")
+    return outcome
+
+
+@contextmanager
+def _tracker(spec: Training, folder: Path, rank: int, resumed: int | None) -> Iterator[Any]:
+    """The tracker of process 0; the others log nothing."""
+    if rank != 0:
+        yield None
+        return
+    from omegaconf import OmegaConf
+
+    path = folder / "config.yaml"
+    config = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    with spec.track.open(folder, folder.name, config, resumed) as tracker:
+        yield tracker
