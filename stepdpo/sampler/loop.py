@@ -21,6 +21,8 @@ from stepdpo.sampler.cache import growing_cache
 
 STOP_EVERY = 8
 """Steps between two searches for stop strings; what is written after one is cut off later."""
+HEAD = 128
+"""Likeliest tokens among which top-p looks first: a whole vocabulary is slow to sort."""
 CROWDED = 0.9
 """Ended rows are taken out of the batch when fewer than this share of its rows are still being written."""
 
@@ -62,7 +64,10 @@ def choose(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) -> Ten
     probs_RV = torch.softmax(logits_RV.float() / params.temperature, -1)
     order_RV = None
     if params.top_p < 1:
-        probs_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)
+        whole_RV = probs_RV
+        probs_RV, order_RV = whole_RV.topk(min(HEAD, whole_RV.shape[-1]))
+        if bool((probs_RV.sum(-1) < params.top_p).any()):
+            probs_RV, order_RV = whole_RV.sort(dim=-1, descending=True, stable=True)
         before_RV = probs_RV.cumsum(-1) - probs_RV
         probs_RV = probs_RV.masked_fill(before_RV >= params.top_p, 0.0)
     heap_RV = probs_RV.double().cumsum(-1)
