@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo import runs, workers
-from stepdpo.config import UserError, build, nearest
+from stepdpo.config import build
+from stepdpo.errors import UserError, nearest
 from stepdpo.jobs import CONFIG, run_in
 from stepdpo.overrides import composed
 from stepdpo.package import packaged
@@ -37,14 +38,21 @@ def evaluate_tasks(
         if settings["tasks"]:
             one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
             one.task = composed("eval", [f"task={task}"]).task
-        answer = run_in(_place(folder, one, choices), "eval", one, {**choices, "task": task}, force=bool(settings["force"]))
+        answer = run_in(
+            _place(folder, one, choices), "eval", one, {**choices, "task": task}, force=bool(settings["force"])
+        )
         if answer["code"] != workers.OK:
             break
     return answer
 
 
 def afterwards(
-    folder: Path, trained: DictConfig, choices: Mapping[str, str], tasks: Sequence[str], words: Sequence[str], root: Path
+    folder: Path,
+    trained: DictConfig,
+    choices: Mapping[str, str],
+    tasks: Sequence[str],
+    words: Sequence[str],
+    root: Path,
 ) -> None:
     """Evaluate a finished run and (once) its base on `tasks`, then write the run's report."""
     for task in tasks:

@@ -12,9 +12,10 @@ from rich.console import Console
 
 import stepdpo
 from stepdpo import display
-from stepdpo.config import UserError, build, nearest
+from stepdpo.config import build
 from stepdpo.dataset import Dataset, Loaded, enforce, write_quarantine
 from stepdpo.dataset.overlap import Likeness, Shared, shared_questions
+from stepdpo.errors import UserError, nearest
 from stepdpo.protocols import Tokenizer
 from stepdpo.records import Pair, Preference, Problem
 

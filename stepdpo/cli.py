@@ -63,7 +63,7 @@ def train(ctx: typer.Context) -> None:
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
-def eval(ctx: typer.Context) -> None:  # noqa: A001 - the verb's name
+def eval(ctx: typer.Context) -> None:
     """Answer a task's problems and grade them:  stepdpo eval run=demo task=gsm8k,math"""
     _hydra_verb("eval", ctx)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import types
 import typing
@@ -14,20 +13,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stepdpo.errors import UserError, nearest
+
 TARGET = "_target_"
-
-
-class UserError(Exception):
-    """Something the user must mend: shown without a traceback, exit code 2."""
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """A sentence that names the known word most like `word`, or lists what there is."""
-    options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(options) if options else "there are none"
+MISSING = "???"
 
 
 def build(node: Any, where: str = "config") -> Any:
@@ -57,13 +46,13 @@ def _build(node: Any, where: str) -> Any:
             continue
         if key not in fields:
             raise UserError(f"{where}.{key}: {node[TARGET]} has no such setting; {nearest(key, fields)}")
+        if value == MISSING:
+            raise UserError(f"{where}.{key}: must be given")
         values[key] = _coerce(_build(value, f"{where}.{key}"), hints[key], f"{where}.{key}")
     missing = [
         name
         for name, f in fields.items()
-        if name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UserError(f"{where}.{missing[0]}: not given, and {node[TARGET]} has no default for it")

@@ -52,9 +52,7 @@ def update(ids: Sequence[int], seed: int, size: int, number: int) -> list[int]:
     return order(ids, seed, epoch)[place * size : (place + 1) * size]
 
 
-def pieces(
-    trees: Mapping[int, TokenTree], ids: Sequence[int], tokens: int, rank: int, world: int
-) -> Iterator[Piece]:
+def pieces(trees: Mapping[int, TokenTree], ids: Sequence[int], tokens: int, rank: int, world: int) -> Iterator[Piece]:
     """This process's share of the pairs `ids`, in pieces of at most `tokens` tokens; as many for every process."""
     lists = plan([len(trees[i]) for i in ids], tokens, world)
     for members in lists[rank::world]:

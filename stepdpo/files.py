@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from stepdpo import runs, workers
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 
 CONFIG = "config.yaml"
+LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")
+"""Settings of the launch itself; everything else is the worker's."""
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track"}
 """Settings that a resumed run may change: how often it looks and logs."""
 
@@ -25,18 +27,21 @@ def run_in(
     *,
     force: bool = False,
     resume: bool = False,
+    given: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns the worker's answer.
 
+    A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused.
     A folder in which nothing was begun (the worker found the input wanting) is left free for the next attempt.
     Secrets stay references: the configuration is written unresolved.
     """
     with runs.claim(folder, force=force, resume=resume):
         if resume and (folder / CONFIG).is_file():
-            _refuse_changes(folder / CONFIG, config)
+            config = _resumed(folder / CONFIG, config, given)
+        else:
+            seed = int(config.get("seed", 0))
+            runs.write_json(folder / runs.MANIFEST, runs.manifest(sys.argv, seed, choices))
         runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
-        seed = int(config.get("seed", 0))
-        runs.write_json(folder / runs.MANIFEST, runs.manifest(sys.argv, seed, choices))
         engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
         answer = workers.start(verb, folder, engine, resume)
         if answer["code"] == workers.MEND and not resume:
@@ -47,22 +52,27 @@ def run_in(
     return answer
 
 
-def _refuse_changes(path: Path, config: DictConfig) -> None:
-    """A resumed run must be the same run."""
-    before: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    now: Any = OmegaConf.to_container(config, resolve=False)
-    old, new = ({k: v for k, v in _flat(c).items() if k.partition(".")[0] not in FREE_ON_RESUME} for c in (before, now))
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if changed:
-        lines = [f"  {key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in changed]
-        raise UserError("\n".join([f"{path.parent} was started with another configuration:", *lines]))
-
-
-def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
+def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration a run was started with, with what may change taken from `now`."""
+    before = OmegaConf.load(path)
+    assert isinstance(before, DictConfig)
+    keys = {word.partition("=")[0].lstrip("+~") for word in given}
+    if "experiment" in keys:
+        keys = {str(key) for key in now}
+    changed = []
+    for key in sorted(keys - set(LAUNCH_KEYS)):
+        old, new = (OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now))
+        if old == new:
+            continue
+        if key.partition(".")[0] in FREE_ON_RESUME:
+            OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            changed.append(f"  {key}: {_value(old)} then, {_value(new)} now")
+    if changed:
+        raise UserError("\n".join([f"{path.parent} was started with another configuration:", *changed]))
+    return before
+
+
+def _value(container: Any) -> str:
+    value = container["v"]
+    return str(value.get("_target_", value) if isinstance(value, dict) else value)

@@ -17,12 +17,9 @@ from omegaconf import DictConfig, open_dict
 from stepdpo import overrides as words_of
 from stepdpo import runs, workers
 from stepdpo.afterwards import afterwards, evaluate_tasks, report_sweep
-from stepdpo.config import UserError
-from stepdpo.jobs import run_in
+from stepdpo.errors import UserError
+from stepdpo.jobs import LAUNCH_KEYS, run_in
 from stepdpo.package import conf
-
-LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks")
-"""Settings of the launch itself; everything else is the worker's."""
 
 
 @dataclass
@@ -65,7 +62,7 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
         outcome.sweep = Path(str(state.sweep.dir))
         print(f"\n{folder.name}: {' '.join(state.overrides.task)}", flush=True)
     try:
-        answer = _work(verb, folder, config, settings, choices)
+        answer = _work(verb, folder, config, settings, choices, list(state.overrides.task))
         if answer["code"] == workers.OK and verb == "train":
             outcome.folders.append(folder)
     except UserError as error:
@@ -77,12 +74,17 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
 
 
 def _work(
-    verb: str, folder: Path, config: DictConfig, settings: Mapping[str, Any], choices: Mapping[str, str]
+    verb: str,
+    folder: Path,
+    config: DictConfig,
+    settings: Mapping[str, Any],
+    choices: Mapping[str, str],
+    given: Sequence[str],
 ) -> dict[str, Any]:
-    flags = {"force": bool(settings.get("force")), "resume": bool(settings.get("resume"))}
     if verb == "eval":
         return evaluate_tasks(folder, config, choices, settings)
-    answer = run_in(folder, verb, config, choices, **flags)
+    force, resume = bool(settings.get("force")), bool(settings.get("resume"))
+    answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given)
     if answer["code"] == workers.OK and verb == "train" and settings["then"]:
         tasks, words = list(settings["then"]), [str(w) for w in settings["then_with"] or []]
         afterwards(folder, config, choices, tasks, words, Path(str(settings["runs"])))

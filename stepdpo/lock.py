@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 
 LOCK = ".lock"
 ATTEMPTS = 3

@@ -48,7 +48,7 @@ class _TokenScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """d logp / d logits = onehot - p and d KL / d logits = p - r, with p the policy and r the reference."""
+        """D logp / d logits = onehot - p and d KL / d logits = p - r, with p the policy and r the reference."""
         grad_logps_T, grad_kl_T = gradients
         hidden_TH, head_VH, target_T, normaliser_T, reference_hidden_TH, reference_head_VH = ctx.saved_tensors
         grad_hidden_TH = torch.zeros_like(hidden_TH)
@@ -87,9 +87,7 @@ def token_scores(
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
     first). Gradients flow to `hidden_TH` and `head_VH` alone.
     """
-    logps_T, kl_T = _TokenScores.apply(
-        hidden_TH, head_VH, target_T, reference_hidden_TH, reference_head_VH, chunk
-    )  # type: ignore[no-untyped-call]
+    logps_T, kl_T = _TokenScores.apply(hidden_TH, head_VH, target_T, reference_hidden_TH, reference_head_VH, chunk)  # type: ignore[no-untyped-call]
     return logps_T, kl_T
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError
 from stepdpo.dataset import enforce, write_quarantine
+from stepdpo.errors import UserError
 from stepdpo.records import Pair
 from stepdpo.tokenise import Lengths, Tokenised, tokenise
 from stepdpo.trees import TokenTree
@@ -46,8 +46,8 @@ def prepare(
     loaded = dataset.load()
     if speaks:
         write_quarantine(loaded.bad, folder / "quarantine.jsonl")
-        print(loaded.summary(), flush=True)
-    enforce(loaded, dataset.max_bad)
+        print("data: " + ", ".join(f"{count} {name}" for name, count in loaded.counts.items()), flush=True)
+    enforce(loaded)
     both = "rejected" in needs
     train_pairs = [_sided(level(p), both) for p in loaded.preferences]
     train = tokenise(train_pairs, template, tokenizer, lengths)

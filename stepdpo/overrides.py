@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stepdpo.config import UserError, nearest
+from stepdpo.errors import UserError, nearest
 from stepdpo.package import conf
 
 

@@ -34,7 +34,7 @@ from stepdpo.checkpoints import (
     verify,
     whole_checkpoints,
 )
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.files import encode, read_json, read_jsonl, write_json, write_jsonl, write_text
 from stepdpo.lock import LOCK, busy, holder, lock
 from stepdpo.redact import is_secret, redact, redact_argv, redact_text
@@ -47,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
+QUARANTINE = "quarantine.jsonl"
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "accelerate", "peft", "datasets", "vllm",
     "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",
@@ -115,8 +116,8 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
     owner = holder(folder)
     if owner and owner.get("pid") != os.getpid():
         raise busy(folder, owner)
-    if not folder.is_dir() or all(path.name == LOCK for path in folder.iterdir()):
-        return
+    if not folder.is_dir() or all(path.name in (LOCK, QUARANTINE) for path in folder.iterdir()):
+        return  # nothing but the bad rows of an attempt that never began
     if not (force or resume):
         raise UserError(f"{folder} already exists: resume=true goes on with it, force=true deletes it first")
     if not _is_ours(folder):
@@ -149,6 +150,7 @@ def _version(package: str) -> str | None:
 
 def _git(source: Path) -> dict[str, Any] | None:
     """Commit of the package's own source, and whether tracked files differ; None for an installed package."""
+
     def ask(*words: str) -> str:
         command = ["git", "-C", str(source), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

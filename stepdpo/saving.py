@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.model.load import write_card
 from stepdpo.runs import (
     begin_checkpoint,
@@ -101,5 +101,3 @@ def _ours(path: Path) -> None:
     for file in path.rglob("*"):
         if file.stat().st_uid != os.getuid():
             raise UserError(f"{file}: belongs to another user; a training state may hold code, so it is not opened")
-
-

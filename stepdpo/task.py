@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepdpo.config import UserError
 from stepdpo.dataset.columns import Cells, RowError
 from stepdpo.dataset.problems import COLUMNS, read_problem, require_answer
 from stepdpo.dataset.read import read_rows
 from stepdpo.dataset.rows import BadRow, Row
+from stepdpo.errors import UserError
 from stepdpo.records import Problem
 
 SHOWN = 5

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.protocols import Tokenizer
 from stepdpo.records import Prompt, Turn
 
@@ -119,5 +119,3 @@ def resolve(template: AnyTemplate, model: str | Path) -> tuple[AnyTemplate, str 
             "scores will not be comparable"
         )
     return template, None
-
-

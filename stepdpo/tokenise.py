@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from stepdpo.batch import SIDES, TreeBatch
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.protocols import Template
 from stepdpo.records import Pair
 from stepdpo.trees import Ints, Path, TokenRun, TokenTree, grow

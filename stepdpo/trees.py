@@ -23,7 +23,7 @@ class TokenRun:
     start: int
     stop: int
     ancestors: tuple[tuple[int, int], ...] = ()
-    """(start, stop) of earlier stretches of the same row, in order."""
+    """(start, stop) of what it sees of earlier runs of the same row, in order; each starts where a run starts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError, build
+from stepdpo.config import build
+from stepdpo.errors import UserError
 from stepdpo.workers import DIVERGED, EXIT, FAILED, MEND, OK
 
 
@@ -46,14 +47,16 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
         return 128 + error.signum, str(error), {}
     except KeyboardInterrupt:
         return 130, "stopped at once", {}
-    except Exception as error:  # noqa: BLE001 - the last line of defence: reported, with its traceback
+    except Exception as error:
         traceback.print_exc()
         return FAILED, f"{type(error).__name__}: {error}", {}
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
+    import transformers
     from omegaconf import OmegaConf
 
+    transformers.utils.logging.disable_progress_bar()
     spec = build(OmegaConf.load(folder / "config.yaml"))
     if verb == "train":
         from stepdpo.train import train

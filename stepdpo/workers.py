@@ -30,6 +30,10 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
     command = _command(words, engine)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
+    if not _gpus():
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
     process = subprocess.Popen(command, env=environment)
     with _passing_on_signals(process):
         code = process.wait()
@@ -37,7 +41,11 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
         answer: dict[str, Any] = json.loads((folder / EXIT).read_text())
         (folder / EXIT).unlink()
         return answer
-    return {"code": 128 - code if code < 0 else code or FAILED, "message": "a worker died without a word", "outcome": {}}
+    return {
+        "code": 128 - code if code < 0 else code or FAILED,
+        "message": "a worker died without a word",
+        "outcome": {},
+    }
 
 
 def processes(engine: Mapping[str, Any]) -> int:
@@ -45,10 +53,14 @@ def processes(engine: Mapping[str, Any]) -> int:
     wanted = int(engine.get("processes", 1))
     if wanted or engine.get("device") == "cpu":
         return wanted or 1
+    return max(1, _gpus())
+
+
+def _gpus() -> int:
+    """Visible CUDA devices, without importing torch."""
+    devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return max(1, len([d for d in visible.split(",") if d.strip()]))
-    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    return devices if visible is None else min(devices, len([d for d in visible.split(",") if d.strip()]))
 
 
 def _command(words: list[str], engine: Mapping[str, Any]) -> list[str]:

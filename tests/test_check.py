@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from stepdpo.check import check, find_dataset
-from stepdpo.config import UserError
 from stepdpo.dataset import Dataset
 from stepdpo.dataset.overlap import Likeness, shared_questions
 from stepdpo.display import clean, histogram
+from stepdpo.errors import UserError
 from stepdpo.records import Pair, Preference, Problem
 
 PAIR = {"question": "What is 2 + 3?", "prefix": "Step 1:", "chosen": " 5", "rejected": " 6"}

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stepdpo.config import UserError, build
+from stepdpo.config import build
 from stepdpo.dataset import (
     Dataset,
     Format,
@@ -23,6 +23,7 @@ from stepdpo.dataset import (
     enforce,
 )
 from stepdpo.dataset.loaded import amount, share
+from stepdpo.errors import UserError
 from stepdpo.records import Preference, Problem, Turn
 
 ROOT = Path(__file__).resolve().parents[1]

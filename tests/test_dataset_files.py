@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepdpo.config import UserError
 from stepdpo.dataset import (
     Dataset,
     Format,
@@ -22,6 +21,7 @@ from stepdpo.dataset import (
     write_preferences,
     write_quarantine,
 )
+from stepdpo.errors import UserError
 from stepdpo.records import Preference
 
 STEP = {

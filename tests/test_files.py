@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.lock import LOCK, holder, lock
 
 HOLD = """

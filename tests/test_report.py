@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.files import write_json, write_jsonl, write_text
 from stepdpo.records import Attempt, Grade
 from stepdpo.report import compare, report

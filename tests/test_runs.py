@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepdpo import runs
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.runs import claim, create, manifest, run_folder, write_json
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.config import UserError, build
+from stepdpo.config import build
 from stepdpo.dataset.problems import last_box
+from stepdpo.errors import UserError
 from stepdpo.records import Problem
 from stepdpo.task import Task, TinymathTask
 

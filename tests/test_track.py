@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stepdpo.config import UserError, build
+from stepdpo.config import build
+from stepdpo.errors import UserError
 from stepdpo.track import MetricsLog, Mode, NoTracking, Wandb
 
 CANARY = "sk-CANARY0123456789abcdef0123456789abcdef"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepdpo.config import nearest
+from stepdpo.errors import nearest
 from stepdpo.records import Turn
 
 _JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stepdpo.config import UserError
 from stepdpo.dataset.rows import EXCERPT, BadRow, Row, checked, unsound
+from stepdpo.errors import UserError
 
 MAX_LINE = 16 * 2**20
 """Bytes; a longer line is a bad row, and is not held in memory."""

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from stepdpo.config import UserError
 from stepdpo.dataset.rows import BadRow, Row, checked
+from stepdpo.errors import UserError
 
 
 def read(path: str, *, subset: str, split: str, revision: str) -> Iterator[Row | BadRow]:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stepdpo.config import UserError
 from stepdpo.dataset.preferences import write_lines
 from stepdpo.dataset.rows import BadRow
+from stepdpo.errors import UserError
 from stepdpo.records import Preference
 
 SHOWN = 5

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import stepdpo
-from stepdpo.config import UserError
 from stepdpo.dataset import files, hub
 from stepdpo.dataset.rows import BadRow, Row
+from stepdpo.errors import UserError
 
 READERS = {".jsonl": files.jsonl, ".json": files.json_file, ".parquet": files.parquet}
 PREFERENCES, QUARANTINE = "preferences.jsonl", "quarantine.jsonl"

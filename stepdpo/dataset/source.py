@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain, islice
 
-from stepdpo.config import UserError, nearest
 from stepdpo.dataset.columns import RowError
 from stepdpo.dataset.formats import LAYOUTS, Format, Layout, detect, make
 from stepdpo.dataset.loaded import Loaded, amount, find_oddities, hold_out, share
 from stepdpo.dataset.read import read_rows
 from stepdpo.dataset.rows import BadRow, Row
+from stepdpo.errors import UserError, nearest
 from stepdpo.records import Preference
 
 HEAD = 100

@@ -80,10 +80,10 @@ class Zero:
         import deepspeed
 
         deepspeed.logger.setLevel("WARNING")
+        # Its shared-memory all-reduce would be compiled at the first start (a minute) to do what gloo does.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         backend = "nccl" if device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(
-            dist_backend=backend, verbose=False, timeout=timedelta(minutes=self.timeout_minutes)
-        )
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(minutes=self.timeout_minutes))
         try:
             yield ZeroEngine(self, build, optim, device)
         finally:
@@ -154,9 +154,15 @@ class ZeroEngine:
         """Clip, update, clear the gradient; returns the gradient's norm before clipping."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
+        plain = self._plain_norm() if self.spec.stage == 0 else None
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(plain if norm is None else norm)
+
+    def _plain_norm(self) -> float:
+        """Norm of the averaged gradient where DeepSpeed keeps none (stage 0)."""
+        grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over processes."""

@@ -9,9 +9,7 @@ from stepdpo.grade.boxes import last_boxes
 
 END_MARKS = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text)\|>|</s>|<｜end▁of▁sentence｜>")
 FINAL_HOPE = ("final answer is $", "$. I hope")
-PHRASE = re.compile(
-    r"(?:\banswers?\s*(?:is|are)\b|\banswers?\b[*_\s]{0,4}:|\bans\s*[:=])[*_\s:]{0,9}", re.IGNORECASE
-)
+PHRASE = re.compile(r"(?:\banswers?\s*(?:is|are)\b|\banswers?\b[*_\s]{0,4}:|\bans\s*[:=])[*_\s:]{0,9}", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<!\\)[.!?;](?:\s|$)|\n|,? (?:because|since|which|so|as) ", re.IGNORECASE)
 MATHS = re.compile(
     r"(?<!\\)\$\$(?P<display>.+?)(?<!\\)\$\$|\\\[(?P<bracket>.+?)\\\]|\\\((?P<paren>.+?)\\\)"
@@ -22,7 +20,9 @@ NUMBER = re.compile(
     r"(?<![\w.,])[-−+]?[$€£]?(?:\d{1,3}(?:,(?:\\!\s?)?\d{3})+(?:\.\d+)?|\d+,\d+|\d+(?:\.\d+)?|\.\d+)"
     r"(?:\s*/\s*\d+(?:\.\d+)?)?(?:\s*\\?%|\s+per\s?cent\b|\s+pct\b)?"
 )
-PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|sqrt|sin|cos|tan|log|ln|pi|infinity|inf)\b)(?:[A-Z]?[a-z]{2,})(?![A-Za-z(])")
+PLAIN_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:and|or|sqrt|sin|cos|tan|log|ln|pi|infinity|inf)\b)(?:[A-Z]?[a-z]{2,})(?![A-Za-z(])"
+)
 TEXT_GROUP = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|begin|end|operatorname)\s*\{[^{}]*\}")
 HOPE = re.compile(r"\bfinal answer is:?\s*(?P<answer>.{1,500}?)\.?\s*I hope", re.IGNORECASE | re.DOTALL)
 LAST_NUMBER = re.compile(r"-?\d*\.?\d+")
@@ -102,7 +102,7 @@ def _phrase_answer(rest: str) -> str:
             spans.append(after)
         return ", ".join(_content(span) for span in spans) + _percent(rest, spans[-1].end())
     line = rest[: end.start()] if (end := SENTENCE_END.search(rest)) else rest
-    line = line.strip().strip("*_\"“”").strip()
+    line = line.strip().strip('*_"“”').strip()
     if any(character.isdigit() for character in line) and PLAIN_WORD.match(line):
         return _last(line)
     return line

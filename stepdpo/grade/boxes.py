@@ -11,8 +11,32 @@ LINK = re.compile(r"\b(?:and|or)\b")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 MARKUP = re.compile(r"\\(?:text|textbf|mbox|mathrm|quad|qquad)\b|[${}\\()\[\],;.:*\s]")
 BREAKS = frozenset(
-    "answer answers final so thus then therefore hence wait actually no not but instead correct wrong step "
-    "again check means gives get since because".split()
+    [
+        "answer",
+        "answers",
+        "final",
+        "so",
+        "thus",
+        "then",
+        "therefore",
+        "hence",
+        "wait",
+        "actually",
+        "no",
+        "not",
+        "but",
+        "instead",
+        "correct",
+        "wrong",
+        "step",
+        "again",
+        "check",
+        "means",
+        "gives",
+        "get",
+        "since",
+        "because",
+    ]
 )
 
 
@@ -67,4 +91,8 @@ def _linked(between: str) -> bool:
     if LINK.search(between):
         return len(words) <= 5
     rest = MARKUP.sub("", between)
-    return not words and len(rest) < 8 and not re.search(r"[=<>]|\\(?:n?eq?|approx|implies|Rightarrow|to|l[et]|g[et])\b", between)
+    return (
+        not words
+        and len(rest) < 8
+        and not re.search(r"[=<>]|\\(?:n?eq?|approx|implies|Rightarrow|to|l[et]|g[et])\b", between)
+    )

@@ -15,11 +15,17 @@ SPACING = re.compile(r"(?<!\\)\\(?:[,:;> ]|q?quad\b|hspace\s*\{[^{}]*\})|(?<!\\)
 ORNAMENT = re.compile(
     r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
 )
-WRAPPER = r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"
+WRAPPER = (
+    r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"
+)
 WRAPPED = re.compile(WRAPPER)
 WHOLLY_WRAPPED = re.compile(rf"[(\[]?\s*{WRAPPER}\s*[)\]]?")
-CONJUNCTION = re.compile(r",?\s*\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s*(?<![A-Za-z\\])(?:and|or)(?![a-zA-Z])\s*")
-TEXT_UNIT = re.compile(r"(?<=[\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mbox|hbox|mathrm|rm)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?\s*$")
+CONJUNCTION = re.compile(
+    r",?\s*\\(?:text|mbox|textrm|mathrm)\s*\{\s*,?\s*(?:and|or)\s*\}\s*|,?\s*(?<![A-Za-z\\])(?:and|or)(?![a-zA-Z])\s*"
+)
+TEXT_UNIT = re.compile(
+    r"(?<=[\w})\]%])\s*\\(?:text(?:bf|it|rm|normal)?|mbox|hbox|mathrm|rm)\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?\s*$"
+)
 DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*[CF]?(?![A-Za-z])|\s*\\degree\b|\s*\bdegrees?\b")
 UNIT_WORDS = (
     r"(?:(?:square|cubic|sq|cu)\.?\s+)?(?:[cmk]m|ft|in|yd|mi|[km]g|lbs?|oz|ml|cc|hrs?|"
@@ -30,7 +36,9 @@ GLUED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg|ft|mph|lbs?|am|pm|m²|cents?|uni
 PERCENT_WORD = re.compile(r"\s*(?:\\?%|\bper\s?cent(?:age)?\b|\bpct\b)")
 GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,(?=\d{3}(?!\d)))\s*(?=\d)")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?%?")
-SLASHES = re.compile(r"\\\\(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))")
+SLASHES = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))"
+)
 BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 BARE_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\[a-z]+))\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
 SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-POINTS = ("0.7310585786", "1.2689414214", "0.4174298105", "1.6180339887", "0.5671432904", "1.3247179572", "0.9159655942")
+POINTS = (
+    "0.7310585786",
+    "1.2689414214",
+    "0.4174298105",
+    "1.6180339887",
+    "0.5671432904",
+    "1.3247179572",
+    "0.9159655942",
+)
 APART = 1e-4
 
 
@@ -22,7 +30,9 @@ def clearly_apart(left: Any, right: Any) -> bool:
         return False
     values = dict(zip(names, map(sympy.Float, POINTS), strict=False))
     try:
-        numbers = [complex(sympy.N(side.subs({s: values[s.name] for s in side.free_symbols}))) for side in (left, right)]
+        numbers = [
+            complex(sympy.N(side.subs({s: values[s.name] for s in side.free_symbols}))) for side in (left, right)
+        ]
     except (TypeError, ValueError, OverflowError, AttributeError, ArithmeticError):
         return False
     distance = abs(numbers[0] - numbers[1])

@@ -62,8 +62,6 @@ def serve(requests: int, answers: int, state: mmap.mmap, seconds: float, megabyt
 
 def main(seconds: float, megabytes: int) -> None:
     """The template: import, then keep one child alive."""
-    import latex2sympy2_extended.latex2sympy2
-    import math_verify
     import sympy  # noqa: F401
 
     logging.disable(logging.CRITICAL)

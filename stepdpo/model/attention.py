@@ -6,6 +6,7 @@ every call is a plain scaled-dot-product attention over just the keys that are v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,25 @@ from transformers import AttentionInterface
 from stepdpo.trees import TokenRun
 
 NAME = "stepdpo_tree"
+
+
+def _row(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[TokenRun], scaling: float | None) -> Tensor:
+    """One packed row. Split, not sliced: the backward pass of a slice would fill a whole row with zeros each time."""
+    sizes = [run.stop - run.start for run in runs]
+    keys, values = key.split(sizes, dim=2), value.split(sizes, dim=2)
+    number = {run.start: i for i, run in enumerate(runs)}
+    outputs = []
+    for i, (run, own) in enumerate(zip(runs, query.split(sizes, dim=2), strict=True)):
+        seen = [(number[start], stop - start) for start, stop in run.ancestors]
+        key_run = torch.cat([*(keys[n][:, :, :size] for n, size in seen), keys[i]], dim=2) if seen else keys[i]
+        value_run = torch.cat([*(values[n][:, :, :size] for n, size in seen), values[i]], dim=2) if seen else values[i]
+        mask = _bottom_right_causal(own.shape[2], key_run.shape[2], query.device) if seen else None
+        outputs.append(
+            F.scaled_dot_product_attention(
+                own, key_run, value_run, attn_mask=mask, is_causal=mask is None, scale=scaling
+            )
+        )
+    return torch.cat(outputs, dim=2)
 
 
 @lru_cache(maxsize=256)
@@ -43,22 +63,12 @@ def tree_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    rows: list[list[Tensor]] = [[] for _ in range(query.shape[0])]
-    for run in runs:
-        own = slice(run.start, run.stop)
-        row = slice(run.row, run.row + 1)
-        query_run, key_run, value_run = query[row, :, own], key[row, :, own], value[row, :, own]
-        mask = None
-        if run.ancestors:
-            key_run = torch.cat([*(key[row, :, a:b] for a, b in run.ancestors), key_run], dim=2)
-            value_run = torch.cat([*(value[row, :, a:b] for a, b in run.ancestors), value_run], dim=2)
-            mask = _bottom_right_causal(query_run.shape[2], key_run.shape[2], query.device)
-        rows[run.row].append(
-            F.scaled_dot_product_attention(
-                query_run, key_run, value_run, attn_mask=mask, is_causal=mask is None, scale=scaling
-            )
-        )
-    output = torch.cat([torch.cat(parts, dim=2) for parts in rows], dim=0)
+    output = torch.cat(
+        [
+            _row(query[i : i + 1], key[i : i + 1], value[i : i + 1], [r for r in runs if r.row == i], scaling)
+            for i in range(query.shape[0])
+        ]
+    )
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stepdpo.batch import SIDES, TreeBatch
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.logps import sum_by_owner, token_scores
-
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 

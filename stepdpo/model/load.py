@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from stepdpo.config import UserError
+from stepdpo.errors import UserError
 from stepdpo.package import packaged
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError, nearest
+from stepdpo.errors import UserError, nearest
 from stepdpo.files import write_text
 from stepdpo.report.render import RENDERERS, compared, show, terminal
 from stepdpo.report.tables import find_base, pair_up, read_evaluations, run_rows

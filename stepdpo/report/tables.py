@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from stepdpo.config import TARGET, UserError, nearest
+from stepdpo.config import TARGET
+from stepdpo.errors import UserError, nearest
 from stepdpo.files import read_json, read_jsonl
 from stepdpo.records import Attempt, Grade
 from stepdpo.stats import GRADERS, Paired, paired, summarise, verdicts

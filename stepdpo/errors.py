@@ -1,0 +1,19 @@
+"""Mistakes a user can mend, and the words that help."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user must mend: shown without a traceback, exit code 2."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A sentence that names the known word most like `word`, or lists what there is."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(options) if options else "there are none"
