@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from stepdpo.config import build
 from stepdpo.model.load import Fresh
 from stepdpo.records import Completion, Sampling
-from stepdpo.sampler.loop import choose
+from stepdpo.sampler.loop import choose, generate
+from stepdpo.sampler.progress import Progress
 from stepdpo.sampler.text import StopStrings, eos_ids, response_text
 from stepdpo.sampler.transformers import LocalSampler, TransformersSampler
 from stepdpo.tinymath.problems import problems
@@ -86,7 +87,9 @@ def test_samples_follow_the_seed_and_not_the_batch(sampler: LocalSampler) -> Non
     assert all(len(completions) == 3 for completions in found)
     assert with_budget(sampler, 400).sample(PROMPTS, params) == found
     assert sampler.sample(PROMPTS[::-1], params)[::-1] == found
-    assert sampler.sample(PROMPTS[:1], Sampling(n=1, temperature=1.0, top_p=0.9, max_tokens=30, seed=5))[0] == found[0][:1]
+    assert (
+        sampler.sample(PROMPTS[:1], Sampling(n=1, temperature=1.0, top_p=0.9, max_tokens=30, seed=5))[0] == found[0][:1]
+    )
     assert len({c.text for c in found[0]}) == 3
     assert sampler.sample(PROMPTS, Sampling(n=3, temperature=1.0, top_p=0.9, max_tokens=30, seed=6)) != found
 
@@ -202,3 +205,31 @@ def test_opening(opened: LocalSampler, capsys: pytest.CaptureFixture[str]) -> No
     assert opened.facts["dtype"] == "bfloat16"
     assert opened.facts["device"] == "cpu"
     assert "1 responses" in capsys.readouterr().out
+
+
+def test_a_batch_that_does_not_fit_is_halved(sampler: LocalSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = Sampling(n=2, temperature=1.0, max_tokens=10)
+    expected = sampler.sample(PROMPTS, params)
+    sizes: list[int] = []
+
+    def narrow(model: Any, prompts: Any, *rest: Any) -> Any:
+        sizes.append(len(prompts))
+        if len(prompts) > 4:
+            raise torch.OutOfMemoryError("too many")
+        return generate(model, prompts, *rest)
+
+    monkeypatch.setattr("stepdpo.sampler.transformers.generate", narrow)
+    assert sampler.sample(PROMPTS, params) == expected
+    assert sizes == [12, 6, 3, 3, 6, 3, 3]
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(10, speaks=True) as progress:
+        progress.advance(4)
+        progress.last -= 60
+        progress.advance(1)
+        progress.tokens = 50
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("written 5/10 responses")
+    assert lines[1].startswith("5 responses, 50 tokens")
+    assert len(lines) == 2
