@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError, nearest
+from stepdpo.errors import UserError, nearest
 from stepdpo.grade.official import Official
 from stepdpo.grade.pool import GradeMany, graders
 from stepdpo.grade.strict import Strict
