@@ -25,7 +25,7 @@ def test_a_solution_has_the_step_dpo_form(split: str) -> None:
         assert head == "Let's think step by step.\n"
         assert 2 <= len(steps) <= 6
         assert [step.split(":")[0] for step in steps] == [f"Step {k}" for k in range(1, len(steps) + 1)]
-        assert problem.solution.endswith(f".\nThe answer is: {problem.answers[0]}")
+        assert problem.solution.endswith(f"\nThe answer is: {problem.answers[0]}")
 
 
 def test_every_step_holds_one_true_equation_on_whole_numbers() -> None:
