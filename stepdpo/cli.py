@@ -41,7 +41,7 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
 
         print(help_for(verb))
         return
-    from stepdpo.config import UserError
+    from stepdpo.errors import UserError
     from stepdpo.launch import launch
 
     try:
@@ -82,7 +82,7 @@ def report(
 ) -> None:
     """Table of accuracies with intervals and paired tests, printed and written into the run's folder."""
     from stepdpo.afterwards import report_runs
-    from stepdpo.config import UserError
+    from stepdpo.errors import UserError
 
     try:
         report_runs(runs, base, root)
@@ -97,7 +97,7 @@ def grade(
     out: Annotated[Path | None, typer.Option(help="Write one verdict a row here.")] = None,
 ) -> None:
     """Grade any system's answers, one verdict a row, and print the totals."""
-    from stepdpo.config import UserError
+    from stepdpo.errors import UserError
     from stepdpo.grading import grade_file
 
     try:
@@ -115,7 +115,7 @@ def check(
 ) -> None:
     """Look at preference data as training would, without training."""
     from stepdpo.afterwards import check_data
-    from stepdpo.config import UserError
+    from stepdpo.errors import UserError
 
     try:
         check_data(data, level, task or [], max_bad)

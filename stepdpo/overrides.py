@@ -83,7 +83,7 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
                 key = override.key_or_group
                 raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
             value = next(iter(override.sweep_string_iterator()))
-            first.append(f"{override.input_line.partition('=')[0]}={value}")
+            first.append(f"{word.partition('=')[0]}={value}")
         else:
             first.append(word)
     searchpath = [f"file://{folder}" for folder in folders[1:]]

@@ -23,7 +23,7 @@ class Overlong(Enum):
     """Leave the pair out, and count it."""
     error = "error"
     official = "official"
-    """Cut as Step-DPO's code does: the last `max_prompt_length` tokens of the prompt, then the first of the response."""
+    """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
 
 
 @dataclass(frozen=True)

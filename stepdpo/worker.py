@@ -53,10 +53,10 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
-    import transformers
     from omegaconf import OmegaConf
+    from transformers.utils import logging
 
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     spec = build(OmegaConf.load(folder / "config.yaml"))
     if verb == "train":
         from stepdpo.train import train

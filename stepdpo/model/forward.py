@@ -23,6 +23,8 @@ class Scorer(nn.Module):
     reference gives the full-vocabulary KL without a second model.
     """
 
+    reference_head_VH: Tensor | None
+
     def __init__(self, model: Any, keep_reference_head: bool, gather: Gather) -> None:
         super().__init__()
         self.model = model

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from stepdpo.errors import UserError
 from stepdpo.package import packaged
@@ -43,7 +43,7 @@ class Pretrained:
         except (OSError, ValueError) as error:
             raise UserError(f"model: no tokenizer in {self.path!r} ({_first_line(error)})") from error
 
-    def model(self, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
         """The model with the given attention backend, set once and never changed."""
         _must_exist(self.path, self.source)
         try:
@@ -89,7 +89,7 @@ class Fresh:
 
         return build()
 
-    def model(self, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
         tokenizer = self.tokenizer()
         torch.manual_seed(self.seed)
         config = Qwen2Config(
@@ -106,7 +106,8 @@ class Fresh:
             pad_token_id=tokenizer.pad_token_id,
         )
         config._attn_implementation = attention
-        return without_dropout(Qwen2ForCausalLM(config).to(dtype))
+        model: Any = Qwen2ForCausalLM(config)
+        return without_dropout(model.to(dtype))
 
 
 def without_dropout(model: Any) -> Any:

@@ -1,0 +1,5 @@
+"""`python -m stepdpo`."""
+
+from stepdpo.cli import main
+
+main()
