@@ -85,8 +85,8 @@ def test_bad_requests_are_refused(split: str, count: int) -> None:
 
 
 FINGERPRINTS = {
-    "train": "95027354306331cf",
-    "preference": "5a1633a0433fdaa7",
-    "heldout": "d666f0471a81aae7",
-    "test": "9e278158bc1dee2a",
+    "train": "1aed28faa0709243",
+    "preference": "093e9b78d277f720",
+    "heldout": "edab686292f9a0c1",
+    "test": "6a65b8e1623f2afa",
 }
