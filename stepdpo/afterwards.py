@@ -75,7 +75,7 @@ def afterwards(
 
 def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str) -> Path:
     """The run folder of the base's evaluation: reused while model, task and settings are the same."""
-    name = f"base-{Path(str(config.model.path)).name}-{choices.get('template', 'native')}"
+    name = f"base-{_model_name(str(config.model.path))}-{choices.get('template', 'native')}"
     folder = runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", name))
     place = _place(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
@@ -87,6 +87,12 @@ def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str)
     _must(answer, f"evaluating the base on {task}")
     runs.write_json(known, stamp)
     return folder
+
+
+def _model_name(path: str) -> str:
+    """The last telling part of a model's path."""
+    parts = [part for part in path.removeprefix("pkg://").split("/") if part not in ("", ".", "model")]
+    return parts[-1] if parts else "model"
 
 
 def _stamp(path: str) -> list[list[Any]]:
@@ -118,10 +124,10 @@ def _finished(root: Path) -> list[str]:
     return [p.name for p in root.iterdir() if (p / "model").is_dir()] if root.is_dir() else []
 
 
-def _report(folders: Sequence[Path], out: Path, base: Path | None = None) -> None:
+def _report(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
     from stepdpo.report import report
 
-    report(folders, base, out)
+    report(folders, base, out, control)
 
 
 def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
@@ -134,11 +140,12 @@ def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
         print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
 
 
-def report_runs(names: Sequence[str], base: str | None, root: Path) -> None:
+def report_runs(names: Sequence[str], base: str | None, control: str | None, root: Path) -> None:
     """`stepdpo report`: names or folders; a sweep's folder stands for its jobs."""
     folders = [_find(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
-    _report(jobs, folders[0], _find(base, root) if base else None)
+    against = _find(base, root) if base else None
+    _report(jobs, folders[0], against, _find(control, root) if control else None)
 
 
 def _find(name: str, root: Path) -> Path:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stepdpo import runs, workers
 from stepdpo.errors import UserError
+from stepdpo.lock import LOCK
 
 CONFIG = "config.yaml"
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")
@@ -48,7 +49,7 @@ def run_in(
         if answer["code"] == workers.MEND and not resume:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-    if all(path.name == runs.LOCK for path in folder.iterdir()):
+    if all(path.name == LOCK for path in folder.iterdir()):
         shutil.rmtree(folder)
     return answer
 

@@ -86,7 +86,7 @@ def _work(
     force, resume = bool(settings.get("force")), bool(settings.get("resume"))
     answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given)
     if answer["code"] == workers.OK and verb == "train" and settings["then"]:
-        tasks, words = list(settings["then"]), [str(w) for w in settings["then_with"] or []]
+        tasks, words = list(settings["then"]), str(settings["then_with"] or "").split()
         afterwards(folder, config, choices, tasks, words, Path(str(settings["runs"])))
     return answer
 

@@ -52,7 +52,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
 
 
 def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
-    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, and `eval task=a,b` evaluates one by one."""
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one."""
     done: list[str] = []
     for word in overrides:
         key, _, value = word.partition("=")
@@ -64,6 +64,8 @@ def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) 
         if verb == "eval" and key == "task" and "," in plain:
             done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
             continue
+        if key == "then_with" and "=" in value and value == plain:
+            word = f"{key}='{value}'"
         done.append(word)
     return done
 
