@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepdpo.config import UserError, nearest
+from stepdpo.errors import UserError, nearest
 from stepdpo.grade.official import Official
 from stepdpo.grade.pool import GradeMany, graders
 from stepdpo.grade.strict import Strict
@@ -108,7 +108,7 @@ def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade])
                 own = {} if name is None else {"id": name}
                 verdict = {"grade": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
                 file.write(json.dumps({"index": index} | own | verdict) + "\n")
-        os.replace(partial, out)
+        partial.replace(out)
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror})") from None
     finally:

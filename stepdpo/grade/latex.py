@@ -1,7 +1,7 @@
-"""A small, quick reader of LaTeX formulas into sympy; it never evaluates text as Python.
+r"""A small, quick reader of LaTeX formulas into sympy; it never evaluates text as Python.
 
 `read` understands the same language as `sympy.parsing.latex`, the parser behind the published numbers (which cannot be
-installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\\pi`
+installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\pi`
 is just a symbol, and what follows a complete formula is ignored (`1,2` reads as 1). `read_plainly` has none of these
 habits, and refuses what it is not sure of.
 """
@@ -25,6 +25,7 @@ from stepdpo.grade.latex_tables import (
     LOGARITHMS,
     PRODUCT,
     RELATIONS,
+    ROUNDINGS,
     STOPS,
     TOKEN,
     UNREADABLE,
@@ -167,7 +168,7 @@ class Reader:
             value = self.sum()
             self.take(FENCES[token])
             self.bars = bars
-            return {r"\lfloor": sympy.floor, r"\lceil": sympy.ceiling}.get(token, lambda v: v)(value)
+            return ROUNDINGS[token](value) if token in ROUNDINGS else value
         if token in FUNCTIONS or token in LOGARITHMS:
             return self.function()
         if token == r"\sqrt":
@@ -195,7 +196,7 @@ class Reader:
         elif exponent == -1 and FUNCTIONS[name] in INVERSE:
             return getattr(sympy, INVERSE[FUNCTIONS[name]])(argument)
         else:
-            value = getattr(sympy, {"ceil": "ceiling"}.get(FUNCTIONS[name], FUNCTIONS[name]))(argument)
+            value = getattr(sympy, FUNCTIONS[name])(argument)
         return value if exponent is None else value**exponent
 
     def atom(self) -> Any:

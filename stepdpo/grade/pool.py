@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stepdpo.grade.pending import CRASH, DIFFERENT, EQUAL, Comparison, Pending
+from stepdpo.grade.pending import CRASH, Comparison, Pending
 from stepdpo.records import Grade, Problem
 
 GradeMany = Callable[[Sequence[tuple[str, Problem]], Any], list[Grade]]
@@ -42,7 +42,8 @@ class Worker:
         if self.process is None:
             self.process = self._start()
         stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
+        assert stdin is not None
+        assert stdout is not None
         request = json.dumps([comparison.rule, comparison.predictions, comparison.golds])
         try:
             stdin.write(request.encode() + b"\n")
@@ -123,7 +124,7 @@ class Pool:
 
 @contextlib.contextmanager
 def graders(workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> Iterator[GradeMany]:
-    """Open a pool of workers: `with graders() as grade_many: grades = grade_many(items, grader)`.
+    """Open a pool of workers; what it gives is called as `grade_many(items, grader)`.
 
     `timeout` is in seconds of wall time a comparison, `megabytes` the address space of a worker. What takes longer or
     more is graded wrong, with the reason `timeout` or `memory`.
@@ -144,9 +145,11 @@ def ask(comparison: Comparison) -> str:
     with _opening:
         if not _shared or _shared[0].owner != os.getpid():
             if not _shared:
-                atexit.register(lambda: _shared[0].owner == os.getpid() and _shared[0].close())
+                atexit.register(_close_shared)
             _shared[:] = [Pool()]
     return _shared[0].ask(comparison)
 
 
-__all__ = ["DIFFERENT", "EQUAL", "Comparison", "Pool", "Worker", "ask", "graders"]
+def _close_shared() -> None:
+    if _shared and _shared[0].owner == os.getpid():
+        _shared[0].close()
