@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -112,7 +113,8 @@ def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade])
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _totals(grader: str, grades: list[Grade]) -> dict[str, Any]:
