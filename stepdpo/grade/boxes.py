@@ -63,7 +63,7 @@ def last_boxes(text: str) -> list[Box]:
 
 def _linked(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer."""
-    if len(between) > 70 or "\n\n" in between:
+    if len(between) > 70 or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
         return False
     words = set(WORD.findall(between))
     if BREAKS.search(between):

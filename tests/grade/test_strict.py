@@ -196,6 +196,9 @@ def test_pairs_that_differ(grade_many: GradeMany) -> None:
     [
         (r"so \boxed{7}, not \boxed{8", "7", "box"),
         (r"\boxed{3}. Wait, \boxed{2}", "2", "box"),
+        (r"\boxed{3} ... \boxed{18}", "18", "box"),
+        (r"$\boxed{3}$. $\boxed{18}$", "18", "box"),
+        (r"$\boxed{1}$, $\boxed{2}$", "1, 2", "box"),
         (r"$\boxed{1}$ and $\boxed{2}$", "1, 2", "box"),
         (r"x = \boxed{3} and therefore \boxed{5}", "5", "box"),
         (r"\boxed{\frac{1}{2}} is my answer: nice", r"\frac{1}{2}", "box"),
