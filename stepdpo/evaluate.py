@@ -45,13 +45,13 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     problems = spec.task.problems()
     tokenizer = spec.model.tokenizer()
     prompts = [template.render(problem.question, (), tokenizer).text for problem in problems]
-    print(f"{spec.task.name}: {len(problems)} problems, {option(spec.decode)}, template {template.name}", flush=True)
+    print(f"{spec.task.name}: {len(problems)} problems, {_option(spec.decode)}, template {template.name}", flush=True)
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:
         completions = spec.decode(prompts, sampler)
         facts = getattr(sampler, "facts", {})
     seconds = time.monotonic() - began
-    attempts = grade(problems, completions)
+    attempts = _grade(problems, completions)
     summary = _summary(spec, template, attempts, warning) | facts | {"seconds": round(seconds, 2)}
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / ATTEMPTS, [_row(attempt) for attempt in attempts])
@@ -60,7 +60,7 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Attempt]:
+def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Attempt]:
     """Grade one completion a problem by both graders, in bounded time."""
     items = [(completion.text, problem) for completion, problem in zip(completions, problems, strict=True)]
     with graders() as grade_many:
@@ -81,7 +81,7 @@ def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> lis
     ]
 
 
-def option(part: Any) -> str:
+def _option(part: Any) -> str:
     """The config option that a part comes from: the last word of its module's name."""
     return type(part).__module__.rpartition(".")[2]
 
@@ -101,7 +101,7 @@ def _summary(
     numbers = summarise(attempts)
     return {
         "task": spec.task.name,
-        "decode": option(spec.decode),
+        "decode": _option(spec.decode),
         "template": template.name,
         "model": getattr(spec.model, "path", spec.model.source),
         "accuracy": numbers["graders"]["strict"]["accuracy"],

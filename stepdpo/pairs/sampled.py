@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
 
-from stepdpo.pairs.solutions import Solution, read
+from stepdpo.pairs.solutions import Draw, Solution, read
 from stepdpo.pairs.tools import Tools
 from stepdpo.records import Preference, Problem
 from stepdpo.steps import cut_step
@@ -52,15 +52,14 @@ class Sampled:
 
     def _batch(self, problems: Sequence[Problem], tools: Tools) -> Iterator[Preference]:
         prompts = [tools.prompt(problem) for problem in problems]
-        joint = prompts[0].joint
-        completions = tools.sample([prompt.text for prompt in prompts], tools.sampling.n)
-        solutions = read([(p, "s", "", c) for p, c in zip(problems, completions, strict=True)], joint, tools)
+        drawn = zip(problems, prompts, tools.sample([p.text for p in prompts], tools.sampling.n), strict=True)
+        solutions = read((Draw(problem, "s", "", prompt.joint, c) for problem, prompt, c in drawn), tools)
         count(solutions, problems, tools)
         faults = [find_faults(some)[: self.max_pairs_per_problem] for some in solutions]
-        lone = [(i, f.prefix) for i, found in enumerate(faults) for f in found if not f.right]
-        lone = list(dict.fromkeys(lone))
-        fresh = tools.sample([prompts[i].text + joint + prefix for i, prefix in lone], self.resample)
-        again = read([(problems[i], "r", prefix, c) for (i, prefix), c in zip(lone, fresh, strict=True)], joint, tools)
+        lone = list(dict.fromkeys((i, f.prefix) for i, found in enumerate(faults) for f in found if not f.right))
+        fresh = tools.sample([prompts[i].text + prompts[i].joint + prefix for i, prefix in lone], self.resample)
+        redrawn = zip(lone, fresh, strict=True)
+        again = read((Draw(problems[i], "r", prefix, "", c) for (i, prefix), c in redrawn), tools)
         tools.yields["resampled"] += sum(map(len, fresh))
         rescued = dict(zip(lone, again, strict=True))
         for i, (problem, found) in enumerate(zip(problems, faults, strict=True)):

@@ -50,25 +50,41 @@ class Solution:
         )
 
 
-def read(
-    sampled: Iterable[tuple[Problem, str, str, Sequence[Completion]]], joint: str, tools: Tools
-) -> list[list[Solution]]:
-    """Judge completions of (problem, what their names begin with, the text they go on from, completions).
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Completions of one prompt."""
+
+    problem: Problem
+    name: str
+    """What the names of its solutions begin with."""
+    before: str
+    """Text of the solution that stood in the prompt."""
+    joint: str
+    """What every completion must begin with, and what is no part of the solution."""
+    completions: Sequence[Completion]
+
+
+def read(draws: Iterable[Draw], tools: Tools) -> list[list[Solution]]:
+    """Judge the completions of every draw.
 
     Left out and counted: cut responses, those that do not start with the joint, and those without steps.
     """
     items: list[tuple[int, Problem, str, str]] = []
     groups = 0
-    for problem, name, before, completions in sampled:
-        for number, completion in enumerate(completions):
-            text = before + completion.text
+    for draw in draws:
+        for number, completion in enumerate(draw.completions):
             if completion.finish == "length":
                 tools.yields["cut at max_tokens"] += 1
-            elif not before and not text.startswith(joint):
+            elif not completion.text.startswith(draw.joint):
                 tools.yields["not in the template's form"] += 1
             else:
-                items.append((groups, problem, f"{name}{number}", text if before else text[len(joint) :]))
+                text = draw.before + completion.text[len(draw.joint) :]
+                items.append((groups, draw.problem, f"{draw.name}{number}", text))
         groups += 1
+    return _judge(items, groups, tools)
+
+
+def _judge(items: Sequence[tuple[int, Problem, str, str]], groups: int, tools: Tools) -> list[list[Solution]]:
     solutions: list[list[Solution]] = [[] for _ in range(groups)]
     grades = tools.grade([(text, problem) for _, problem, _, text in items])
     for (group, problem, name, text), grade in zip(items, grades, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from stepdpo.pairs.sampled import Sampled
 from stepdpo.pairs.tools import Tools
 from stepdpo.records import Completion, Preference, Problem, Prompt, Sampling
 from stepdpo.steps import join_steps, split_steps
-from stepdpo.template import TextTemplate
+from stepdpo.template import MixedTemplate, TextTemplate
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 
@@ -171,3 +171,17 @@ def test_a_wrong_setting() -> None:
 
 def test_tools_render_the_problem() -> None:
     assert tools(Scripted({})).prompt(LONG) == Prompt(opened(LONG), "\n")
+
+
+def test_every_question_may_have_a_template_of_its_own() -> None:
+    plain = TextTemplate(name="p", prompt="P: {question}\nA:", joint=" ")
+    mixed = MixedTemplate(name="m", parts=[TEMPLATE, plain])
+    asked = [p for p in ALL if p.meta["steps"] >= 3][:8]
+    prompts = [mixed.render(p.question, (), None) for p in asked]  # type: ignore[arg-type]
+    assert {prompt.joint for prompt in prompts} == {"\n", " "}
+    texts = {
+        prompt.text: [prompt.joint + p.solution, prompt.joint + spoil(p, 1)]
+        for p, prompt in zip(asked, prompts, strict=True)
+    }
+    found = list(Sampled()(asked, replace(tools(Scripted(texts)), template=mixed)))
+    assert [whole(p) for p in found] == [(p.solution, spoil(p, 1)) for p in asked]
