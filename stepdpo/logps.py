@@ -57,8 +57,9 @@ class _TokenScores(torch.autograd.Function):
             part = slice(at, at + ctx.chunk)
             hidden_CH = hidden_TH[part]
             grad_CV = (hidden_CH @ head_VH.T).float().sub_(normaliser_T[part, None]).exp_()
-            grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part])[:, None])
-            if reference_hidden_TH is not None:
+            known = reference_hidden_TH is not None
+            grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part] if known else -grad_logps_T[part])[:, None])
+            if known:
                 reference_CV = _reference_logps(reference_hidden_TH[part], reference_head_VH).exp_()
                 grad_CV.sub_(reference_CV.mul_(grad_kl_T[part, None]))
             grad_CV.scatter_add_(1, target_T[part, None], grad_logps_T[part, None])
@@ -74,6 +75,11 @@ def _reference_logps(hidden_CH: Tensor, head_VH: Tensor) -> Tensor:
     return torch.log_softmax((hidden_CH @ head_VH.T).float(), dim=-1)
 
 
+def _autocast(tensor: Tensor) -> Tensor:
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
+
+
 def token_scores(
     hidden_TH: Tensor,
     head_VH: Tensor,
@@ -85,8 +91,12 @@ def token_scores(
     """(logps_T, kl_T) in nats, fp32, at T scored positions; kl_T is zero without a reference.
 
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
-    first). Gradients flow to `hidden_TH` and `head_VH` alone.
+    first). Gradients flow to `hidden_TH` and `head_VH` alone. Under autocast all operands are cast here, so that
+    the backward pass, which autocast does not reach, computes the same logits again.
     """
+    hidden_TH, head_VH = _autocast(hidden_TH), _autocast(head_VH)
+    if reference_hidden_TH is not None and reference_head_VH is not None:
+        reference_hidden_TH, reference_head_VH = _autocast(reference_hidden_TH), _autocast(reference_head_VH)
     logps_T, kl_T = _TokenScores.apply(hidden_TH, head_VH, target_T, reference_hidden_TH, reference_head_VH, chunk)  # type: ignore[no-untyped-call]
     return logps_T, kl_T
 
