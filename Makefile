@@ -54,7 +54,9 @@ wheel: install ## build the wheel and use it from another folder
 
 tinymath: install ## make the shipped miniature again: its model, then its preferences
 	$(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
-	$(BIN)/stepdpo pairs experiment=tinymath_pairs model=runs/tinymath-sft/model run=tinymath-pairs force=true
+	$(BIN)/stepdpo pairs model=runs/tinymath-sft/model run=tinymath-pairs force=true
+	rm -rf stepdpo/tinymath/model && cp -r runs/tinymath-sft/model stepdpo/tinymath/model
+	cp runs/tinymath-pairs/preferences.jsonl stepdpo/tinymath/preferences.jsonl
 
 check: lint types test docs wheel ## what a change must pass
 

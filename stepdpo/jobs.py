@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,8 @@ def run_in(
         if answer["code"] == workers.MEND and not resume:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    if all(path.name == runs.LOCK for path in folder.iterdir()):
+        shutil.rmtree(folder)
     return answer
 
 

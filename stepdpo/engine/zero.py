@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device
+from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype
 from stepdpo.optim import AdamW
 
 TAG = "zero"
@@ -33,7 +33,7 @@ class Zero:
     """DeepSpeed hostfile (`host slots=8` a line) for several machines."""
     master_port: int = 0
     """Port of the rendezvous; 0 picks a free one (several machines need a fixed one)."""
-    dtype: Dtype = Dtype.bfloat16
+    dtype: Dtype = Dtype.auto
     gradient_checkpointing: bool = False
     offload_optimizer: bool = False
     """Keep the optimiser's state in CPU memory."""
@@ -53,7 +53,7 @@ class Zero:
         if self.offload_optimizer and self.stage == 0:
             raise ValueError("offload_optimizer needs stage 1, 2 or 3")
 
-    def config(self, optim: AdamW) -> dict[str, Any]:
+    def config(self, optim: AdamW, dtype: Dtype) -> dict[str, Any]:
         """DeepSpeed's configuration. Accumulation is driven by us, so its own count only has to exceed one."""
         zero: dict[str, Any] = {"stage": self.stage}
         if self.offload_optimizer:
@@ -67,7 +67,7 @@ class Zero:
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": self.dtype is Dtype.bfloat16},
+            "bf16": {"enabled": dtype is Dtype.bfloat16},
             "steps_per_print": None,
         }
         return {**ours, **self.deepspeed}
@@ -107,13 +107,14 @@ class ZeroEngine:
         import deepspeed
 
         self.spec, self.device = spec, device
-        config = spec.config(optim)
+        kind = pick_dtype(spec.dtype, device)
+        config = spec.config(optim, kind)
         self.sharded = spec.stage == 3
         if self.sharded:
             from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
             self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
-        dtype = torch.bfloat16 if spec.dtype is Dtype.bfloat16 else torch.float32
+        dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
         scorer = build(dtype, self.gather).to(device if not self.sharded else None)
         if spec.gradient_checkpointing:
             scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

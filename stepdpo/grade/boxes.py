@@ -5,38 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-OPENING = re.compile(r"\\+f?box(?:ed)?\s*(?=\{)")
+OPENING = re.compile(r"\\f?box(?:ed)?\s*(?=\{)")
 BRACE = re.compile(r"\\[\\{}]|[{}]")
 LINK = re.compile(r"\b(?:and|or)\b")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 MARKUP = re.compile(r"\\(?:text|textbf|mbox|mathrm|quad|qquad)\b|[${}\\()\[\],;.:*\s]")
 BREAKS = frozenset(
-    [
-        "answer",
-        "answers",
-        "final",
-        "so",
-        "thus",
-        "then",
-        "therefore",
-        "hence",
-        "wait",
-        "actually",
-        "no",
-        "not",
-        "but",
-        "instead",
-        "correct",
-        "wrong",
-        "step",
-        "again",
-        "check",
-        "means",
-        "gives",
-        "get",
-        "since",
-        "because",
-    ]
+    "answer answers final so thus then therefore hence wait actually no not but instead correct wrong step "
+    "again check means gives get since because".split()
 )
 
 
@@ -64,9 +40,12 @@ def boxes(text: str) -> list[Box]:
         elif token == "}" and stack:
             opening = stack.pop()
             if opening in starts:
+                content = text[opening + 1 : at].strip()
                 while found and found[-1].start > starts[opening]:
-                    found.pop()
-                found.append(Box(text[opening + 1 : at].strip(), starts[opening], match.end()))
+                    inner = found.pop()
+                    if content == text[inner.start : inner.end]:
+                        content = inner.content
+                found.append(Box(content, starts[opening], match.end()))
     return found
 
 

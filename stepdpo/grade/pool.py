@@ -42,8 +42,7 @@ class Worker:
         if self.process is None:
             self.process = self._start()
         stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin
-        assert stdout
+        assert stdin and stdout
         request = json.dumps([comparison.rule, comparison.predictions, comparison.golds])
         try:
             stdin.write(request.encode() + b"\n")
