@@ -42,7 +42,7 @@ def path(tree: TokenTree, owner: int) -> tuple[list[int], list[int]]:
 # The mask rule
 
 
-@pytest.mark.parametrize("template", [tiny.CHAT, tiny.ALPACA], ids=lambda t: t.name)
+@pytest.mark.parametrize("template", [tiny.CHAT, tiny.DEEPSEEK], ids=lambda t: t.name)
 @pytest.mark.parametrize("preference", tiny.PREFERENCES, ids=lambda p: p.question[:10])
 @pytest.mark.parametrize("prefix", Prefix)
 def test_scored_tokens_are_the_step(
@@ -62,9 +62,9 @@ def test_scored_tokens_are_the_step(
 
 def test_whole_solutions_are_scored(tokenizer: Any) -> None:
     preference = tiny.PREFERENCES[1]
-    tree = tree_of(Instance()(preference), tiny.ALPACA, tokenizer)
+    tree = tree_of(Instance()(preference), tiny.DEEPSEEK, tokenizer)
     _, scored = path(tree, 0)
-    text = "\n" + preference.prefix + preference.chosen + preference.chosen_rest + "<|im_end|>"
+    text = " " + preference.prefix + preference.chosen + preference.chosen_rest + "<|im_end|>"
     assert tokenizer.decode(scored) == text
 
 
@@ -74,6 +74,14 @@ def test_a_token_across_the_boundary_is_scored(tokenizer: Any) -> None:
     before, scored = path(tree_of(pair, tiny.CHAT, tokenizer), 0)
     assert tokenizer.decode(before).endswith("Step 1:")
     assert tokenizer.decode(scored) == " He gets 14."
+
+
+def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
+    """Alpaca's newline is one token with the colon before it: scored as a whole, or read as a whole."""
+    scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), tiny.ALPACA, tokenizer), 0)[1]
+    assert tokenizer.decode(scored) == ":\nSo 5."
+    before, scored = path(tree_of(Pair("Q", "So", " 5.", " 6."), tiny.ALPACA, tokenizer), 0)
+    assert (tokenizer.decode(before)[-15:], tokenizer.decode(scored)) == ("## Response:\nSo", " 5.")
 
 
 def test_a_character_of_several_tokens_is_not_split(tokenizer: Any) -> None:

@@ -17,6 +17,9 @@ CHAT = TextTemplate(
     name="chat", prompt="<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n", between="<|im_end|>\n"
 )
 ALPACA = TextTemplate(name="alpaca", prompt="### Instruction:\n{question}\n\n### Response:", joint="\n")
+"""Its joint forms a token with the colon before it, as in Qwen's tokenizers."""
+DEEPSEEK = TextTemplate(name="deepseek", prompt="User: {question}\n\nAssistant:", joint=" ")
+"""Its joint forms a token with the word after it."""
 OPENING = "Let's think step by step."
 
 PREFERENCES = (
