@@ -116,4 +116,4 @@ def perturb(module: torch.nn.Module, *, seed: int = 1, size: float = 0.02) -> No
     """Move every parameter a little, always in the same way."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+        parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
