@@ -65,7 +65,9 @@ def test_checkpointing_really_recomputes(tmp_path: Path) -> None:
     for on in (False, True):
         with scoring(Setting(DPO(), Step()), tmp_path / str(on), gradient_checkpointing=on) as (done, material):
             calls: list[int] = []
-            done.engine.model.model.layers[0].mlp.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+            done.engine.model.model.layers[0].self_attn.register_forward_pre_hook(
+                lambda *_, calls=calls: calls.append(1)
+            )
             done.passes(material.train, [0, 1], "train", learn=True)
             counts[on] = len(calls)
     assert counts == {False: 1, True: 2}
