@@ -120,4 +120,9 @@ def resolve(template: AnyTemplate, model: str | Path) -> tuple[AnyTemplate, str 
             f"{model} was trained with template={named.get('name')} and is now used with template={template.name}: "
             "scores will not be comparable"
         )
+    if "prompt" in named and named != describe(template):
+        return template, (
+            f"{model} was trained with another text under the name template={template.name}: "
+            "scores will not be comparable"
+        )
     return template, None

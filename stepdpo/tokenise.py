@@ -35,6 +35,12 @@ class Lengths:
     """Used by `overlong: official` only."""
     overlong: Overlong = Overlong.drop
 
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        if self.overlong is Overlong.official and not 0 < self.max_prompt_length < self.max_length:
+            raise ValueError("max_prompt_length must lie between 0 and max_length, else nothing of a response is left")
+
 
 @dataclass(frozen=True)
 class Tokenised:
@@ -142,7 +148,7 @@ def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
     weight zero). Deterministic; every index occurs exactly once.
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    bins = -(-sum(sizes) // budget) or 1
+    bins = -(-sum(min(size, budget) for size in sizes) // budget) or 1
     while True:
         bins = -(-bins // world) * world
         loads, lists = [0] * bins, [[] for _ in range(bins)]  # type: tuple[list[int], list[list[int]]]

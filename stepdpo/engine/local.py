@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype
+from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
 from stepdpo.optim import AdamW
 
 STATE = "optimizer.pt"
@@ -42,7 +42,7 @@ class LocalEngine:
         self.clip = optim.clip
         self.model = scorer.model
         if spec.gradient_checkpointing:
-            scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(scorer.model)
         self.optimizer = torch.optim.AdamW(
             decay_groups(scorer, optim.weight_decay),
             lr=optim.lr,

@@ -42,6 +42,15 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> Dtype:
     return Dtype.bfloat16 if device.type == "cuda" else Dtype.float32
 
 
+def recompute_activations(model: Any) -> None:
+    """Keep only each layer's input and compute the layer again in the backward pass."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:  # the name in earlier releases of transformers
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices decay, vectors (norms, biases) do not."""
     trained = [p for p in module.parameters() if p.requires_grad]

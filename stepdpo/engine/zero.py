@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype
+from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
 from stepdpo.optim import AdamW
 
 TAG = "zero"
@@ -117,7 +117,7 @@ class ZeroEngine:
         dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
         scorer = build(dtype, self.gather).to(device if not self.sharded else None)
         if spec.gradient_checkpointing:
-            scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(scorer.model)
         optimizer = torch.optim.AdamW(
             decay_groups(scorer, optim.weight_decay),
             lr=optim.lr,
