@@ -148,7 +148,7 @@ def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
     weight zero). Deterministic; every index occurs exactly once.
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    bins = -(-sum(min(size, budget) for size in sizes) // budget) or 1
+    bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
     while True:
         bins = -(-bins // world) * world
         loads, lists = [0] * bins, [[] for _ in range(bins)]  # type: tuple[list[int], list[list[int]]]
