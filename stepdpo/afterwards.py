@@ -21,16 +21,17 @@ LAUNCH_ONLY = ("run", "runs", "force", "tasks")
 
 
 def evaluate_tasks(
-    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: Mapping[str, Any]
+    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: Mapping[str, Any], given: Sequence[str]
 ) -> dict[str, Any]:
-    """`stepdpo eval`: every task named, one after another, into `folder/eval/`; the last answer, or the first bad one."""
+    """`stepdpo eval`: the tasks one after another, into `folder/eval/`; the last answer, or the first bad one."""
+    names_model = any(word.partition("=")[0] in ("model", "model.path") for word in given)
     if settings["run"] and (folder / "model" / "config.json").is_file():
-        if choices.get("model") not in (None, "tinymath"):
+        if names_model:
             raise UserError(f"{folder} has a model of its own; leave model= out, or choose another run name")
         _use_model(config, str(folder / "model"))
     elif settings["run"] and (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no finished model; resume its training first")
-    elif settings["run"] and "model" not in _given(choices):
+    elif settings["run"] and not names_model:
         raise UserError(f"{folder}: no such run; {nearest(folder.name, _finished(folder.parent))}")
     answer: dict[str, Any] = {"code": workers.OK, "message": "", "outcome": {}}
     for task in list(settings["tasks"] or [choices["task"]]):
@@ -38,9 +39,10 @@ def evaluate_tasks(
         if settings["tasks"]:
             one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
             one.task = composed("eval", [f"task={task}"]).task
-        answer = run_in(
-            _place(folder, one, choices), "eval", one, {**choices, "task": task}, force=bool(settings["force"])
-        )
+        place, force = _place(folder, one, choices), bool(settings["force"])
+        if (place / "summary.json").is_file() and not force:
+            raise UserError(f"{place} already holds an evaluation; force=true replaces it")
+        answer = run_in(place, "eval", one, {**choices, "task": task}, force=force)
         if answer["code"] != workers.OK:
             break
     return answer
@@ -116,10 +118,6 @@ def _must(answer: Mapping[str, Any], what: str) -> None:
         raise UserError(f"{what} failed: {answer['message']}")
 
 
-def _given(choices: Mapping[str, str]) -> set[str]:
-    return {key for key, value in choices.items() if key == "model" and value != "tinymath"}
-
-
 def _finished(root: Path) -> list[str]:
     return [p.name for p in root.iterdir() if (p / "model").is_dir()] if root.is_dir() else []
 
@@ -163,5 +161,8 @@ def check_data(data: str, level: str, tasks: Sequence[str], max_bad: str) -> Non
     part = composed("train", [f"level={level}"]).level if level in ("step", "instance") else None
     if part is None:
         raise UserError(f"level={level}: {nearest(level, ['step', 'instance'])}")
-    check(data, level=build(part), tasks=[build(composed("eval", [f"task={t}"]).task) for t in tasks])
-    _ = max_bad
+    posed = [build(composed("eval", [f"task={t}"]).task) for t in tasks]
+    try:
+        check(data, level=build(part), tasks=posed, max_bad=max_bad)
+    except ValueError as error:
+        raise UserError(f"max_bad: {error}") from error

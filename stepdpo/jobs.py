@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from stepdpo import runs, workers
 from stepdpo.config import build
 from stepdpo.errors import UserError
-from stepdpo.lock import LOCK
 
 CONFIG = "config.yaml"
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")

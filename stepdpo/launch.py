@@ -118,7 +118,7 @@ def _work(
     given: Sequence[str],
 ) -> dict[str, Any]:
     if verb == "eval":
-        return evaluate_tasks(folder, config, choices, settings)
+        return evaluate_tasks(folder, config, choices, settings, given)
     force, resume = bool(settings.get("force")), bool(settings.get("resume"))
     tasks, with_words = settings.get("then") or [], str(settings.get("then_with") or "").split()
     then = {"then": [str(task) for task in tasks], "then_with": with_words}

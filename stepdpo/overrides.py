@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -110,9 +111,16 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a verb that another verb starts."""
-    with initialize_config_dir(str(conf()), version_base="1.3"):
-        return compose(verb, overrides=list(overrides))
+    """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf()), version_base="1.3"):
+            return compose(verb, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_plain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
@@ -141,7 +149,7 @@ def _check_choice(word: str, override: Override, known: dict[str, list[str]]) ->
 
 def _check_key(word: str, shape: DictConfig) -> None:
     key = word.partition("=")[0]
-    if key[:1] in "+~" or key.partition(".")[0] == "hydra":
+    if key[:1] in "+~" or key.partition(".")[0].partition("/")[0] == "hydra":
         return
     names = set(_names(OmegaConf.to_container(shape, resolve=False)))
     if key not in names:
