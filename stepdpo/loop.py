@@ -100,7 +100,7 @@ class Window:
     def add(self, metrics: dict[str, float]) -> None:
         self.latest = metrics
         for name, value in metrics.items():
-            self.sums[name] += value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]  # type: ignore[assignment]
+            self.sums[name] += value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]
 
     def close(self, epoch: float) -> dict[str, float]:
         """The averages, and a new window."""
