@@ -30,12 +30,17 @@ def test_each_pair_once_an_epoch(ids: set[int], size: int, epoch: int) -> None:
 
 
 def test_ten_pairs_in_updates_of_four() -> None:
-    """4 + 4 + 2, then another epoch in another order; 8 epochs of 10,795 pairs in 128s are Step-DPO's 85 each."""
+    """4 + 4 + 2, then another epoch in another order."""
     sizes = [len(update(range(10), 0, 4, number)) for number in range(6)]
     assert sizes == [4, 4, 2, 4, 4, 2]
     first, second = (sum((update(range(10), 0, 4, 3 * e + n) for n in range(3)), []) for e in (0, 1))
     assert first != second
+
+
+def test_step_dpo_10k_has_85_updates_an_epoch() -> None:
+    """84 x 128 pairs and one of 43; Step-DPO's own trainer made 84."""
     assert updates_per_epoch(10_795, 128) == 85
+    assert len(update(range(10_795), 0, 128, 84)) == 10_795 - 84 * 128 == 43
 
 
 @pytest.mark.parametrize("settings", [{"pairs": 0}, {"tokens": 0}])
