@@ -17,6 +17,7 @@ from stepdpo.grade.strict import Strict
 from stepdpo.records import Attempt, Completion, Problem
 from stepdpo.stats import summarise
 from stepdpo.template import AnyTemplate, resolve
+from stepdpo.tokenise import opened
 
 ATTEMPTS, SUMMARY = "attempts.jsonl", "summary.json"
 TOO_MANY = 0.05
@@ -44,7 +45,7 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
         print(f"warning: {warning}", flush=True)
     problems = spec.task.problems()
     tokenizer = spec.model.tokenizer()
-    prompts = [template.render(problem.question, (), tokenizer).text for problem in problems]
+    prompts = [opened(template.render(p.question, (), tokenizer), tokenizer).text for p in problems]
     print(f"{spec.task.name}: {len(problems)} problems, {_option(spec.decode)}, template {template.name}", flush=True)
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:

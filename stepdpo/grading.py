@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -108,11 +109,12 @@ def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade])
                 own = {} if name is None else {"id": name}
                 verdict = {"grade": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
                 file.write(json.dumps({"index": index} | own | verdict) + "\n")
-        os.replace(partial, out)
+        partial.replace(out)
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _totals(grader: str, grades: list[Grade]) -> dict[str, Any]:

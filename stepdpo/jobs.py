@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from stepdpo import runs, workers
+from stepdpo.config import build
 from stepdpo.errors import UserError
 
 CONFIG = "config.yaml"
@@ -29,28 +30,39 @@ def run_in(
     force: bool = False,
     resume: bool = False,
     given: Sequence[str] = (),
+    note: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns the worker's answer.
 
-    A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused.
-    A folder in which nothing was begun (the worker found the input wanting) is left free for the next attempt.
-    Secrets stay references: the configuration is written unresolved.
+    A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused, and one
+    that has finished is left as it is. A folder in which nothing was begun (the worker found the input wanting) is
+    left free for the next attempt. Secrets stay references: the configuration is written unresolved. `note` goes
+    into the manifest.
     """
+    if force and _holds_something(folder):
+        build(config)  # a mistake in the settings must not cost the run that they would replace
     with runs.claim(folder, force=force, resume=resume):
         if resume and (folder / CONFIG).is_file():
             config = _resumed(folder / CONFIG, config, given)
         else:
             seed = int(config.get("seed", 0))
-            runs.write_json(folder / runs.MANIFEST, runs.manifest(sys.argv, seed, choices))
+            runs.write_json(folder / runs.MANIFEST, {**runs.manifest(sys.argv, seed, choices), **(note or {})})
+        if resume and (folder / "model" / "config.json").is_file():
+            print(f"{folder} has finished: nothing to resume", flush=True)
+            return {"code": workers.OK, "message": "", "outcome": {}, "finished": True}
         runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
         engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
         answer = workers.start(verb, folder, engine, resume)
         if answer["code"] == workers.MEND and not resume:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-    if all(path.name == runs.LOCK for path in folder.iterdir()):
+    if answer["code"] == workers.MEND and not resume and not _holds_something(folder):
         shutil.rmtree(folder)
     return answer
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and any(path.name != runs.LOCK for path in folder.iterdir())
 
 
 def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,27 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo import overrides as words_of
 from stepdpo import runs, workers
 from stepdpo.afterwards import afterwards, evaluate_tasks, report_sweep
 from stepdpo.errors import UserError
-from stepdpo.jobs import LAUNCH_KEYS, run_in
+from stepdpo.jobs import CONFIG, LAUNCH_KEYS, run_in
 from stepdpo.package import conf
+
+
+class Stopped(BaseException):
+    """A signal ended a job, and with it the jobs that would have followed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep: its folder's name, its words, and how it ended."""
+
+    name: str
+    words: str
+    end: str
 
 
 @dataclass
@@ -28,6 +42,7 @@ class Outcome:
 
     codes: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     sweep: Path | None = None
 
 
@@ -44,10 +59,20 @@ def launch(verb: str, words: Sequence[str]) -> int:
         return _job(verb, config, outcome)
 
     sys.argv = [f"stepdpo {verb}", *flags, *given]
-    hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb)(job)()
-    if outcome.sweep and verb == "train":
-        report_sweep(outcome.sweep, outcome.folders)
+    with suppress(Stopped):
+        hydra.main(version_base="1.3", config_path=str(conf()), config_name=verb)(job)()
+    if outcome.sweep:
+        _table(outcome)
+        if verb == "train" and outcome.folders:
+            report_sweep(outcome.sweep, outcome.folders)
     return max(outcome.codes, default=workers.OK)
+
+
+def _table(outcome: Outcome) -> None:
+    """How every job of a sweep ended."""
+    print(f"\n{len(outcome.jobs)} jobs in {outcome.sweep}")
+    for job in outcome.jobs:
+        print(f"  {job.name:<8}{job.words}  {job.end}", flush=True)
 
 
 def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
@@ -58,11 +83,12 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
     with open_dict(config):
         settings = {key: config.pop(key, None) for key in LAUNCH_KEYS}
     folder = Path(state.runtime.output_dir) if sweep else _folder(verb, settings, config, choices)
+    words = list(state.overrides.task)
     if sweep:
         outcome.sweep = Path(str(state.sweep.dir))
-        print(f"\n{folder.name}: {' '.join(state.overrides.task)}", flush=True)
+        print(f"\n{folder.name}: {' '.join(words)}", flush=True)
     try:
-        answer = _work(verb, folder, config, settings, choices, list(state.overrides.task))
+        answer = _work(verb, folder, config, settings, choices, words)
         if answer["code"] == workers.OK and verb == "train":
             outcome.folders.append(folder)
     except UserError as error:
@@ -70,7 +96,17 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
     if answer["message"]:
         print(f"error: {answer['message']}", file=sys.stderr, flush=True)
     outcome.codes.append(answer["code"])
+    outcome.jobs.append(Job(folder.name, " ".join(words), _end(answer)))
+    if answer.get("signal"):
+        raise Stopped
     return _objective(answer["outcome"])
+
+
+def _end(answer: Mapping[str, Any]) -> str:
+    if answer["code"] != workers.OK:
+        return f"exit {answer['code']}: {(answer['message'].splitlines() or ['?'])[0]}"
+    objective = _objective(answer["outcome"])
+    return "ok" if objective is None else f"ok ({objective:.4g})"
 
 
 def _work(
@@ -82,13 +118,28 @@ def _work(
     given: Sequence[str],
 ) -> dict[str, Any]:
     if verb == "eval":
-        return evaluate_tasks(folder, config, choices, settings)
+        return evaluate_tasks(folder, config, choices, settings, given)
     force, resume = bool(settings.get("force")), bool(settings.get("resume"))
-    answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given)
-    if answer["code"] == workers.OK and verb == "train" and settings["then"]:
-        tasks, words = list(settings["then"]), [str(w) for w in settings["then_with"] or []]
-        afterwards(folder, config, choices, tasks, words, Path(str(settings["runs"])))
+    tasks, with_words = settings.get("then") or [], str(settings.get("then_with") or "").split()
+    then = {"then": [str(task) for task in tasks], "then_with": with_words}
+    note = {"then": then["then"], "then_with": runs.redact_argv(then["then_with"])} if verb == "train" else {}
+    answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given, note=note)
+    if answer["code"] == workers.OK and verb == "train":
+        _evaluate(folder, then, Path(str(settings["runs"])), bool(answer.get("finished")))
     return answer
+
+
+def _evaluate(folder: Path, then: Mapping[str, list[str]], root: Path, finished: bool) -> None:
+    """What should follow a training: of a resumed run what it was started with, unless the words now say it anew."""
+    started = runs.read_json(folder / runs.MANIFEST)
+    if not then["then"]:
+        then = {key: list(started.get(key, [])) for key in then}
+        if finished and (folder / "report.json").is_file():
+            return
+    trained = OmegaConf.load(folder / CONFIG)
+    if then["then"]:
+        assert isinstance(trained, DictConfig)
+        afterwards(folder, trained, started["choices"], then["then"], then["then_with"], root)
 
 
 def _folder(verb: str, settings: Mapping[str, Any], config: DictConfig, choices: Mapping[str, str]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,29 +35,31 @@ class Loop:
         if spec.max_steps is not None:
             self.total_steps = min(self.total_steps, spec.max_steps)
 
-    def run(self, start: int, tracker: Any, progress: Progress) -> dict[str, float]:
+    def run(
+        self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
+    ) -> dict[str, float]:
         """Every update from `start`; returns the last held-out metrics, else the last of training."""
         spec = self.spec
         training: dict[str, float] = {}
-        heldout = self._look(0, tracker, progress) if start == 0 else {}
-        window = Window()
-        with StopSignals(self.engine) as signals:
-            for step in range(start, self.total_steps):
-                window.add(self._update(step))
-                done, last = step + 1, step + 1 == self.total_steps
-                progress.advance(window.latest)
-                if done % spec.log_every == 0 or last:
-                    training = window.close(done / self.per_epoch)
-                    progress.note(done, training)
-                    if tracker:
-                        tracker.log(training, done)
-                if last or (spec.eval_every and done % spec.eval_every == 0):
-                    heldout = self._look(done, tracker, progress)
-                stop = signals.agreed()
-                if stop or (spec.save_every and done % spec.save_every == 0 and not last):
-                    self.keeper.save(done)
-                if stop:
-                    raise Interrupted(stop)
+        heldout: dict[str, float] = {}
+        if start in (0, self.total_steps):
+            heldout = self._look(start, None if start else tracker, progress)
+        for step in range(start, self.total_steps):
+            window.add(self._update(step))
+            done, last = step + 1, step + 1 == self.total_steps
+            progress.advance(window.latest)
+            if done % spec.log_every == 0 or last:
+                training = window.close(done / self.per_epoch)
+                progress.note(done, training)
+                if tracker:
+                    tracker.log(training, done)
+            if last or (spec.eval_every and done % spec.eval_every == 0):
+                heldout = self._look(done, tracker, progress)
+            stop = signals.agreed()
+            if stop or (spec.save_every and done % spec.save_every == 0 and not last):
+                self.keeper.save(done, window.sums)
+            if stop:
+                raise Interrupted(stop)
         return heldout or training
 
     def _update(self, step: int) -> dict[str, float]:
@@ -89,8 +92,9 @@ class Loop:
 class Window:
     """Averages over the updates since the last line of the log, weighted by their pairs."""
 
-    def __init__(self) -> None:
-        self.sums: Counter[str] = Counter()
+    def __init__(self, sums: Mapping[str, float] | None = None) -> None:
+        """`sums`: of a run that is resumed, what it had added up since its last line."""
+        self.sums: Counter[str] = Counter(sums or {})  # type: ignore[arg-type]
         self.latest: dict[str, float] = {}
 
     def add(self, metrics: dict[str, float]) -> None:

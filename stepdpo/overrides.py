@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from stepdpo.errors import UserError, nearest
 from stepdpo.package import conf
+from stepdpo.redact import redact_argv
 
 
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -52,7 +55,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
 
 
 def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
-    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, and `eval task=a,b` evaluates one by one."""
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one."""
     done: list[str] = []
     for word in overrides:
         key, _, value = word.partition("=")
@@ -61,9 +64,14 @@ def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) 
             if "/" in plain or Path(plain).is_dir():
                 done += ["model=pretrained", f"model.path='{plain}'"]
                 continue
+        if key in known and plain == "null":
+            done.append(f"~{key}")
+            continue
         if verb == "eval" and key == "task" and "," in plain:
             done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
             continue
+        if key == "then_with" and "=" in value and value == plain:
+            word = f"{key}='{value}'"
         done.append(word)
     return done
 
@@ -74,6 +82,8 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
     Raises UserError for a word that is not `key=value`, an unknown group option, key, or a value that does not fit.
     """
     known = groups(folders)
+    for word in overrides:
+        _check_secret(word)
     parsed = _parse(overrides)
     first: list[str] = []
     for word, override in parsed:
@@ -101,9 +111,16 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a verb that another verb starts."""
-    with initialize_config_dir(str(conf()), version_base="1.3"):
-        return compose(verb, overrides=list(overrides))
+    """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf()), version_base="1.3"):
+            return compose(verb, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_plain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
@@ -132,21 +149,31 @@ def _check_choice(word: str, override: Override, known: dict[str, list[str]]) ->
 
 def _check_key(word: str, shape: DictConfig) -> None:
     key = word.partition("=")[0]
-    if key[:1] in "+~" or key.partition(".")[0] == "hydra":
+    if key[:1] in "+~" or key.partition(".")[0].partition("/")[0] == "hydra":
         return
     names = set(_names(OmegaConf.to_container(shape, resolve=False)))
     if key not in names:
         raise UserError(f"{key}: there is no such setting; {_near(key, names)}")
 
 
+def _check_secret(word: str) -> None:
+    """Command lines are seen by others and words are written down: a secret is named, not given."""
+    if redact_argv([word]) != [word]:
+        key = word.partition("=")[0]
+        raise UserError(f"{key}: holds a secret; put it into the environment and write '{key}=${{oc.env:NAME}}'")
+
+
 def _near(key: str, names: set[str]) -> str:
-    """The nearest whole name, else the nearest among names that end alike."""
-    last = key.rpartition(".")[2]
+    """The name meant: one that ends alike, one of the same part, or any."""
+    part, _, last = key.rpartition(".")
     same = [n for n in names if n.rpartition(".")[2] == last]
     if same:
         return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
-    whole = nearest(key, names)
-    return whole if whole.startswith("did you mean") else nearest(last, {n.rpartition(".")[2] for n in names})
+    siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == part}
+    if part and siblings:
+        close = get_close_matches(last, siblings, n=1, cutoff=0.5)
+        return f"did you mean {siblings[close[0]]!r}?" if close else f"known in {part}: {', '.join(sorted(siblings))}"
+    return nearest(key, names)
 
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:

@@ -40,7 +40,7 @@ from stepdpo.lock import LOCK, busy, holder, lock
 from stepdpo.redact import is_secret, redact, redact_argv, redact_text
 
 __all__ = [
-    "Skipped", "begin_checkpoint", "checkpoint", "checkpoint_path", "claim", "commit_checkpoint", "create",
+    "LOCK", "Skipped", "begin_checkpoint", "checkpoint", "checkpoint_path", "claim", "commit_checkpoint", "create",
     "encode", "holder", "is_secret", "lock", "manifest", "newest_whole", "prune", "read_json", "read_jsonl",
     "redact", "redact_argv", "redact_text", "run_folder", "step_of", "verify", "whole_checkpoints", "write_json",
     "write_jsonl", "write_text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ class Keeper:
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
 
-    def save(self, step: int) -> None:
-        """checkpoints/step-NNNNNN: the model in Hugging Face format, and state/. Committed only when it is whole."""
+    def save(self, step: int, window: Mapping[str, float]) -> None:
+        """checkpoints/step-NNNNNN: the model in Hugging Face format, and state/. Committed only when it is whole.
+
+        `window` holds the sums since the last line of the log, so that a resumed run writes the same lines.
+        """
         final = checkpoint_path(self.folder, step)
         scratch = final.with_name(f".{final.name}.tmp")
         if self.engine.rank == 0:
@@ -43,7 +47,8 @@ class Keeper:
         self.engine.save_state(scratch / STATE)
         self._write_model(scratch)
         if self.engine.rank == 0:
-            write_json(scratch / TRAINER, {"step": step, "world": self.engine.world, "data": self.fingerprint})
+            trainer = {"step": step, "world": self.engine.world, "data": self.fingerprint, "window": dict(window)}
+            write_json(scratch / TRAINER, trainer)
         self.engine.barrier()
         if self.engine.rank == 0:
             commit_checkpoint(scratch, final)
@@ -74,14 +79,16 @@ class Keeper:
         self.tokenizer.save_pretrained(folder)
         write_card(folder, {"template": describe(self.template), "run": self.folder.name})
 
-    def resume(self) -> int:
-        """Load the newest whole checkpoint; returns the updates it has seen (0 when there is none)."""
+    def resume(self) -> tuple[int, dict[str, float]]:
+        """Load the newest whole checkpoint; returns the updates it has seen (0 when there is none), and its window."""
         path, skipped = newest_whole(self.folder)
         if self.engine.rank == 0:
             for one in skipped:
                 print(f"warning: skipped {one.path.name}: {'; '.join(one.problems[:3])}")
         if path is None:
-            return 0
+            if self.engine.rank == 0:
+                print("no checkpoint to resume from: starting anew")
+            return 0, {}
         _ours(path)
         trainer = read_json(path / TRAINER)
         if trainer["data"] != self.fingerprint:
@@ -93,7 +100,7 @@ class Keeper:
         self.engine.load_state(path / STATE)
         if self.engine.rank == 0:
             print(f"resuming after update {trainer['step']} ({path.name})")
-        return int(trainer["step"])
+        return int(trainer["step"]), dict(trainer["window"])
 
 
 def _ours(path: Path) -> None:

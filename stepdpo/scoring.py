@@ -37,10 +37,11 @@ class Scoring:
             for name, trees in named.items():
                 if trees and "reference" in self.loss.needs:
                     self.reference[name] = stack.enter_context(self._reference(name, trees))
-            yield
-        self.engine.barrier()
-        if self.engine.rank == 0:
-            shutil.rmtree(self.store, ignore_errors=True)
+            try:
+                yield
+            finally:
+                if self.engine.rank == 0:  # whoever still reads has its files open
+                    shutil.rmtree(self.store, ignore_errors=True)
 
     def _reference(self, name: str, trees: Trees) -> ReferenceScores:
         shards = [self.store / f"{name}-{rank:05d}.safetensors" for rank in range(self.engine.world)]

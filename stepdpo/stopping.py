@@ -20,7 +20,10 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """While open, the first signal is remembered; a second Ctrl-C stops at once."""
+    """While open, the first signal is remembered; a second Ctrl-C stops at once.
+
+    Once a run has stopped, SIGTERM stays ignored: launchers send it to the processes that are still tidying up.
+    """
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
@@ -30,7 +33,7 @@ class StopSignals:
     def _remember(self, signum: int, frame: FrameType | None) -> None:
         if self.seen and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.seen = signum
+        self.seen = self.seen or signum
 
     def agreed(self) -> int:
         """The signal that any process has seen, or 0; every process must ask at the same update."""
@@ -46,4 +49,5 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
+            over = isinstance(error, Interrupted) and signum == signal.SIGTERM
+            signal.signal(signum, signal.SIG_IGN if over else handler)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from stepdpo.feed import BatchSize
-from stepdpo.loop import Loop
+from stepdpo.loop import Loop, Window
 from stepdpo.material import prepare
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Gather, Scorer
@@ -20,6 +20,7 @@ from stepdpo.optim import AdamW
 from stepdpo.progress import Progress
 from stepdpo.saving import Keeper
 from stepdpo.scoring import Scoring
+from stepdpo.stopping import StopSignals
 from stepdpo.template import resolve
 from stepdpo.tokenise import Lengths
 
@@ -79,11 +80,13 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference")
         stack.enter_context(scoring.references(material))
         keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
-        start = keeper.resume() if resume else 0
+        start, sums = keeper.resume() if resume else (0, {})
         loop = Loop(spec, material, scoring, keeper)
-        tracker = stack.enter_context(_tracker(spec, folder, engine.rank, start if resume else None))
+        kept = start if start else -1  # resumed without a checkpoint, every line is written again
+        tracker = stack.enter_context(_tracker(spec, folder, engine.rank, kept if resume else None))
         progress = stack.enter_context(Progress(loop.total_steps, start, speaks))
-        outcome = loop.run(start, tracker, progress)
+        signals = stack.enter_context(StopSignals(engine))
+        outcome = loop.run(start, Window(sums), signals, tracker, progress)
         keeper.save_model(folder / "model")
     return outcome
 

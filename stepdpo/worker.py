@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -15,9 +17,12 @@ from stepdpo.config import build
 from stepdpo.errors import UserError
 from stepdpo.workers import DIVERGED, EXIT, FAILED, MEND, OK
 
+PATIENCE = 20.0
+"""Seconds that another process leaves to process 0 to say how a verb ended, as their words are the same."""
+
 
 def main() -> int:
-    """The exit code; process 0 also leaves it in exit.json, which survives any launcher in between."""
+    """The exit code, which is also left in exit.json: that survives any launcher in between."""
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["train", "eval", "pairs"])
     parser.add_argument("folder", type=Path)
@@ -25,12 +30,24 @@ def main() -> int:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
     code, message, outcome = _run(options.verb, options.folder, options.resume)
-    if int(os.environ.get("RANK", "0")) == 0:
-        text = json.dumps({"code": code, "message": message, "outcome": outcome})
-        scratch = options.folder / f".{EXIT}"
-        scratch.write_text(text)
-        scratch.replace(options.folder / EXIT)
+    _leave(options.folder / EXIT, int(os.environ.get("RANK", "0")), code, message, outcome)
     return code
+
+
+def _leave(path: Path, rank: int, code: int, message: str, outcome: dict[str, Any]) -> None:
+    """Write exit.json unless another process has: the first failure is the cause of the others.
+
+    A launcher ends all processes once one has failed, so the others wait for process 0, which has more to tidy up.
+    """
+    if rank and code == OK:
+        return
+    until = time.monotonic() + (PATIENCE if rank and code != FAILED else 0.0)
+    while time.monotonic() < until and not path.exists():
+        time.sleep(0.1)
+    if not path.exists():
+        scratch = path.with_name(f".{path.name}.{rank}")
+        scratch.write_text(json.dumps({"code": code, "message": message, "outcome": outcome}))
+        scratch.replace(path)
 
 
 def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any]]:
@@ -38,6 +55,8 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
     from stepdpo.stopping import Interrupted
 
     try:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return OK, "", _verb(verb, folder, resume)
     except UserError as error:
         return MEND, str(error), {}
@@ -72,4 +91,5 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while nothing is open yet needs no traceback
     sys.exit(main())

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 EXIT = "exit.json"
-"""Written by process 0 of a worker: {"code", "message", "outcome"}."""
+"""Written by a worker: {"code", "message", "outcome"}."""
 
 OK, FAILED, MEND, DIVERGED = 0, 1, 2, 5
+WORKER = "stepdpo.worker"
+PR_SET_PDEATHSIG = 1
 
 
 def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> dict[str, Any]:
     """Run a verb on a run folder in fresh processes and wait; returns what `exit.json` says.
 
-    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143.
+    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143. The workers end
+    with this process, however it ends.
     """
     (folder / EXIT).unlink(missing_ok=True)
-    words = ["stepdpo.worker", verb, str(folder), *(["--resume"] if resume else [])]
+    words = [WORKER, verb, str(folder), *(["--resume"] if resume else [])]
     command = _command(words, engine)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -34,18 +41,27 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
     if not _gpus():
         environment.setdefault("DS_ACCELERATOR", "cpu")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
-    process = subprocess.Popen(command, env=environment)
-    with _passing_on_signals(process):
+    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with(os.getpid()))
+    with _passing_on_signals(process) as passed:
         code = process.wait()
     if (folder / EXIT).is_file():
         answer: dict[str, Any] = json.loads((folder / EXIT).read_text())
         (folder / EXIT).unlink()
-        return answer
-    return {
-        "code": 128 - code if code < 0 else code or FAILED,
-        "message": "a worker died without a word",
-        "outcome": {},
-    }
+        return {**answer, "signal": passed[0] if passed else 0}
+    return _without_a_word(code, passed)
+
+
+def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
+    """What to say of workers that left no exit.json; a launcher in between turns their -9 into its own 256 - 9."""
+    if passed:
+        name = signal.Signals(passed[0]).name
+        message = f"stopped by {name} before it could save"
+        return {"code": 128 + passed[0], "message": message, "outcome": {}, "signal": passed[0]}
+    fatal = -code if code < 0 else 256 - code if code > 192 else 0
+    if not fatal:
+        return {"code": code or FAILED, "message": "a worker died without a word", "outcome": {}}
+    message = f"a worker was killed by signal {fatal}" + (" (out of memory?)" if fatal == signal.SIGKILL else "")
+    return {"code": 128 + fatal, "message": message, "outcome": {}}
 
 
 def processes(engine: Mapping[str, Any]) -> int:
@@ -84,14 +100,55 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """A terminal sends Ctrl-C to the workers as well, so here it is only waited out; SIGTERM is handed on."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None if os.isatty(0) else process.send_signal(2)),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM)),
-    }
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand signals to the workers themselves: DeepSpeed's launcher would kill them 30 s later, saved or not.
+
+    They run in a session of their own, so that a terminal's Ctrl-C comes this way too. Yields what was passed on.
+    """
+    passed: list[int] = []
+
+    def pass_on(signum: int, _: object) -> None:
+        signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+        passed.append(signum)
+        for worker in _workers(process.pid):
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signum)
+
+    main = threading.current_thread() is threading.main_thread()
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
+    caught = [signum for signum in wanted if signal.getsignal(signum) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, pass_on) for signum in caught}
     try:
-        yield
+        yield passed
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _workers(pid: int) -> list[psutil.Process]:
+    """The processes below `pid` that are workers; `pid` itself while none has started, or on other machines."""
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        return [p for p in [top, *top.children(recursive=True)] if _is_worker(p)] or [top]
+    return []
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        words = process.cmdline()
+        return WORKER in words and not any(word.startswith("deepspeed.launcher") for word in words)
+    return False
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """For the child before it starts: SIGTERM when `parent` dies without having passed anything on (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -70,7 +70,7 @@ class Zero:
             "bf16": {"enabled": dtype is Dtype.bfloat16},
             "steps_per_print": None,
         }
-        return {**ours, **self.deepspeed}
+        return _merged(ours, self.deepspeed)
 
     @contextmanager
     def open(self, build: Callable[[torch.dtype, Gather], Any], optim: AdamW) -> Iterator[ZeroEngine]:
@@ -88,6 +88,15 @@ class Zero:
             yield ZeroEngine(self, build, optim, device)
         finally:
             torch.distributed.destroy_process_group()
+
+
+def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Theirs over ours, level by level."""
+    merged = dict(ours)
+    for key, value in theirs.items():
+        known = merged.get(key)
+        merged[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _alone_unless_launched() -> None:

@@ -67,12 +67,13 @@ def _until_closed(piece: str) -> str | None:
 
 
 def find_answer(response: str) -> Found | None:
-    """The answer of a response by the strict rules, first rule that fires.
+    r"""The answer of a response by the strict rules, first rule that fires.
 
     hope: "the final answer is ... I hope it is correct", where no box follows it;
-    box: the last balanced `\\boxed{}`, with its neighbours where they form one answer;
+    box: the last balanced `\boxed{}`, with its neighbours where they form one answer;
     hashes: what follows the last `####`;
-    phrase: what follows the last "answer is" or "answer:", up to the end of the line or sentence; bare: the whole text, where it is nothing but an answer;
+    phrase: what follows the last "answer is" or "answer:", up to the end of the line or sentence;
+    bare: the whole text, where it is nothing but an answer;
     last: the last formula or number.
     """
     text = END_MARKS.split(response.strip(), maxsplit=1)[0].strip()

@@ -10,9 +10,10 @@ BRACE = re.compile(r"\\[\\{}]|[{}]")
 LINK = re.compile(r"\b(?:and|or)\b")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 MARKUP = re.compile(r"\\(?:text|textbf|mbox|mathrm|quad|qquad)\b|[${}\\()\[\],;.:*\s]")
-BREAKS = frozenset(
-    "answer answers final so thus then therefore hence wait actually no not but instead correct wrong step "
-    "again check means gives get since because".split()
+BREAKS = re.compile(
+    r"\b(?:answers?|final|so|thus|then|therefore|hence|wait|actually|not?|but|instead|correct|wrong|step|again|check|means|"
+    r"gives|get|since|because)\b",
+    re.IGNORECASE,
 )
 
 
@@ -62,10 +63,10 @@ def last_boxes(text: str) -> list[Box]:
 
 def _linked(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer."""
-    if len(between) > 70 or "\n\n" in between:
+    if len(between) > 70 or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
         return False
-    words = {word.lower() for word in WORD.findall(between)}
-    if words & BREAKS:
+    words = set(WORD.findall(between))
+    if BREAKS.search(between):
         return False
     if LINK.search(between):
         return len(words) <= 5

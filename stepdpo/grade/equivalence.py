@@ -93,7 +93,7 @@ def _key(words: str) -> str:
 
 
 def _drop_name(text: str, other: str) -> str:
-    """`x = 3` is 3, `a = b = 3` is 3, `x \\in S` is S, where the other side has no such name."""
+    r"""`x = 3` is 3, `a = b = 3` is 3, `x \in S` is S, where the other side has no such name."""
     if r"\in " not in other + " ":
         text = MEMBERSHIP.sub("", text, count=1) if MEMBERSHIP.match(text) else text
     name, equals, value = text.partition("=")

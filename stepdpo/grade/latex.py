@@ -1,7 +1,7 @@
-"""A small, quick reader of LaTeX formulas into sympy; it never evaluates text as Python.
+r"""A small, quick reader of LaTeX formulas into sympy; it never evaluates text as Python.
 
 `read` understands the same language as `sympy.parsing.latex`, the parser behind the published numbers (which cannot be
-installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\\pi`
+installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\pi`
 is just a symbol, and what follows a complete formula is ignored (`1,2` reads as 1). `read_plainly` has none of these
 habits, and refuses what it is not sure of.
 """
@@ -14,22 +14,7 @@ from typing import Any
 
 import sympy
 
-from stepdpo.grade.latex_tables import (
-    CLOSING,
-    CONSTANTS,
-    DIGIT_GAP,
-    FENCES,
-    FRACTIONS,
-    FUNCTIONS,
-    INVERSE,
-    LOGARITHMS,
-    PRODUCT,
-    RELATIONS,
-    STOPS,
-    TOKEN,
-    UNREADABLE,
-    UNSURE,
-)
+from stepdpo.grade import latex_tables as words
 
 
 class Unreadable(ValueError):
@@ -44,15 +29,15 @@ def read(text: str) -> Any:
     """The formula at the beginning of `text`; raises Unreadable."""
     reader = Reader(text)
     left = reader.sum()
-    while (sign := reader.peek()) in RELATIONS:
+    while (sign := reader.peek()) in words.RELATIONS:
         reader.take()
-        left = RELATIONS[sign](left, reader.sum())
+        left = words.RELATIONS[sign](left, reader.sum())
     return left
 
 
 def read_plainly(text: str) -> Any:
     """The expression that all of `text` is, in the usual meaning; raises Unreadable."""
-    if UNSURE.search(text):
+    if words.UNSURE.search(text):
         raise Unreadable(text)
     reader = Reader(text, plain=True)
     value = reader.sum()
@@ -66,8 +51,8 @@ class Reader:
 
     def __init__(self, text: str, plain: bool = False) -> None:
         self.plain = plain
-        text = DIGIT_GAP.sub("", text)
-        self.tokens = [(m.lastgroup, m.group()) for m in TOKEN.finditer(text) if m.lastgroup != "skip"]
+        text = words.DIGIT_GAP.sub("", text)
+        self.tokens = [(m.lastgroup, m.group()) for m in words.TOKEN.finditer(text) if m.lastgroup != "skip"]
         self.at = 0
         self.bars = 0
         self.dead: set[int] = set()
@@ -113,7 +98,9 @@ class Reader:
     def product(self, factor: Callable[[], Any] | None = None) -> Any:
         factor = factor or self.signed
         total = factor()
-        while (sign := self.peek()) in PRODUCT and (other := self.attempt(lambda: self.after_sign(factor))) is not None:
+        while (sign := self.peek()) in words.PRODUCT and (
+            other := self.attempt(lambda: self.after_sign(factor))
+        ) is not None:
             total = total / other if sign in ("/", ":", r"\div") else total * other
         return total
 
@@ -130,9 +117,9 @@ class Reader:
         token = self.peek()
         if token == "|" and not self.bars:
             return True
-        if token in STOPS or (token == "{" and self.peek(1) == "}"):
+        if token in words.STOPS or (token == "{" and self.peek(1) == "}"):
             return False
-        return not (plain and (token in FUNCTIONS or token in LOGARITHMS or token == r"\sqrt"))
+        return not (plain and (token in words.FUNCTIONS or token in words.LOGARITHMS or token == r"\sqrt"))
 
     def power(self) -> Any:
         value = self.factor()
@@ -161,14 +148,14 @@ class Reader:
             self.take("|")
             self.bars -= 1
             return sympy.Abs(value)
-        if token in FENCES:
+        if token in words.FENCES:
             bars, self.bars = self.bars, 0
             self.take()
             value = self.sum()
-            self.take(FENCES[token])
+            self.take(words.FENCES[token])
             self.bars = bars
-            return {r"\lfloor": sympy.floor, r"\lceil": sympy.ceiling}.get(token, lambda v: v)(value)
-        if token in FUNCTIONS or token in LOGARITHMS:
+            return words.ROUNDINGS[token](value) if token in words.ROUNDINGS else value
+        if token in words.FUNCTIONS or token in words.LOGARITHMS:
             return self.function()
         if token == r"\sqrt":
             self.take()
@@ -190,12 +177,12 @@ class Reader:
             base, exponent = (value, exponent) if sign == "_" else (base, value)
         arguments = self.arguments() if self.peek() == "(" else [self.product(lambda: self.signed(plain=True))]
         argument = arguments[0]
-        if name in LOGARITHMS:
-            value = sympy.log(argument, base if base is not None else LOGARITHMS[name])
-        elif exponent == -1 and FUNCTIONS[name] in INVERSE:
-            return getattr(sympy, INVERSE[FUNCTIONS[name]])(argument)
+        if name in words.LOGARITHMS:
+            value = sympy.log(argument, base if base is not None else words.LOGARITHMS[name])
+        elif exponent == -1 and words.FUNCTIONS[name] in words.INVERSE:
+            return getattr(sympy, words.INVERSE[words.FUNCTIONS[name]])(argument)
         else:
-            value = getattr(sympy, {"ceil": "ceiling"}.get(FUNCTIONS[name], FUNCTIONS[name]))(argument)
+            value = getattr(sympy, words.FUNCTIONS[name])(argument)
         return value if exponent is None else value**exponent
 
     def atom(self) -> Any:
@@ -206,17 +193,17 @@ class Reader:
             if re.fullmatch(r"0\d+", number):
                 raise Odd(token)
             return sympy.Float(number) if "." in number else sympy.Integer(number)
-        if token in FRACTIONS or token == r"\binom":
+        if token in words.FRACTIONS or token == r"\binom":
             upper, lower = self.part(), self.part()
-            return upper / lower if token in FRACTIONS else sympy.binomial(upper, lower)
+            return upper / lower if token in words.FRACTIONS else sympy.binomial(upper, lower)
         if token == r"\infty":
             return sympy.oo
         if token == r"\overline":
             return sympy.conjugate(self.braced())
-        if kind not in ("letter", "command") or token in UNREADABLE or token in CLOSING:
+        if kind not in ("letter", "command") or token in words.UNREADABLE or token in words.CLOSING:
             raise Unreadable(token)
-        if self.plain and token in CONSTANTS:
-            return CONSTANTS[token]
+        if self.plain and token in words.CONSTANTS:
+            return words.CONSTANTS[token]
         if token == "d" and not self.plain and self.at < len(self.tokens) and self.tokens[self.at][0] == "letter":
             return sympy.Symbol("d" + self.take())
         name = token.lstrip("\\") + (self.subscript() if self.peek() == "_" else "")

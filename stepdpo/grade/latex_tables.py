@@ -18,16 +18,17 @@ RELATIONS: dict[str, Any] = {
     r"\le": sympy.Le, r"\leq": sympy.Le, r"\leqslant": sympy.Le,
     r"\ge": sympy.Ge, r"\geq": sympy.Ge, r"\geqslant": sympy.Ge, r"\ne": sympy.Ne, r"\neq": sympy.Ne,
 }  # fmt: skip
-NAMED = ("sin cos tan csc sec cot sinh cosh tanh exp floor ceil").split()
-INVERSE = {name: "a" + name for name in "sin cos tan csc sec cot sinh cosh tanh".split()}
+CIRCULAR = ("sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh")
+INVERSE = {name: "a" + name for name in CIRCULAR}
 ARC = {"arc" + name: inverse for name, inverse in INVERSE.items()} | {
     "arsinh": "asinh",
     "arcosh": "acosh",
     "artanh": "atanh",
 }
-FUNCTIONS = {rf"\{name}": name for name in NAMED} | {rf"\{arc}": name for arc, name in ARC.items()}
+FUNCTIONS = {rf"\{name}": name for name in (*CIRCULAR, "exp")} | {rf"\{arc}": name for arc, name in ARC.items()}
 LOGARITHMS = {r"\log": sympy.E, r"\ln": sympy.E, r"\lg": sympy.Integer(10)}
 FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
+ROUNDINGS = {r"\lfloor": sympy.floor, r"\lceil": sympy.ceiling}
 CLOSING = frozenset(FENCES.values()) | {"|"}
 CONSTANTS = {r"\pi": sympy.pi, "e": sympy.E, "i": sympy.I}
 UNSURE = re.compile(

@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 
 UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ",
-     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-     "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-     "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
+    {"−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∞": r"\infty ", "π": r"\pi ",
+     "θ": r"\theta ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ",
+     "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
+     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
      "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )  # fmt: skip
 BLANKS = re.compile(r"\s+")
 SYNONYMS = {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\geq": r"\ge", r"\leq": r"\le",
-            r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac"}  # fmt: skip
+            r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\dfrac": r"\frac", r"\tfrac": r"\frac",
+            r"\cfrac": r"\frac"}  # fmt: skip
 SYNONYM = re.compile(rf"(?:{'|'.join(map(re.escape, SYNONYMS))})(?![a-zA-Z])")
 REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?(?!\s*\^)")
 SPACING = re.compile(r"(?<!\\)\\(?:[,:;> ]|q?quad\b|hspace\s*\{[^{}]*\})|(?<!\\)~")
 ORNAMENT = re.compile(
-    r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
+    r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)"
+    r"|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
 )
 WRAPPER = (
     r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"

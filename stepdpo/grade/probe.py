@@ -34,7 +34,7 @@ def compare_values(left: Any, right: Any) -> bool | None:
     try:
         values = [sympy.N(side.subs({s: points[s.name] for s in side.free_symbols}), DIGITS) for side in (left, right)]
         sizes = [abs(value) for value in values]
-        if not all(size.is_Float and size.is_finite or size.is_Integer for size in sizes):
+        if not all((size.is_Float and size.is_finite) or size.is_Integer for size in sizes):
             return None
         if abs(values[0] - values[1]) > APART * max(1, *sizes):
             return False

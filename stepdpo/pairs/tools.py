@@ -9,6 +9,7 @@ from typing import Any
 
 from stepdpo.protocols import Sampler, Template, Tokenizer
 from stepdpo.records import Completion, Grade, Problem, Prompt, Sampling
+from stepdpo.tokenise import opened
 
 GradeAll = Callable[[Sequence[tuple[str, Problem]]], list[Grade]]
 
@@ -35,7 +36,7 @@ class Tools:
 
     def prompt(self, problem: Problem) -> Prompt:
         """The problem as the model reads it."""
-        return self.template.render(problem.question, (), self.tokenizer)
+        return opened(self.template.render(problem.question, (), self.tokenizer), self.tokenizer)
 
     def sample(self, prompts: Sequence[str], n: int) -> list[list[Completion]]:
         """`n` completions a prompt; nothing is asked of the sampler for no prompts."""

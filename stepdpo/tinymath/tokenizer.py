@@ -38,7 +38,7 @@ FRAMES = (
 def build() -> Qwen2Tokenizer:
     """Train the tokenizer; the same vocabulary every time."""
     backend = Backend(models.BPE())
-    backend.pre_tokenizer = Qwen2Tokenizer()._tokenizer.pre_tokenizer  # words, single digits, runs of signs
+    backend.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer  # words, single digits, runs of signs
     backend.decoder = decoders.ByteLevel()
     specials = [AddedToken(text, special=True, normalized=False) for text in (PAD, START, END)]
     trainer = trainers.BpeTrainer(
@@ -52,7 +52,7 @@ def build() -> Qwen2Tokenizer:
     learnt = json.loads(backend.to_str())["model"]
     return Qwen2Tokenizer(
         vocab=learnt["vocab"],
-        merges=[tuple(merge) for merge in learnt["merges"]],
+        merges=[tuple(merge) for merge in learnt["merges"]],  # type: ignore[misc]
         unk_token=PAD,
         eos_token=END,
         pad_token=PAD,
