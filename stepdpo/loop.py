@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,9 @@ class Window:
     def add(self, metrics: dict[str, float]) -> None:
         self.latest = metrics
         for name, value in metrics.items():
-            self.sums[name] += value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]
+            self.sums[name] = self.sums.get(name, 0.0) + (
+                value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]
+            )
 
     def close(self, epoch: float) -> dict[str, float]:
         """The averages, and a new window."""
@@ -108,5 +109,5 @@ class Window:
         means = {name: value / pairs for name, value in self.sums.items()}
         means.update(lr=self.latest["lr"], grad_norm=self.latest["grad_norm"], epoch=epoch)
         means.update(tokens_per_second=tokens / seconds, pairs_per_second=pairs / seconds)
-        self.sums = Counter()
+        self.sums = {}
         return means
