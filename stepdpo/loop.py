@@ -93,7 +93,7 @@ class Window:
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
         """`sums`: of a run that is resumed, what it had added up since its last line."""
-        self.sums: Counter[str] = Counter(sums or {})  # type: ignore[arg-type]
+        self.sums: dict[str, float] = dict(sums or {})
         self.latest: dict[str, float] = {}
 
     def add(self, metrics: dict[str, float]) -> None:
