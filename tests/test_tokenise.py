@@ -16,7 +16,7 @@ from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
 from stepdpo.records import Pair, Preference
 from stepdpo.template import TextTemplate
-from stepdpo.tokenise import Lengths, Overlong, collate, plan, tokenise
+from stepdpo.tokenise import Lengths, Overlong, collate, opened, plan, tokenise
 from stepdpo.trees import Path, TokenTree, grow
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
@@ -82,6 +82,16 @@ def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
     assert tokenizer.decode(scored) == ":\nSo 5."
     before, scored = path(tree_of(Pair("Q", "So", " 5.", " 6."), tiny.ALPACA, tokenizer), 0)
     assert (tokenizer.decode(before)[-15:], tokenizer.decode(scored)) == ("## Response:\nSo", " 5.")
+
+
+@pytest.mark.parametrize("template", [tiny.CHAT, tiny.ALPACA, tiny.DEEPSEEK], ids=lambda t: t.name)
+def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, tokenizer: Any) -> None:
+    """What a model is given to go on from is a beginning of what it was trained on, token by token."""
+    trained = sum(path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0), [])
+    given = opened(template.render("Q", (), tokenizer), tokenizer)
+    ids = tokenizer(given.text)["input_ids"]
+    assert trained[: len(ids)] == ids
+    assert given.text + given.joint == template.prompt.replace("{question}", "Q") + template.joint
 
 
 def test_a_character_of_several_tokens_is_not_split(tokenizer: Any) -> None:
