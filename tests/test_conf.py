@@ -1,4 +1,4 @@
-"""The configuration is the object: every file names a dataclass, has exactly its fields, and builds what its seam asks."""
+"""The configuration is the object: every file names a dataclass, has exactly its fields, and builds its part."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_every_option_composes_into_training(path: Path) -> None:
 
 
 def test_the_recipes_of_the_papers() -> None:
-    """Step-DPO (arXiv 2406.18629): its scripts; beta 0.5 at 7B, 0.4 at 72B, 128 pairs, 5e-7, cosine, a tenth of warm-up."""
+    """Step-DPO's scripts (arXiv 2406.18629), at 7B and 72B."""
     for name, beta, epochs, template in (
         ("step_dpo_qwen2_7b", 0.5, 8, "alpaca"),
         ("step_dpo_qwen2_72b", 0.4, 4, "qwen2_boxed"),

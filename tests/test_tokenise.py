@@ -87,10 +87,10 @@ def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
 @pytest.mark.parametrize("template", [tiny.CHAT, tiny.ALPACA, tiny.DEEPSEEK], ids=lambda t: t.name)
 def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, tokenizer: Any) -> None:
     """What a model is given to go on from is a beginning of what it was trained on, token by token."""
-    trained = sum(path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0), [])
+    before, scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0)
     given = opened(template.render("Q", (), tokenizer), tokenizer)
     ids = tokenizer(given.text)["input_ids"]
-    assert trained[: len(ids)] == ids
+    assert [*before, *scored][: len(ids)] == ids
     assert given.text + given.joint == template.prompt.replace("{question}", "Q") + template.joint
 
 
