@@ -46,7 +46,7 @@ types: install ## mypy, strict
 	$(BIN)/mypy
 
 docs: install ## build the documentation, strictly, into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: install ## build the wheel and use it from another folder
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null

@@ -54,16 +54,19 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     return flags, overrides, folders
 
 
+def _is_place(text: str) -> bool:
+    return "/" in text or Path(text).is_dir()
+
+
 def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
     """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one."""
     done: list[str] = []
     for word in overrides:
         key, _, value = word.partition("=")
         plain = value.strip("'\"")
-        if key == "model" and plain not in known.get("model", []) and "," not in plain:
-            if "/" in plain or Path(plain).is_dir():
-                done += ["model=pretrained", f"model.path='{plain}'"]
-                continue
+        if key == "model" and plain not in known.get("model", []) and "," not in plain and _is_place(plain):
+            done += ["model=pretrained", f"model.path='{plain}'"]
+            continue
         if key in known and plain == "null":
             done.append(f"~{key}")
             continue

@@ -1,4 +1,4 @@
-"""Quick and quiet: one thread a process, no deadlines on busy machines."""
+"""Quick and quiet: one thread a process, no deadlines. A tiny model and a few step pairs stand in for real ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from stepdpo.dataset.preferences import write_preferences
+from stepdpo.records import Preference
+from stepdpo.steps import join_steps, label_of, prefix_before, split_steps
+from stepdpo.tinymath.problems import problems
 
 torch.set_num_threads(1)
 settings.register_profile("stepdpo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,3 +32,77 @@ def tokenizer() -> Any:
     import tiny
 
     return tiny.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder in Hugging Face format; the embeddings are tied."""
+    return save_model(tmp_path_factory.mktemp("models") / "tied", tied=True)
+
+
+@pytest.fixture(scope="session")
+def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a head of its own."""
+    return save_model(tmp_path_factory.mktemp("models") / "untied", tied=False)
+
+
+def save_model(folder: Path, tied: bool) -> Path:
+    """Random weights large enough that two steps differ in probability."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from stepdpo.tinymath.tokenizer import build
+
+    tokenizer = build()
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=tied, initializer_range=0.1,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """preferences.jsonl of 28 step pairs: a right step, and the same with another result."""
+    path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
+    pairs = [_corrupt(p.question, p.solution, number) for number, p in enumerate(problems("preference", 28))]
+    write_preferences(pairs, path)
+    return path
+
+
+def _corrupt(question: str, solution: str, number: int) -> Preference:
+    head, steps = split_steps(solution)
+    at = number % len(steps)
+    step = steps[at].removesuffix("\n").removeprefix(label_of(steps[at]))
+    first, rest = _cut(step)
+    return Preference(
+        question=question,
+        prefix=prefix_before(head, steps, at),
+        chosen=first,
+        rejected=re.sub(r"= (\d+)", lambda m: f"= {int(m[1]) + 1 + number}", first),
+        chosen_rest=rest + _rest(steps[at + 1 :]),
+        rejected_rest=rest + _rest(steps[at + 1 :]),
+    )
+
+
+def _cut(step: str) -> tuple[str, str]:
+    """A step, and the final answer that may hang on it."""
+    first, newline, answer = step.partition("\n")
+    return first, newline + answer
+
+
+def _rest(steps: Sequence[str]) -> str:
+    return "\n" + join_steps("", steps) if steps else ""
+
+
+@pytest.fixture(scope="session")
+def pairs_words(preferences: Path) -> list[str]:
+    """Words that all runs share: six updates, of which the last of each epoch is smaller."""
+    return [
+        "dataset=jsonl", f"dataset.path={preferences}", "dataset.heldout=4", "batch.pairs=10", "batch.tokens=400",
+        "epochs=2", "optim.lr=1e-3", "log_every=1", "eval_every=3", "save_every=2", "keep=9",
+        "template=alpaca", "~recipe",
+    ]  # fmt: skip

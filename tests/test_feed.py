@@ -33,7 +33,7 @@ def test_ten_pairs_in_updates_of_four() -> None:
     """4 + 4 + 2, then another epoch in another order."""
     sizes = [len(update(range(10), 0, 4, number)) for number in range(6)]
     assert sizes == [4, 4, 2, 4, 4, 2]
-    first, second = (sum((update(range(10), 0, 4, 3 * e + n) for n in range(3)), []) for e in (0, 1))
+    first, second = ([i for n in range(3) for i in update(range(10), 0, 4, 3 * e + n)] for e in (0, 1))
     assert first != second
 
 

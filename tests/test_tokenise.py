@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
-from stepdpo.records import Pair, Preference
+from stepdpo.records import Pair, Preference, Prompt
 from stepdpo.template import TextTemplate
-from stepdpo.tokenise import Lengths, Overlong, collate, opened, plan, tokenise
+from stepdpo.tokenise import Lengths, Overlong, collate, encode, opened, plan, tokenise
 from stepdpo.trees import Path, TokenTree, grow
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
@@ -317,3 +317,15 @@ def test_packed_runs_are_shifted_with_their_trees() -> None:
         (4, 7, ()),
         (7, 8, ((4, 5),)),
     ]
+
+
+def test_an_opened_prompt_is_the_beginning_of_what_training_sees() -> None:
+    """Qwen2 tokenizers make one token of `:` and a newline, so Alpaca's newline is given; of `:` and a blank, two."""
+    tokenizer = tiny.tokenizer()
+    newline = opened(Prompt("### Response:", "\n"), tokenizer)
+    assert (newline.text, newline.joint) == ("### Response:\n", "")
+    blank = opened(Prompt("Assistant:", " "), tokenizer)
+    assert (blank.text, blank.joint) == ("Assistant:", " ")
+    for prompt in (newline, blank):
+        ids, whole = (ids for ids, _ in encode([prompt.text, f"{prompt.text}{prompt.joint}Let's"], tokenizer))
+        assert whole[: len(ids)] == ids

@@ -129,12 +129,14 @@ class ZeroEngine:
             recompute_activations(scorer.model)
         optimizer = torch.optim.AdamW(
             decay_groups(scorer, optim.weight_decay),
-            lr=optim.lr,
+            lr=0.0,  # set before every update; DeepSpeed may make one of its own while it starts
             betas=(optim.beta1, optim.beta2),
             eps=optim.eps,
             fused=device.type == "cuda" and not spec.offload_optimizer,
         )
         self.engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=config)
+        if spec.stage == 0 and spec.dtype is Dtype.bfloat16:
+            self.engine.optimizer.state.clear()  # that one would count as the first in Adam's bias correction
         self.engine.train()
         self.model = self.engine.module.model
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -16,11 +16,13 @@ from stepdpo.steps import join_steps, split_steps
 from stepdpo.template import MixedTemplate, TextTemplate
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
+from stepdpo.tinymath.tokenizer import build
 
 ALL = problems("preference", 60)
 LONG = next(p for p in ALL if p.meta["steps"] >= 4)
 OTHER = next(p for p in ALL if p.meta["steps"] >= 3 and p is not LONG)
-TEMPLATE = TextTemplate(name="t", prompt="Q: {question}\nA:", joint="\n")
+TOKENIZER = build()
+TEMPLATE = TextTemplate(name="t", prompt="Q: {question}\nA", joint="\n")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Scripted:
 
 
 def opened(problem: Problem) -> str:
-    return f"Q: {problem.question}\nA:"
+    return f"Q: {problem.question}\nA"
 
 
 def spoil(problem: Problem, index: int, by: int = 1) -> str:
@@ -57,7 +59,7 @@ def tools(sampler: Scripted, n: int = 2) -> Tools:
         return [grader.grade(text, problem) for text, problem in items]
 
     sampling = Sampling(n=n, temperature=0.8, max_tokens=99, seed=4)
-    return Tools(sampler, TEMPLATE, tokenizer=None, sampling=sampling, grade=grade, checker=TinymathChecker())  # type: ignore[arg-type]
+    return Tools(sampler, TEMPLATE, tokenizer=TOKENIZER, sampling=sampling, grade=grade, checker=TinymathChecker())
 
 
 def make(texts: dict[str, list[str]], *asked: Problem, n: int = 2, **settings: Any) -> tuple[list[Preference], Tools]:
@@ -174,7 +176,7 @@ def test_tools_render_the_problem() -> None:
 
 
 def test_every_question_may_have_a_template_of_its_own() -> None:
-    plain = TextTemplate(name="p", prompt="P: {question}\nA:", joint=" ")
+    plain = TextTemplate(name="p", prompt="P: {question}\nA", joint=" ")
     mixed = MixedTemplate(name="m", parts=[TEMPLATE, plain])
     asked = [p for p in ALL if p.meta["steps"] >= 3][:8]
     prompts = [mixed.render(p.question, (), None) for p in asked]  # type: ignore[arg-type]

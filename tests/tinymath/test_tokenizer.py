@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, Qwen2Config, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from stepdpo.tinymath.problems import SPLITS, problems
 from stepdpo.tinymath.tokenizer import FRAMES, VOCABULARY, build
