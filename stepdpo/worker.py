@@ -73,9 +73,10 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
     from omegaconf import OmegaConf
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    from stepdpo.model.load import without_progress_bars
+
+    without_progress_bars()
     spec = build(OmegaConf.load(folder / "config.yaml"))
     if verb == "train":
         from stepdpo.train import train

@@ -75,3 +75,11 @@ def test_supervised_data_stays_without_a_rejected_side(level: Step | Instance) -
     pair = level(replace(PREFERENCE, rejected="", rejected_rest=""))
     assert pair.rejected == ""
     assert pair.chosen.startswith("So.\nStep 2: a")
+
+
+@pytest.mark.parametrize("level", [Step, Instance])
+@pytest.mark.parametrize(("eos", "ends"), [(AppendEos.auto, True), (AppendEos.off, False), (AppendEos.on, True)])
+def test_whole_responses_end(level: type[Step] | type[Instance], eos: AppendEos, ends: bool) -> None:
+    """Responses of a chat have no steps and name no final answer; they end all the same, unless told otherwise."""
+    pair = level(append_eos=eos)(Preference("Q", "", "Good.", "Bad.", whole=True))
+    assert (pair.chosen_ends, pair.rejected_ends) == (ends, ends)

@@ -16,7 +16,6 @@ from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
 from stepdpo.records import Pair, Preference, Prompt
 from stepdpo.template import TextTemplate
-from stepdpo.tinymath.tokenizer import build
 from stepdpo.tokenise import Lengths, Overlong, collate, encode, opened, plan, tokenise
 from stepdpo.trees import Path, TokenTree, grow
 
@@ -83,6 +82,16 @@ def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
     assert tokenizer.decode(scored) == ":\nSo 5."
     before, scored = path(tree_of(Pair("Q", "So", " 5.", " 6."), tiny.ALPACA, tokenizer), 0)
     assert (tokenizer.decode(before)[-15:], tokenizer.decode(scored)) == ("## Response:\nSo", " 5.")
+
+
+@pytest.mark.parametrize("template", [tiny.CHAT, tiny.ALPACA, tiny.DEEPSEEK], ids=lambda t: t.name)
+def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, tokenizer: Any) -> None:
+    """What a model is given to go on from is a beginning of what it was trained on, token by token."""
+    before, scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0)
+    given = opened(template.render("Q", (), tokenizer), tokenizer)
+    ids = tokenizer(given.text)["input_ids"]
+    assert [*before, *scored][: len(ids)] == ids
+    assert given.text + given.joint == template.prompt.replace("{question}", "Q") + template.joint
 
 
 def test_a_character_of_several_tokens_is_not_split(tokenizer: Any) -> None:
@@ -312,7 +321,7 @@ def test_packed_runs_are_shifted_with_their_trees() -> None:
 
 def test_an_opened_prompt_is_the_beginning_of_what_training_sees() -> None:
     """Qwen2 tokenizers make one token of `:` and a newline, so Alpaca's newline is given; of `:` and a blank, two."""
-    tokenizer = build()
+    tokenizer = tiny.tokenizer()
     newline = opened(Prompt("### Response:", "\n"), tokenizer)
     assert (newline.text, newline.joint) == ("### Response:\n", "")
     blank = opened(Prompt("Assistant:", " "), tokenizer)

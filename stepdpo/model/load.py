@@ -110,6 +110,13 @@ class Fresh:
         return without_dropout(model.to(dtype))
 
 
+def without_progress_bars() -> None:
+    """A worker's output is a log, and transformers draws bars while it loads."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def without_dropout(model: Any) -> Any:
     """Preference losses compare two passes of the same weights: no dropout in either."""
     for module in model.modules():
