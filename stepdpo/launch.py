@@ -82,17 +82,20 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
     choices = {k: str(v) for k, v in state.runtime.choices.items() if "/" not in k and v is not None}
     with open_dict(config):
         settings = {key: config.pop(key, None) for key in LAUNCH_KEYS}
-    folder = Path(state.runtime.output_dir) if sweep else _folder(verb, settings, config, choices)
-    words = list(state.overrides.task)
+    folder, words = Path(state.runtime.output_dir), list(state.overrides.task)
     if sweep:
         outcome.sweep = Path(str(state.sweep.dir))
         print(f"\n{folder.name}: {' '.join(words)}", flush=True)
     try:
+        if not sweep:
+            folder = _folder(verb, settings, config, choices)
         answer = _work(verb, folder, config, settings, choices, words)
         if answer["code"] == workers.OK and verb == "train":
             outcome.folders.append(folder)
     except UserError as error:
         answer = {"code": workers.MEND, "message": str(error), "outcome": {}}
+    except OSError as error:
+        answer = {"code": workers.FAILED, "message": str(error), "outcome": {}}
     if answer["message"]:
         print(f"error: {answer['message']}", file=sys.stderr, flush=True)
     outcome.codes.append(answer["code"])

@@ -11,6 +11,7 @@ from typing import Any
 from stepdpo.dataset import enforce, write_quarantine
 from stepdpo.errors import UserError
 from stepdpo.records import Pair
+from stepdpo.runs import QUARANTINE
 from stepdpo.tokenise import Lengths, Tokenised, tokenise
 from stepdpo.trees import TokenTree
 
@@ -45,7 +46,9 @@ def prepare(
     """
     loaded = dataset.load()
     if speaks:
-        write_quarantine(loaded.bad, folder / "quarantine.jsonl")
+        (folder / QUARANTINE).unlink(missing_ok=True)
+        if loaded.bad:
+            write_quarantine(loaded.bad, folder / QUARANTINE)
         print("data: " + ", ".join(f"{count} {name}" for name, count in loaded.counts.items()), flush=True)
     enforce(loaded)
     both = "rejected" in needs

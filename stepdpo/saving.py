@@ -79,8 +79,8 @@ class Keeper:
         self.tokenizer.save_pretrained(folder)
         write_card(folder, {"template": describe(self.template), "run": self.folder.name})
 
-    def resume(self) -> tuple[int, dict[str, float]]:
-        """Load the newest whole checkpoint; returns the updates it has seen (0 when there is none), and its window."""
+    def find(self) -> Path | None:
+        """The newest whole checkpoint; UserError when it is not this run's to go on with. Nothing is loaded yet."""
         path, skipped = newest_whole(self.folder)
         if self.engine.rank == 0:
             for one in skipped:
@@ -88,7 +88,7 @@ class Keeper:
         if path is None:
             if self.engine.rank == 0:
                 print("no checkpoint to resume from: starting anew")
-            return 0, {}
+            return None
         _ours(path)
         trainer = read_json(path / TRAINER)
         if trainer["data"] != self.fingerprint:
@@ -97,6 +97,11 @@ class Keeper:
             raise UserError(
                 f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world}"
             )
+        return path
+
+    def load(self, path: Path) -> tuple[int, dict[str, float]]:
+        """Go back to a checkpoint; returns the updates it has seen, and its window."""
+        trainer = read_json(path / TRAINER)
         self.engine.load_state(path / STATE)
         if self.engine.rank == 0:
             print(f"resuming after update {trainer['step']} ({path.name})")

@@ -33,15 +33,16 @@ class Scoring:
         """While the block lasts, what the untrained model says of every pair is at hand (if the loss needs it)."""
         self.mismatched = material.mismatched
         named = {"train": material.train, "heldout": material.heldout, "mismatched": material.mismatched}
-        with ExitStack() as stack:
-            for name, trees in named.items():
-                if trees and "reference" in self.loss.needs:
-                    self.reference[name] = stack.enter_context(self._reference(name, trees))
-            try:
+        try:
+            with ExitStack() as stack:
+                for name, trees in named.items():
+                    if trees and "reference" in self.loss.needs:
+                        self.reference[name] = stack.enter_context(self._reference(name, trees))
                 yield
-            finally:
-                if self.engine.rank == 0:  # whoever still reads has its files open
-                    shutil.rmtree(self.store, ignore_errors=True)
+            self.engine.barrier()
+        finally:  # after a failure the others may not come to a barrier any more; open maps outlive their names
+            if self.engine.rank == 0:
+                shutil.rmtree(self.store, ignore_errors=True)
 
     def _reference(self, name: str, trees: Trees) -> ReferenceScores:
         shards = [self.store / f"{name}-{rank:05d}.safetensors" for rank in range(self.engine.world)]

@@ -77,10 +77,11 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         material = prepare(spec.dataset, spec.level, template, spec.algo.needs, tokenizer, spec.lengths, folder, speaks)
         if speaks and warning:
             print(f"warning: {warning}")
+        keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
+        checkpoint = keeper.find() if resume else None
         scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference")
         stack.enter_context(scoring.references(material))
-        keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
-        start, sums = keeper.resume() if resume else (0, {})
+        start, sums = keeper.load(checkpoint) if checkpoint else (0, {})
         loop = Loop(spec, material, scoring, keeper)
         kept = start if start else -1  # resumed without a checkpoint, every line is written again
         tracker = stack.enter_context(_tracker(spec, folder, engine.rank, kept if resume else None))

@@ -52,9 +52,14 @@ class Runs:
     def local(self, name: str, *words: str) -> Path:
         """A run of one process: this one."""
         folder = self.write(name, "engine=local", *words)
-        code, message, _ = worker._run("train", folder, False)
+        code, message = self.go_on(folder, resume=False)
         assert code == workers.OK, message
         return folder
+
+    def go_on(self, folder: Path, resume: bool = True) -> tuple[int, str]:
+        """Run a folder that has its configuration; the exit code and the message."""
+        code, message, _ = worker._run("train", folder, resume)
+        return code, message
 
     def cut(self, name: str, of: str, *gone: str) -> Path:
         """A run as it would be, had it been killed before it wrote what is `gone`."""

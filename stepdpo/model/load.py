@@ -36,6 +36,7 @@ class Pretrained:
         return packaged(self.path)
 
     def tokenizer(self) -> Any:
+        _must_exist(self.path, self.source)
         try:
             return AutoTokenizer.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
