@@ -22,8 +22,9 @@ FLOORS = (
     "batch config decode files grade level lock overrides stats teach template tinymath",
     # what is made of them: losses, engines, data, tokens
     "algo checkpoints dataset engine grading report tokenise track",
-    # runs and the material of a run
-    "display feed material pairs runs task",
+    # run folders, updates, tasks
+    "display feed pairs runs task",
+    "material",
     # models, jobs
     "check jobs model",
     # passes over a model; what a verb's work is made of

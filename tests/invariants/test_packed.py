@@ -9,7 +9,16 @@ import pytest
 import tiny
 import torch
 import twins
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from twins import Setting, close, ours, twin
 
 from stepdpo.algo.dpo import DPO
@@ -95,6 +104,11 @@ def qwen3(attention: str) -> Any:
     return build(Qwen3Config, Qwen3ForCausalLM, attention, head_dim=8)
 
 
+def granite(attention: str) -> Any:
+    """It scales its attention in its own way."""
+    return build(GraniteConfig, GraniteForCausalLM, attention, attention_multiplier=0.9)
+
+
 def untied(attention: str) -> Any:
     return tiny.model(attention, tied=False)
 
@@ -118,7 +132,7 @@ def build(config_class: Any, model_class: Any, attention: str, **more: Any) -> A
     return model_class(config).train()
 
 
-@pytest.mark.parametrize("make", [llama, mistral, qwen3, untied])
+@pytest.mark.parametrize("make", [llama, mistral, qwen3, granite, untied])
 def test_for_other_architectures(make: Any, tmp_path: Path) -> None:
     setting = Setting(TDPO(), Instance(), make=make)
     metrics, gradient = ours(setting, tmp_path)

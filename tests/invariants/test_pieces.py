@@ -107,6 +107,7 @@ def test_a_process_without_pairs_writes_an_empty_shard(tmp_path: Path) -> None:
             write_shard(done.engine, pieces(material.train, [0], 100, rank, 2), material.train, True, path)
         with ReferenceScores(paths) as stored:
             assert list(stored.place) == [0]
+            assert [len(logps) for logps in stored.logps] == [1, 0]
             assert stored.attach(collate([material.train[0]])).reference_hidden_TH is not None
 
 

@@ -147,7 +147,7 @@ def test_a_saved_model_opens_without_dropout(tmp_path: Path) -> None:
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         Pretrained(path=str(tmp_path)).model(register(), torch.float32)
-    with pytest.raises(UserError, match="no tokenizer"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         Pretrained(path=str(tmp_path)).tokenizer()
 
 

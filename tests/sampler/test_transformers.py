@@ -176,10 +176,12 @@ def test_special_tokens_are_not_text(tokenizer: Any) -> None:
 
 
 def test_all_ends_of_a_turn(tokenizer: Any, sampler: LocalSampler) -> None:
-    assert eos_ids(sampler.model, tokenizer) == (tokenizer.eos_token_id,)
+    """Those of the model, of the tokenizer, and every token that ends a turn or a text by its name."""
+    named = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
+    assert set(eos_ids(sampler.model, tokenizer)) == named
     model = tiny(tokenizer)
     model.generation_config.eos_token_id = [7, 9]
-    assert eos_ids(model, tokenizer) == tuple(sorted({7, 9, tokenizer.eos_token_id}))
+    assert eos_ids(model, tokenizer) == tuple(sorted({7, 9} | named))
 
 
 def test_tokens_until_a_stop_string(tokenizer: Any) -> None:
