@@ -21,16 +21,17 @@ LAUNCH_ONLY = ("run", "runs", "force", "tasks")
 
 
 def evaluate_tasks(
-    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: Mapping[str, Any]
+    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: Mapping[str, Any], given: Sequence[str]
 ) -> dict[str, Any]:
-    """`stepdpo eval`: every task named, one after another, into `folder/eval/`; the last answer, or the first bad one."""
+    """`stepdpo eval`: the tasks one after another, into `folder/eval/`; the last answer, or the first bad one."""
+    names_model = any(word.partition("=")[0] in ("model", "model.path") for word in given)
     if settings["run"] and (folder / "model" / "config.json").is_file():
-        if choices.get("model") not in (None, "tinymath"):
+        if names_model:
             raise UserError(f"{folder} has a model of its own; leave model= out, or choose another run name")
         _use_model(config, str(folder / "model"))
     elif settings["run"] and (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no finished model; resume its training first")
-    elif settings["run"] and "model" not in _given(choices):
+    elif settings["run"] and not names_model:
         raise UserError(f"{folder}: no such run; {nearest(folder.name, _finished(folder.parent))}")
     answer: dict[str, Any] = {"code": workers.OK, "message": "", "outcome": {}}
     for task in list(settings["tasks"] or [choices["task"]]):
@@ -38,9 +39,10 @@ def evaluate_tasks(
         if settings["tasks"]:
             one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
             one.task = composed("eval", [f"task={task}"]).task
-        answer = run_in(
-            _place(folder, one, choices), "eval", one, {**choices, "task": task}, force=bool(settings["force"])
-        )
+        place, force = _place(folder, one, choices), bool(settings["force"])
+        if (place / "summary.json").is_file() and not force:
+            raise UserError(f"{place} already holds an evaluation; force=true replaces it")
+        answer = run_in(place, "eval", one, {**choices, "task": task}, force=force)
         if answer["code"] != workers.OK:
             break
     return answer
@@ -75,7 +77,7 @@ def afterwards(
 
 def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str) -> Path:
     """The run folder of the base's evaluation: reused while model, task and settings are the same."""
-    name = f"base-{Path(str(config.model.path)).name}-{choices.get('template', 'native')}"
+    name = f"base-{_model_name(str(config.model.path))}-{choices.get('template', 'native')}"
     folder = runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", name))
     place = _place(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
@@ -87,6 +89,12 @@ def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str)
     _must(answer, f"evaluating the base on {task}")
     runs.write_json(known, stamp)
     return folder
+
+
+def _model_name(path: str) -> str:
+    """The last telling part of a model's path."""
+    parts = [part for part in path.removeprefix("pkg://").split("/") if part not in ("", ".", "model")]
+    return parts[-1] if parts else "model"
 
 
 def _stamp(path: str) -> list[list[Any]]:
@@ -110,18 +118,14 @@ def _must(answer: Mapping[str, Any], what: str) -> None:
         raise UserError(f"{what} failed: {answer['message']}")
 
 
-def _given(choices: Mapping[str, str]) -> set[str]:
-    return {key for key, value in choices.items() if key == "model" and value != "tinymath"}
-
-
 def _finished(root: Path) -> list[str]:
     return [p.name for p in root.iterdir() if (p / "model").is_dir()] if root.is_dir() else []
 
 
-def _report(folders: Sequence[Path], out: Path, base: Path | None = None) -> None:
+def _report(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
     from stepdpo.report import report
 
-    report(folders, base, out)
+    report(folders, base, out, control)
 
 
 def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
@@ -134,11 +138,12 @@ def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
         print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
 
 
-def report_runs(names: Sequence[str], base: str | None, root: Path) -> None:
+def report_runs(names: Sequence[str], base: str | None, control: str | None, root: Path) -> None:
     """`stepdpo report`: names or folders; a sweep's folder stands for its jobs."""
     folders = [_find(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
-    _report(jobs, folders[0], _find(base, root) if base else None)
+    against = _find(base, root) if base else None
+    _report(jobs, folders[0], against, _find(control, root) if control else None)
 
 
 def _find(name: str, root: Path) -> Path:
@@ -156,5 +161,8 @@ def check_data(data: str, level: str, tasks: Sequence[str], max_bad: str) -> Non
     part = composed("train", [f"level={level}"]).level if level in ("step", "instance") else None
     if part is None:
         raise UserError(f"level={level}: {nearest(level, ['step', 'instance'])}")
-    check(data, level=build(part), tasks=[build(composed("eval", [f"task={t}"]).task) for t in tasks])
-    _ = max_bad
+    posed = [build(composed("eval", [f"task={t}"]).task) for t in tasks]
+    try:
+        check(data, level=build(part), tasks=posed, max_bad=max_bad)
+    except ValueError as error:
+        raise UserError(f"max_bad: {error}") from error

@@ -1,6 +1,7 @@
 """The tensors a training step passes on, with their shapes.
 
-Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, S sides, B pairs, H hidden, V vocabulary.
+Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, B pairs, H hidden,
+V vocabulary.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ def check(
     shown: int = 20,
     quarantine: Path | None = None,
     forbid_shared: bool = False,
+    max_bad: str | float | None = None,
     console: Console | None = None,
 ) -> Checked:
     """Print counts, bad rows, findings, lengths, questions shared with `tasks`, and rendered examples.
@@ -72,6 +73,7 @@ def check(
         examples: how many preferences to render.
         shown: bad rows, and findings of a kind, that are listed.
         quarantine: where to write the bad rows as JSON Lines.
+        max_bad: share of bad rows that is accepted; None for what the data set says.
         forbid_shared: whether questions shared with a task are an error.
         console: where to print.
 
@@ -94,7 +96,7 @@ def check(
     if quarantine is not None and loaded.bad:
         write_quarantine(loaded.bad, quarantine)
         display.line(out, f"{len(loaded.bad)} bad rows written to {quarantine}")
-    enforce(loaded)
+    enforce(loaded, max_bad)
     copied = sum(item.likeness is not Likeness.NUMBERS for item in shared)
     if forbid_shared and copied:
         raise UserError(f"{copied} training questions are problems of {', '.join(posed)}")

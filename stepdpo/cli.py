@@ -78,6 +78,7 @@ def pairs(ctx: typer.Context) -> None:
 def report(
     runs: Annotated[list[str], typer.Argument(help="Run names or folders; a sweep's folder stands for its jobs.")],
     base: Annotated[str | None, typer.Option(help="Run or folder to compare with.")] = None,
+    control: Annotated[str | None, typer.Option(help="Run to hold the others against, problem by problem.")] = None,
     root: Annotated[Path, typer.Option("--runs", help="Where run folders live.")] = Path("runs"),
 ) -> None:
     """Table of accuracies with intervals and paired tests, printed and written into the run's folder."""
@@ -85,7 +86,7 @@ def report(
     from stepdpo.errors import UserError
 
     try:
-        report_runs(runs, base, root)
+        report_runs(runs, base, control, root)
     except UserError as error:
         _mend(error)
 

@@ -18,7 +18,7 @@ class BatchSize:
     pairs: int = 128
     """Pairs an update averages over, over all processes together; Step-DPO 128."""
     tokens: int = 8192
-    """Most tokens (shared ones counted once) a process computes at a time; affects memory and speed, never the result."""
+    """Most tokens (shared ones counted once) a process computes at a time; never changes the result."""
 
     def __post_init__(self) -> None:
         if self.pairs < 1 or self.tokens < 1:

@@ -52,7 +52,10 @@ def run_in(
             return {"code": workers.OK, "message": "", "outcome": {}, "finished": True}
         runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
         engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
-        answer = workers.start(verb, folder, engine, resume)
+        try:
+            answer = workers.start(verb, folder, engine, resume)
+        except UserError as error:
+            answer = {"code": workers.MEND, "message": str(error), "outcome": {}}
         if answer["code"] == workers.MEND and not resume:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)

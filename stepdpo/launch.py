@@ -121,9 +121,10 @@ def _work(
     given: Sequence[str],
 ) -> dict[str, Any]:
     if verb == "eval":
-        return evaluate_tasks(folder, config, choices, settings)
+        return evaluate_tasks(folder, config, choices, settings, given)
     force, resume = bool(settings.get("force")), bool(settings.get("resume"))
-    then = {key: [str(word) for word in settings.get(key) or []] for key in ("then", "then_with")}
+    tasks, with_words = settings.get("then") or [], str(settings.get("then_with") or "").split()
+    then = {"then": [str(task) for task in tasks], "then_with": with_words}
     note = {"then": then["then"], "then_with": runs.redact_argv(then["then_with"])} if verb == "train" else {}
     answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given, note=note)
     if answer["code"] == workers.OK and verb == "train":

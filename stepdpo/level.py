@@ -23,7 +23,7 @@ class Prefix(Enum):
 
 class AppendEos(Enum):
     auto = "auto"
-    """Off for steps; on for whole responses that reached a final answer."""
+    """Off for steps; on for whole responses, and for solutions that reached a final answer."""
     on = "on"
     off = "off"
 
@@ -54,7 +54,7 @@ class Step:
     append_eos: AppendEos = AppendEos.auto
 
     def __call__(self, preference: Preference) -> Pair:
-        end = self.append_eos is AppendEos.on
+        end = self.append_eos is AppendEos.on or (self.append_eos is AppendEos.auto and preference.whole)
         return _pair(preference, preference.chosen, preference.rejected, self.prefix, (end, end))
 
 
@@ -69,7 +69,7 @@ class Instance:
         chosen = preference.chosen + preference.chosen_rest
         rejected = preference.rejected + preference.rejected_rest
         if self.append_eos is AppendEos.auto:
-            ends = (final_answer_stated(chosen), final_answer_stated(rejected))
+            ends = (preference.whole or final_answer_stated(chosen), preference.whole or final_answer_stated(rejected))
         else:
             ends = (self.append_eos is AppendEos.on,) * 2
         return _pair(preference, chosen, rejected, self.prefix, ends)

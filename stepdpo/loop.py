@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +93,15 @@ class Window:
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
         """`sums`: of a run that is resumed, what it had added up since its last line."""
-        self.sums: Counter[str] = Counter()
-        self.sums.update(sums or {})  # type: ignore[arg-type]
+        self.sums: dict[str, float] = dict(sums or {})
         self.latest: dict[str, float] = {}
 
     def add(self, metrics: dict[str, float]) -> None:
         self.latest = metrics
         for name, value in metrics.items():
-            self.sums[name] += value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]  # type: ignore[assignment]
+            self.sums[name] = self.sums.get(name, 0.0) + (
+                value if name in ("tokens", "pairs", "seconds") else value * metrics["pairs"]
+            )
 
     def close(self, epoch: float) -> dict[str, float]:
         """The averages, and a new window."""
@@ -109,5 +109,5 @@ class Window:
         means = {name: value / pairs for name, value in self.sums.items()}
         means.update(lr=self.latest["lr"], grad_norm=self.latest["grad_norm"], epoch=epoch)
         means.update(tokens_per_second=tokens / seconds, pairs_per_second=pairs / seconds)
-        self.sums = Counter()
+        self.sums = {}
         return means

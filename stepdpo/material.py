@@ -75,12 +75,23 @@ def _sided(pair: Pair, both: bool) -> Pair:
 
 
 def _mismatch(pairs: list[Pair]) -> list[Pair]:
-    """Question i answered with the chosen side of pair i + 1."""
-    following = pairs[1:] + pairs[:1]
+    """Each question answered with the chosen side of the next pair that asks another one (round the end)."""
     return [
         Pair(own.question, other.context, other.chosen, "", other.chosen_ends, False, 1.0, own.history)
-        for own, other in zip(pairs, following, strict=True)
+        for own, other in zip(pairs, _following(pairs), strict=True)
     ]
+
+
+def _following(pairs: list[Pair]) -> list[Pair]:
+    """For each pair the next one with another question; simply the next one if there is no other question."""
+    found: list[Pair] = []
+    following = next((p for p in pairs if p.question != pairs[-1].question), None)
+    for index in range(len(pairs) - 1, -1, -1):
+        after = pairs[(index + 1) % len(pairs)]
+        if after.question != pairs[index].question:
+            following = after
+        found.append(following or after)
+    return found[::-1]
 
 
 def _say(train: Tokenised, pairs: int) -> None:

@@ -21,7 +21,7 @@ class AdamW:
     """Peak learning rate; Step-DPO uses 5e-7, TDPO 5e-6."""
     schedule: Schedule = Schedule.cosine
     warmup: float = 0.1
-    """Share of all steps over which the rate rises linearly from 0; Step-DPO 0.1."""
+    """Share of all updates, rounded up, over which the rate rises linearly to its peak; Step-DPO 0.1."""
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
@@ -35,7 +35,7 @@ class AdamW:
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of update number `step` (from 0) of `total`."""
-        rising = round(self.warmup * total)
+        rising = math.ceil(self.warmup * total)
         if step < rising:
             return self.lr * (step + 1) / rising
         done = (step - rising) / max(1, total - rising)

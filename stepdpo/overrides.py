@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -53,14 +54,17 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     return flags, overrides, folders
 
 
+def _is_place(text: str) -> bool:
+    return "/" in text or Path(text).is_dir()
+
+
 def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
-    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, and `eval task=a,b` evaluates one by one."""
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one."""
     done: list[str] = []
     for word in overrides:
         key, _, value = word.partition("=")
         plain = value.strip("'\"")
-        a_path = key == "model" and plain not in known.get("model", []) and "," not in plain
-        if a_path and ("/" in plain or Path(plain).is_dir()):
+        if key == "model" and plain not in known.get("model", []) and "," not in plain and _is_place(plain):
             done += ["model=pretrained", f"model.path='{plain}'"]
             continue
         if key in known and plain == "null":
@@ -69,6 +73,8 @@ def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) 
         if verb == "eval" and key == "task" and "," in plain:
             done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
             continue
+        if key == "then_with" and "=" in value and value == plain:
+            word = f"{key}='{value}'"
         done.append(word)
     return done
 
@@ -90,7 +96,7 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
                 key = override.key_or_group
                 raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
             value = next(iter(override.sweep_string_iterator()))
-            first.append(f"{override.input_line.partition('=')[0]}={value}")
+            first.append(f"{word.partition('=')[0]}={value}")
         else:
             first.append(word)
     searchpath = [f"file://{folder}" for folder in folders[1:]]
@@ -108,9 +114,16 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a verb that another verb starts."""
-    with initialize_config_dir(str(conf()), version_base="1.3"):
-        return compose(verb, overrides=list(overrides))
+    """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf()), version_base="1.3"):
+            return compose(verb, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_plain(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
@@ -139,7 +152,7 @@ def _check_choice(word: str, override: Override, known: dict[str, list[str]]) ->
 
 def _check_key(word: str, shape: DictConfig) -> None:
     key = word.partition("=")[0]
-    if key[:1] in "+~" or key.partition(".")[0] == "hydra":
+    if key[:1] in "+~" or key.partition(".")[0].partition("/")[0] == "hydra":
         return
     names = set(_names(OmegaConf.to_container(shape, resolve=False)))
     if key not in names:

@@ -56,6 +56,8 @@ class Preference:
     """Estimated values in [-1, 1] where the pair came from a search or from roll-outs."""
     history: tuple[Turn, ...] = ()
     """Turns between the question and the response (multi-turn data), oldest first."""
+    whole: bool = False
+    """Whether the two sides are whole responses rather than steps of one: they end with the end-of-text token."""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -21,9 +21,9 @@ CARD = "stepdpo.json"
 
 @dataclass(frozen=True)
 class TextTemplate:
-    """A fixed string with `{question}` in it.
+    r"""A fixed string with `{question}` in it.
 
-    The placeholder is replaced, not formatted, so braces in the question or in `\\boxed{}` are just text.
+    The placeholder is replaced, not formatted, so braces in the question or in `\boxed{}` are just text.
     Earlier turns of a conversation are written as further blocks of the same form.
     """
 
@@ -103,6 +103,8 @@ def describe(template: AnyTemplate) -> dict[str, Any]:
     """The entry for the card: enough to build the same text template again."""
     if isinstance(template, TextTemplate):
         return asdict(template)
+    if isinstance(template, MixedTemplate):
+        return {"name": "native", "also": [part.name for part in template.parts]}
     return {"name": "native"}
 
 
@@ -113,9 +115,14 @@ def resolve(template: AnyTemplate, model: str | Path) -> tuple[AnyTemplate, str 
         if "prompt" in named:
             return TextTemplate(**named), None
         return template, None
-    if named and named.get("name") != template.name:
+    if named and template.name not in (named.get("name"), *named.get("also", ())):
         return template, (
             f"{model} was trained with template={named.get('name')} and is now used with template={template.name}: "
+            "scores will not be comparable"
+        )
+    if "prompt" in named and named != describe(template):
+        return template, (
+            f"{model} was trained with another text under the name template={template.name}: "
             "scores will not be comparable"
         )
     return template, None

@@ -14,7 +14,7 @@ import torch
 from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
 from stepdpo.protocols import Template
-from stepdpo.records import Pair
+from stepdpo.records import Pair, Prompt
 from stepdpo.trees import Ints, Path, TokenRun, TokenTree, grow
 
 
@@ -23,7 +23,7 @@ class Overlong(Enum):
     """Leave the pair out, and count it."""
     error = "error"
     official = "official"
-    """Cut as Step-DPO's code does: the last `max_prompt_length` tokens of the prompt, then the first of the response."""
+    """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Lengths:
     max_prompt_length: int = 512
     """Used by `overlong: official` only."""
     overlong: Overlong = Overlong.drop
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        if self.overlong is Overlong.official and not 0 < self.max_prompt_length < self.max_length:
+            raise ValueError("max_prompt_length must lie between 0 and max_length, else nothing of a response is left")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,20 @@ def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], li
             needs_bos = bos is not None and (not ids or ids[0] != bos)
             head = [bos] if needs_bos else []
             yield head + list(ids), [0] * len(head) + [end for _, end in offsets]
+
+
+def opened(prompt: Prompt, tokenizer: Any) -> Prompt:
+    """The prompt as it is given to a model that is to go on from it.
+
+    Where the tokenizer makes one token of the prompt's end and the joint (`:` and a newline, in Qwen2's case), the
+    joint is given too: left to the model, it would follow a token that it never followed in training.
+    """
+    if not prompt.joint:
+        return prompt
+    (alone, _), (joined, _) = encode([prompt.text, prompt.text + prompt.joint], tokenizer)
+    if joined[: len(alone)] == alone:
+        return prompt
+    return Prompt(prompt.text + prompt.joint, "")
 
 
 def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
@@ -142,7 +162,7 @@ def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
     weight zero). Deterministic; every index occurs exactly once.
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    bins = min(-(-sum(sizes) // budget), len(sizes)) or 1
+    bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
     while True:
         bins = -(-bins // world) * world
         loads, lists = [0] * bins, [[] for _ in range(bins)]  # type: tuple[list[int], list[list[int]]]

@@ -72,10 +72,11 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
-    import transformers
     from omegaconf import OmegaConf
 
-    transformers.utils.logging.disable_progress_bar()
+    from stepdpo.model.load import without_progress_bars
+
+    without_progress_bars()
     spec = build(OmegaConf.load(folder / "config.yaml"))
     if verb == "train":
         from stepdpo.train import train

@@ -1,17 +1,37 @@
-"""A tiny model with random weights and a few step pairs: what stands in for real ones."""
+"""Quick and quiet: one thread a process, no deadlines. A tiny model and a few step pairs stand in for real ones."""
 
 from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 from stepdpo.dataset.preferences import write_preferences
 from stepdpo.records import Preference
 from stepdpo.steps import join_steps, label_of, prefix_before, split_steps
 from stepdpo.tinymath.problems import problems
+
+torch.set_num_threads(1)
+settings.register_profile("stepdpo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("stepdpo")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The miniature's tokenizer: byte-level BPE, no beginning-of-text token."""
+    import tiny
+
+    return tiny.tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +48,6 @@ def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_model(folder: Path, tied: bool) -> Path:
     """Random weights large enough that two steps differ in probability."""
-    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from stepdpo.tinymath.tokenizer import build

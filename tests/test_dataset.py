@@ -121,7 +121,7 @@ def test_trl_strings_and_messages(tmp_path: Path) -> None:
         "rejected": [{"role": "assistant", "content": "6"}],
     }
     first, second = load(tmp_path, PAIR, messages).preferences
-    assert first == second == Preference(question="What is 2 + 3?", prefix="", chosen="5", rejected="6")
+    assert first == second == Preference(question="What is 2 + 3?", prefix="", chosen="5", rejected="6", whole=True)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,9 @@ def test_trl_strings_and_messages(tmp_path: Path) -> None:
 )
 def test_solutions_have_a_chosen_side_only(tmp_path: Path, row: dict[str, Any]) -> None:
     (preference,) = load(tmp_path, row).preferences
-    assert preference == Preference(question="Q", prefix="", chosen="2 + 3 = 5\n#### 5", rejected="", answer="5")
+    assert preference == Preference(
+        question="Q", prefix="", chosen="2 + 3 = 5\n#### 5", rejected="", answer="5", whole=True
+    )
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_a_bad_start_leaves_nothing(tmp_path: Path, ends: Callable[[int], list[b
     assert run(tmp_path / "x")["code"] == 0
 
 
+def test_so_does_a_bad_hostfile(tmp_path: Path) -> None:
+    """Found by the starting process itself."""
+    config = OmegaConf.merge(CONFIG, {"engine": {"hostfile": str(tmp_path / "nowhere")}})
+    answer = run(tmp_path / "x", config)
+    assert answer["code"] == 2
+    assert "engine.hostfile=" in answer["message"]
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_failure_can_be_resumed(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
     ends(workers.FAILED)
     assert run(tmp_path / "x")["code"] == 1

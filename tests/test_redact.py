@@ -11,8 +11,9 @@ CANARY = "sk-CANARY0123456789abcdef"
 
 @pytest.mark.parametrize(
     "name",
-    ["api_key", "OPENAI_API_KEY", "openaiApiKey", "judge.api_key", "token", "hf_token", "HF-TOKEN", "auth_token", "refreshToken",
-     "password", "client_secret", "AWS_SECRET_ACCESS_KEY", "private_key", "credentials", "WANDB_API_KEY"],
+    ["api_key", "OPENAI_API_KEY", "openaiApiKey", "judge.api_key", "token", "hf_token", "HF-TOKEN", "auth_token", 
+     "refreshToken", "password", "client_secret", "AWS_SECRET_ACCESS_KEY", "private_key",
+     "credentials", "WANDB_API_KEY"],
 )  # fmt: skip
 def test_secret_names(name: str) -> None:
     assert is_secret(name)

@@ -65,7 +65,8 @@ def make(root: Path, name: str, right: str, **options: Any) -> Path:
 
 
 def only(rows: Sequence[dict[str, Any]], **values: Any) -> dict[str, Any]:
-    found = [row for row in rows if values.items() <= row.items()]
+    """The one row of the reported run that has these values; rows of the base itself are left out."""
+    found = [row for row in rows if values.items() <= row.items() and row.get("run") not in ("base", "start")]
     assert len(found) == 1
     return found[0]
 
@@ -91,8 +92,8 @@ def test_rows_against_the_base_beside_it(tmp_path: Path, capsys: pytest.CaptureF
     assert "+33.3" in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
     shown = " ".join(capsys.readouterr().out.split())
-    assert "run tdpo, algo tdpo, level step (prompt), template alpaca, task gsm8k, decode greedy" in shown
-    assert "66.7 (4/6)" in shown
+    assert "template alpaca, task gsm8k, decode greedy" in shown
+    assert "tdpo tdpo step (prompt) strict 66.7 (4/6)" in shown
 
 
 def test_without_a_base(tmp_path: Path) -> None:
@@ -111,7 +112,8 @@ def test_base_may_be_given_or_named(tmp_path: Path) -> None:
     rows = report([given], tmp_path / "elsewhere" / "start", tmp_path / "out")
     assert only(rows, grader="strict")["delta"] == 1.0
     rows = report([absolute, beside], None, tmp_path / "out")
-    assert [row["delta"] for row in rows if row["grader"] == "strict"] == [1.0, 0.5]
+    deltas = {row["run"]: row["delta"] for row in rows if row["grader"] == "strict"}
+    assert (deltas["absolute"], deltas["beside"], deltas["start"]) == (1.0, 0.5, None)
     lost = make(runs, "lost", "++", extra={"base": "sftt"})
     with pytest.raises(UserError, match="did you mean 'sft'"):
         report([lost], None, tmp_path / "out")
@@ -128,7 +130,7 @@ def test_several_tasks_and_decoders(tmp_path: Path) -> None:
     run = make(tmp_path, "dpo", "++", task="gsm8k")
     evaluate(run, "+-", task="math")
     evaluate(run, "++", task="gsm8k", decode="vote")
-    rows = report([run], None, tmp_path / "out")
+    rows = [row for row in report([run], None, tmp_path / "out") if row["run"] == "dpo"]
     assert len(rows) == 6
     assert only(rows, task="gsm8k", decode="greedy", grader="strict")["delta"] == 1.0
     assert only(rows, task="gsm8k", decode="vote", grader="strict")["delta"] is None
@@ -232,3 +234,24 @@ def test_broken_config(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(UserError, match="not readable as YAML"):
         report([run], None, tmp_path / "out")
+
+
+def test_the_base_has_its_own_rows_first(tmp_path: Path) -> None:
+    evaluate(tmp_path / "base", "+---")
+    rows = report([make(tmp_path, "dpo", "++--")], None, tmp_path / "out")
+    assert [(row["run"], row["grader"]) for row in rows[:2]] == [("base", "strict"), ("base", "official")]
+    assert (rows[0]["accuracy"], rows[0]["delta"]) == (0.25, None)
+
+
+def test_the_control_is_named_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten gained and none lost: exact McNemar p = 2 / 2^10; the other way round it is a loss; 1 to 1 is neither."""
+    control = make(tmp_path, "sft", "-" * 10 + "+" * 10)
+    better, worse = make(tmp_path, "dpo", "+" * 20), make(tmp_path, "bad", "-" * 20)
+    same = make(tmp_path, "same", "+" + "-" * 9 + "-" + "+" * 9)
+    report([better, worse, same, control], None, tmp_path / "out", control)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "dpo 100.0%, control sft 50.0%, n = 20, difference +50.0" in text
+    assert "p = 0.002: beats its control" in text
+    assert "p = 0.002: loses to its control" in text
+    assert "p = 1: no sure difference" in text
+    assert "beats its control" in capsys.readouterr().out

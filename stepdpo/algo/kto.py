@@ -28,6 +28,8 @@ class KTO:
     def __post_init__(self) -> None:
         if self.beta <= 0:
             raise ValueError(f"beta must be positive, got {self.beta}")
+        if self.desirable < 0 or self.undesirable < 0:
+            raise ValueError("desirable and undesirable must not be negative")
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.reference_point is not None

@@ -44,7 +44,8 @@ class TDPO:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
 
     def __call__(self, scores: PairScores) -> LossOutput:
-        assert scores.chosen_kl_B is not None and scores.rejected_kl_B is not None
+        assert scores.chosen_kl_B is not None
+        assert scores.rejected_kl_B is not None
         plain_B = scores.chosen_logratios_B - scores.rejected_logratios_B
         if self.form is Form.tdpo1:
             z_B = plain_B - (scores.rejected_kl_B - scores.chosen_kl_B)

@@ -71,6 +71,13 @@ class Cells:
             raise self._wrong(column, "a list of turns", value)
         return tuple(self._turn(column, i, item) for i, item in enumerate(value))
 
+    def flag(self, column: str) -> bool:
+        """True or false; false when the column is missing."""
+        value = self._get(column, "true or false", False)
+        if not isinstance(value, bool):
+            raise self._wrong(column, "true or false", value)
+        return value
+
     def table(self, column: str) -> Mapping[str, Any]:
         """A JSON object; empty when the column is missing."""
         value = self._get(column, "an object", {})

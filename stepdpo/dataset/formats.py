@@ -65,7 +65,7 @@ def _ultrainteract(cells: Cells, odd: Counter[str]) -> Preference:
         meta["turn"] = int(turn[2])
     meta["length"] = len(history) + 1
     chosen, rejected = cells.text("chosen"), cells.text("rejected")
-    return Preference(question=question, prefix="", chosen=chosen, rejected=rejected, history=history, meta=meta)
+    return Preference(question, prefix="", chosen=chosen, rejected=rejected, history=history, whole=True, meta=meta)
 
 
 def _trl(cells: Cells, odd: Counter[str]) -> Preference:
@@ -81,6 +81,7 @@ def _trl(cells: Cells, odd: Counter[str]) -> Preference:
         rejected=_message(cells, "rejected"),
         answer=", ".join(cells.answers("answer")),
         history=history,
+        whole=True,
     )
 
 
@@ -90,7 +91,9 @@ def _solutions(cells: Cells, odd: Counter[str]) -> Preference:
         raise RowError("no solution to learn from: neither 'solution' nor 'output', nor an 'answer' with '####'")
     odd["without a final answer"] += not stated.answers
     answer = ", ".join(stated.answers)
-    return Preference(question=stated.question, prefix="", chosen=stated.solution, rejected="", answer=answer)
+    return Preference(
+        question=stated.question, prefix="", chosen=stated.solution, rejected="", answer=answer, whole=True
+    )
 
 
 def _conversation(cells: Cells, column: str) -> tuple[str, tuple[Turn, ...]]:

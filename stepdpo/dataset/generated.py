@@ -40,6 +40,7 @@ class TinymathSolutions:
                     chosen=problem.solution,
                     rejected="",
                     answer=", ".join(problem.answers),
+                    whole=True,
                 ),
                 problem.id,
             )

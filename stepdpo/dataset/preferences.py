@@ -54,6 +54,7 @@ def read_preference(cells: Cells) -> Preference:
         chosen_value=cells.number("chosen_value", None, low=-1, high=1),
         rejected_value=cells.number("rejected_value", None, low=-1, high=1),
         history=history,
+        whole=cells.flag("whole"),
         meta=cells.table("meta"),
     )
 

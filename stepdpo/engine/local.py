@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device
+from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
 from stepdpo.optim import AdamW
 
 STATE = "optimizer.pt"
@@ -22,7 +22,7 @@ STATE = "optimizer.pt"
 class Local:
     """One process, weights in fp32 (with autocast for bf16)."""
 
-    dtype: Dtype = Dtype.float32
+    dtype: Dtype = Dtype.auto
     gradient_checkpointing: bool = False
     device: Device = Device.auto
 
@@ -38,11 +38,11 @@ class LocalEngine:
     def __init__(self, spec: Local, scorer: Any, optim: AdamW) -> None:
         self.device = pick_device(spec.device)
         self.scorer = scorer.to(self.device).train()
-        self.autocast = spec.dtype is Dtype.bfloat16
+        self.autocast = pick_dtype(spec.dtype, self.device) is Dtype.bfloat16
         self.clip = optim.clip
         self.model = scorer.model
         if spec.gradient_checkpointing:
-            scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(scorer.model)
         self.optimizer = torch.optim.AdamW(
             decay_groups(scorer, optim.weight_decay),
             lr=optim.lr,

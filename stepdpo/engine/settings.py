@@ -15,6 +15,8 @@ Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 
 
 class Dtype(Enum):
+    auto = "auto"
+    """bfloat16 on a GPU, float32 on a CPU."""
     float32 = "float32"
     bfloat16 = "bfloat16"
 
@@ -31,6 +33,22 @@ def pick_device(device: Device, local_rank: int = 0) -> torch.device:
     if device is Device.auto:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
+
+
+def pick_dtype(dtype: Dtype, device: torch.device) -> Dtype:
+    """The number format, with `auto` decided."""
+    if dtype is not Dtype.auto:
+        return dtype
+    return Dtype.bfloat16 if device.type == "cuda" else Dtype.float32
+
+
+def recompute_activations(model: Any) -> None:
+    """Keep only each layer's input and compute the layer again in the backward pass."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:  # the name in earlier releases of transformers
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device
+from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
 from stepdpo.optim import AdamW
 
 TAG = "zero"
@@ -33,7 +33,7 @@ class Zero:
     """DeepSpeed hostfile (`host slots=8` a line) for several machines."""
     master_port: int = 0
     """Port of the rendezvous; 0 picks a free one (several machines need a fixed one)."""
-    dtype: Dtype = Dtype.bfloat16
+    dtype: Dtype = Dtype.auto
     gradient_checkpointing: bool = False
     offload_optimizer: bool = False
     """Keep the optimiser's state in CPU memory."""
@@ -53,7 +53,7 @@ class Zero:
         if self.offload_optimizer and self.stage == 0:
             raise ValueError("offload_optimizer needs stage 1, 2 or 3")
 
-    def config(self, optim: AdamW) -> dict[str, Any]:
+    def config(self, optim: AdamW, dtype: Dtype) -> dict[str, Any]:
         """DeepSpeed's configuration. Accumulation is driven by us, so its own count only has to exceed one."""
         zero: dict[str, Any] = {"stage": self.stage}
         if self.offload_optimizer:
@@ -67,7 +67,7 @@ class Zero:
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": self.dtype is Dtype.bfloat16},
+            "bf16": {"enabled": dtype is Dtype.bfloat16},
             "steps_per_print": None,
         }
         return _merged(ours, self.deepspeed)
@@ -116,16 +116,17 @@ class ZeroEngine:
         import deepspeed
 
         self.spec, self.device = spec, device
-        config = spec.config(optim)
+        kind = pick_dtype(spec.dtype, device)
+        config = spec.config(optim, kind)
         self.sharded = spec.stage == 3
         if self.sharded:
-            from transformers.integrations import HfDeepSpeedConfig
+            from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-            self.load_sharded = HfDeepSpeedConfig(config)  # kept alive: from_pretrained shards while it exists
-        dtype = torch.bfloat16 if spec.dtype is Dtype.bfloat16 else torch.float32
+            self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
+        dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
         scorer = build(dtype, self.gather).to(device if not self.sharded else None)
         if spec.gradient_checkpointing:
-            scorer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            recompute_activations(scorer.model)
         optimizer = torch.optim.AdamW(
             decay_groups(scorer, optim.weight_decay),
             lr=0.0,  # set before every update; DeepSpeed may make one of its own while it starts
@@ -168,7 +169,7 @@ class ZeroEngine:
         plain = self._plain_norm() if self.spec.stage == 0 else None
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
-        return float(plain if norm is None else norm)
+        return float(norm if norm is not None else plain or 0.0)
 
     def _plain_norm(self) -> float:
         """Norm of the averaged gradient where DeepSpeed keeps none (stage 0)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stepdpo.grade.boxes import last_boxes
+from stepdpo.grade.boxes import OPENING, last_boxes
 
 END_MARKS = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text)\|>|</s>|<｜end▁of▁sentence｜>")
 FINAL_HOPE = ("final answer is $", "$. I hope")
@@ -67,12 +67,13 @@ def _until_closed(piece: str) -> str | None:
 
 
 def find_answer(response: str) -> Found | None:
-    """The answer of a response by the strict rules, first rule that fires.
+    r"""The answer of a response by the strict rules, first rule that fires.
 
     hope: "the final answer is ... I hope it is correct", where no box follows it;
-    box: the last balanced `\\boxed{}`, with its neighbours where they form one answer;
+    box: the last balanced `\boxed{}`, with its neighbours where they form one answer;
     hashes: what follows the last `####`;
-    phrase: what follows the last "answer is" or "answer:", up to the end of the line or sentence; bare: the whole text, where it is nothing but an answer;
+    phrase: what follows the last "answer is" or "answer:", up to the end of the line or sentence;
+    bare: the whole text, where it is nothing but an answer;
     last: the last formula or number.
     """
     text = END_MARKS.split(response.strip(), maxsplit=1)[0].strip()
@@ -82,8 +83,10 @@ def find_answer(response: str) -> Found | None:
         return Found(answer, "hope")
     if group:
         return Found(", ".join(box.content for box in group) + _percent(text, group[-1].end), "box")
-    before, _, hashed = text.rpartition("####")
-    if before and not PHRASE.search(hashed) and (answer := hashed.strip().split("\n", 1)[0]):
+    if OPENING.search(text):  # a box that never closes: the response was cut off in its answer
+        return None
+    _, hashes, hashed = text.rpartition("####")
+    if hashes and not PHRASE.search(hashed) and (answer := hashed.strip().split("\n", 1)[0]):
         return Found(answer, "hashes")
     for match in reversed(list(PHRASE.finditer(text))[-20:]):
         if answer := _phrase_answer(text[match.end() : match.end() + REACH]):

@@ -5,38 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-OPENING = re.compile(r"\\+f?box(?:ed)?\s*(?=\{)")
+OPENING = re.compile(r"\\f?box(?:ed)?\s*(?=\{)")
 BRACE = re.compile(r"\\[\\{}]|[{}]")
 LINK = re.compile(r"\b(?:and|or)\b")
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 MARKUP = re.compile(r"\\(?:text|textbf|mbox|mathrm|quad|qquad)\b|[${}\\()\[\],;.:*\s]")
-BREAKS = frozenset(
-    [
-        "answer",
-        "answers",
-        "final",
-        "so",
-        "thus",
-        "then",
-        "therefore",
-        "hence",
-        "wait",
-        "actually",
-        "no",
-        "not",
-        "but",
-        "instead",
-        "correct",
-        "wrong",
-        "step",
-        "again",
-        "check",
-        "means",
-        "gives",
-        "get",
-        "since",
-        "because",
-    ]
+BREAKS = re.compile(
+    r"\b(?:answers?|final|so|thus|then|therefore|hence|wait|actually|not?|but|instead|correct|wrong|step|again|check|means|"
+    r"gives|get|since|because)\b",
+    re.IGNORECASE,
 )
 
 
@@ -64,9 +41,12 @@ def boxes(text: str) -> list[Box]:
         elif token == "}" and stack:
             opening = stack.pop()
             if opening in starts:
+                content = text[opening + 1 : at].strip()
                 while found and found[-1].start > starts[opening]:
-                    found.pop()
-                found.append(Box(text[opening + 1 : at].strip(), starts[opening], match.end()))
+                    inner = found.pop()
+                    if content == text[inner.start : inner.end]:
+                        content = inner.content
+                found.append(Box(content, starts[opening], match.end()))
     return found
 
 
@@ -83,10 +63,10 @@ def last_boxes(text: str) -> list[Box]:
 
 def _linked(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer."""
-    if len(between) > 70 or "\n\n" in between:
+    if len(between) > 70 or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
         return False
-    words = {word.lower() for word in WORD.findall(between)}
-    if words & BREAKS:
+    words = set(WORD.findall(between))
+    if BREAKS.search(between):
         return False
     if LINK.search(between):
         return len(words) <= 5

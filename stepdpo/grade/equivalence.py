@@ -1,16 +1,13 @@
-"""When two answers are the same by the `strict` grader: structure first, formulas last (by Math-Verify)."""
+"""When two answers are the same by the `strict` grader: their structure; formulas.py does the rest."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 from stepdpo.grade.logic import Leaf, Verdict, cover, every
 from stepdpo.grade.normalise import normalise, split_list
 from stepdpo.grade.numbers import same_number
-from stepdpo.grade.probe import clearly_apart
 
 WORDS = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z' -]*")
 FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|abs|max|min|gcd|lcm|mod|inf|infinity|ln|pi)")
@@ -96,7 +93,7 @@ def _key(words: str) -> str:
 
 
 def _drop_name(text: str, other: str) -> str:
-    """`x = 3` is 3, `a = b = 3` is 3, `x \\in S` is S, where the other side has no such name."""
+    r"""`x = 3` is 3, `a = b = 3` is 3, `x \in S` is S, where the other side has no such name."""
     if r"\in " not in other + " ":
         text = MEMBERSHIP.sub("", text, count=1) if MEMBERSHIP.match(text) else text
     name, equals, value = text.partition("=")
@@ -177,30 +174,7 @@ def _closes_at_end(text: str, opening: str, closing: str) -> bool:
     return text.startswith(opening) and text.endswith(closing) and _balanced(text[1:-1])
 
 
-@lru_cache(maxsize=512)
-def _formula(text: str) -> Any:
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy, normalize_latex
-    from math_verify.grader import should_treat_as_complex
-
-    config = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
-    return latex2sympy(
-        normalize_latex(text, config),
-        is_real=not should_treat_as_complex(text),
-        normalization_config=None,
-        conversion_config=ConversionConfig(lowercase_symbols=False),
-    )
-
-
-def same_formula(prediction: str, gold: str) -> bool:
-    """Two formulas by Math-Verify, decimals to six places. Not bounded in time: run it in a worker."""
-    from math_verify import verify
-
-    try:
-        left, right = _formula(prediction), _formula(gold)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception:  # the reader refuses in many ways; what cannot be read equals nothing
-        return False
-    if clearly_apart(left, right):
-        return False
-    return bool(verify(right, left, allow_set_relation_comp=True, timeout_seconds=None))
+def is_tuple(text: str) -> bool:
+    """Whether brackets hold several members: a tuple, a point or an interval."""
+    fence = _fence(text)
+    return fence is not None and fence[0] != "{}" and len(fence[1]) > 1

@@ -1,8 +1,9 @@
-"""A small reader of LaTeX formulas into sympy for the `official` grader; it never evaluates text as Python.
+r"""A small, quick reader of LaTeX formulas into sympy; it never evaluates text as Python.
 
-It understands the same language as `sympy.parsing.latex`, the parser behind the published numbers (which cannot be
-installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\\pi`
-is just a symbol, and what follows a complete formula is ignored (`1,2` reads as 1).
+`read` understands the same language as `sympy.parsing.latex`, the parser behind the published numbers (which cannot be
+installed beside Hydra), with its habits: letters stand side by side as a product, `x(y)` applies a function x, `\pi`
+is just a symbol, and what follows a complete formula is ignored (`1,2` reads as 1). `read_plainly` has none of these
+habits, and refuses what it is not sure of.
 """
 
 from __future__ import annotations
@@ -13,61 +14,70 @@ from typing import Any
 
 import sympy
 
-TOKEN = re.compile(
-    r"(?P<skip>\s+|\\[,:;!]|\\q?quad\b)|(?P<number>\d+(?:,\d{3})*(?:\.\d+)?)|(?P<command>\\(?:[a-zA-Z]+|[{}]))"
-    r"|(?P<letter>[a-zA-Z])|(?P<sign>[-+*/:^_!|()\[\]{}=<>,'])|(?P<odd>.)",
-    re.DOTALL,
-)
-RELATIONS: dict[str, Any] = {
-    "=": sympy.Eq, "<": sympy.Lt, r"\lt": sympy.Lt, ">": sympy.Gt, r"\gt": sympy.Gt,
-    r"\le": sympy.Le, r"\leq": sympy.Le, r"\leqslant": sympy.Le,
-    r"\ge": sympy.Ge, r"\geq": sympy.Ge, r"\geqslant": sympy.Ge, r"\ne": sympy.Ne, r"\neq": sympy.Ne,
-}  # fmt: skip
-NAMED = ["sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh", "exp", "floor", "ceil"]
-INVERSE = {name: "a" + name for name in ["sin", "cos", "tan", "csc", "sec", "cot", "sinh", "cosh", "tanh"]}
-ARC = {"arc" + name: inverse for name, inverse in INVERSE.items()} | {
-    "arsinh": "asinh",
-    "arcosh": "acosh",
-    "artanh": "atanh",
-}
-FUNCTIONS = {rf"\{name}": name for name in NAMED} | {rf"\{arc}": name for arc, name in ARC.items()}
-LOGARITHMS = {r"\log": sympy.E, r"\ln": sympy.E, r"\lg": sympy.Integer(10)}
-FENCES = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
-CLOSING = frozenset(FENCES.values()) | {"|"}
-UNREADABLE = frozenset({r"\int", r"\sum", r"\prod", r"\lim", r"\langle", r"\rangle"})
-PRODUCT = frozenset({"*", "/", ":", r"\times", r"\cdot", r"\div"})
-STOPS = CLOSING | PRODUCT | RELATIONS.keys() | {"+", "-", "^", "_", "!", ",", "'", ""}
+from stepdpo.grade import latex_tables as words
 
 
 class Unreadable(ValueError):
     """The text is not a formula of this language."""
 
 
+class Odd(Unreadable):
+    """A character that occurs in no formula: no beginning of the text counts as one."""
+
+
 def read(text: str) -> Any:
     """The formula at the beginning of `text`; raises Unreadable."""
     reader = Reader(text)
     left = reader.sum()
-    while (sign := reader.peek()) in RELATIONS:
+    while (sign := reader.peek()) in words.RELATIONS:
         reader.take()
-        left = RELATIONS[sign](left, reader.sum())
+        left = words.RELATIONS[sign](left, reader.sum())
     return left
 
 
-class Reader:
-    """Recursive descent with one token of look-ahead; lives for one call of `read`."""
+def read_plainly(text: str) -> Any:
+    """The expression that all of `text` is, in the usual meaning; raises Unreadable."""
+    if words.UNSURE.search(text):
+        raise Unreadable(text)
+    reader = Reader(text, plain=True)
+    value = reader.sum()
+    if reader.peek():
+        raise Unreadable(text)
+    return value
 
-    def __init__(self, text: str) -> None:
-        self.tokens = [(m.lastgroup, m.group()) for m in TOKEN.finditer(text) if m.lastgroup != "skip"]
+
+class Reader:
+    """Recursive descent with one token of look-ahead; lives for one call."""
+
+    def __init__(self, text: str, plain: bool = False) -> None:
+        self.plain = plain
+        text = words.DIGIT_GAP.sub("", text)
+        self.tokens = [(m.lastgroup, m.group()) for m in words.TOKEN.finditer(text) if m.lastgroup != "skip"]
         self.at = 0
         self.bars = 0
+        self.dead: set[int] = set()
 
     def peek(self, ahead: int = 0) -> str:
         if self.at + ahead >= len(self.tokens):
             return ""
         kind, token = self.tokens[self.at + ahead]
         if kind == "odd":
-            raise Unreadable(token)
+            raise Odd(token)
         return token
+
+    def attempt(self, step: Callable[[], Any]) -> Any:
+        """What `step` reads, or None and nothing read: the formula then ends before it."""
+        start, bars = self.at, self.bars
+        if start in self.dead:
+            return None
+        try:
+            return step()
+        except Odd:
+            raise
+        except Unreadable:
+            self.at, self.bars = start, bars
+            self.dead.add(start)
+            return None
 
     def take(self, expected: str | None = None) -> str:
         token = self.peek()
@@ -78,55 +88,56 @@ class Reader:
 
     def sum(self) -> Any:
         total = self.product()
-        while (sign := self.peek()) in ("+", "-"):
-            self.take()
-            if not sign or not self.peek():
-                return total
-            term = self.product()
-            total = total + term if sign == "+" else total - term
+        while self.peek() in ("+", "-") and (term := self.attempt(lambda: self.after_sign(self.product))) is not None:
+            total = total + term
         return total
+
+    def after_sign(self, operand: Callable[[], Any]) -> Any:
+        return -operand() if self.take() == "-" else operand()
 
     def product(self, factor: Callable[[], Any] | None = None) -> Any:
         factor = factor or self.signed
         total = factor()
-        while (sign := self.peek()) in PRODUCT:
-            self.take()
-            other = factor()
+        while (sign := self.peek()) in words.PRODUCT and (
+            other := self.attempt(lambda: self.after_sign(factor))
+        ) is not None:
             total = total / other if sign in ("/", ":", r"\div") else total * other
         return total
 
     def signed(self, plain: bool = False) -> Any:
         """A signed run of factors side by side; with `plain`, one that ends before the next function."""
-        if (sign := self.peek()) in ("+", "-"):
-            self.take()
-            value = self.signed(plain)
-            return -value if sign == "-" else value
+        if self.peek() in ("+", "-"):
+            return self.after_sign(lambda: self.signed(plain))
         total = self.power()
-        while self.starts_factor(plain):
-            total = total * self.power()
+        while self.starts_factor(plain) and (factor := self.attempt(self.power)) is not None:
+            total = total * factor
         return total
 
     def starts_factor(self, plain: bool) -> bool:
         token = self.peek()
         if token == "|" and not self.bars:
             return True
-        if token in STOPS or (token == "{" and self.peek(1) == "}"):
+        if token in words.STOPS or (token == "{" and self.peek(1) == "}"):
             return False
-        return not (plain and (token in FUNCTIONS or token in LOGARITHMS or token == r"\sqrt"))
+        return not (plain and (token in words.FUNCTIONS or token in words.LOGARITHMS or token == r"\sqrt"))
 
     def power(self) -> Any:
         value = self.factor()
         while True:
-            if self.peek() == "^":
-                self.take()
-                value = value ** (self.factor() if self.peek() == "{" else self.atom())
-                if self.peek() == "_":
-                    self.subscript()
-            elif self.peek() == "!":
+            if self.peek() == "!":
                 self.take()
                 value = sympy.factorial(value)
+            elif self.peek() == "^" and (exponent := self.attempt(self.exponent)) is not None:
+                value = value**exponent
             else:
                 return value
+
+    def exponent(self) -> Any:
+        self.take("^")
+        value = self.factor() if self.peek() == "{" else self.atom()
+        if self.peek() == "_":
+            self.subscript()
+        return value
 
     def factor(self) -> Any:
         token = self.peek()
@@ -137,14 +148,14 @@ class Reader:
             self.take("|")
             self.bars -= 1
             return sympy.Abs(value)
-        if token in FENCES:
+        if token in words.FENCES:
             bars, self.bars = self.bars, 0
             self.take()
             value = self.sum()
-            self.take(FENCES[token])
+            self.take(words.FENCES[token])
             self.bars = bars
-            return {r"\lfloor": sympy.floor, r"\lceil": sympy.ceiling}.get(token, lambda v: v)(value)
-        if token in FUNCTIONS or token in LOGARITHMS:
+            return words.ROUNDINGS[token](value) if token in words.ROUNDINGS else value
+        if token in words.FUNCTIONS or token in words.LOGARITHMS:
             return self.function()
         if token == r"\sqrt":
             self.take()
@@ -164,13 +175,14 @@ class Reader:
             self.take()
             value = self.factor() if self.peek() == "{" else self.atom()
             base, exponent = (value, exponent) if sign == "_" else (base, value)
-        argument = self.factor() if self.peek() == "(" else self.product(lambda: self.signed(plain=True))
-        if name in LOGARITHMS:
-            value = sympy.log(argument, base if base is not None else LOGARITHMS[name])
-        elif exponent == -1 and FUNCTIONS[name] in INVERSE:
-            return getattr(sympy, INVERSE[FUNCTIONS[name]])(argument)
+        arguments = self.arguments() if self.peek() == "(" else [self.product(lambda: self.signed(plain=True))]
+        argument = arguments[0]
+        if name in words.LOGARITHMS:
+            value = sympy.log(argument, base if base is not None else words.LOGARITHMS[name])
+        elif exponent == -1 and words.FUNCTIONS[name] in words.INVERSE:
+            return getattr(sympy, words.INVERSE[words.FUNCTIONS[name]])(argument)
         else:
-            value = getattr(sympy, {"ceil": "ceiling"}.get(FUNCTIONS[name], FUNCTIONS[name]))(argument)
+            value = getattr(sympy, words.FUNCTIONS[name])(argument)
         return value if exponent is None else value**exponent
 
     def atom(self) -> Any:
@@ -178,30 +190,38 @@ class Reader:
         kind = self.tokens[self.at - 1][0]
         if kind == "number":
             number = token.replace(",", "")
+            if re.fullmatch(r"0\d+", number):
+                raise Odd(token)
             return sympy.Float(number) if "." in number else sympy.Integer(number)
-        if token in (r"\frac", r"\binom"):
+        if token in words.FRACTIONS or token == r"\binom":
             upper, lower = self.part(), self.part()
-            return upper / lower if token == r"\frac" else sympy.binomial(upper, lower)
+            return upper / lower if token in words.FRACTIONS else sympy.binomial(upper, lower)
         if token == r"\infty":
             return sympy.oo
         if token == r"\overline":
             return sympy.conjugate(self.braced())
-        if kind not in ("letter", "command") or token in UNREADABLE or token in CLOSING:
+        if kind not in ("letter", "command") or token in words.UNREADABLE or token in words.CLOSING:
             raise Unreadable(token)
-        if token == "d" and self.at < len(self.tokens) and self.tokens[self.at][0] == "letter":
+        if self.plain and token in words.CONSTANTS:
+            return words.CONSTANTS[token]
+        if token == "d" and not self.plain and self.at < len(self.tokens) and self.tokens[self.at][0] == "letter":
             return sympy.Symbol("d" + self.take())
         name = token.lstrip("\\") + (self.subscript() if self.peek() == "_" else "")
         while self.peek() == "'":
             name += self.take()
-        if self.peek() != "(":
+        if self.plain or self.peek() != "(":
             return sympy.Symbol(name)
-        self.take()
-        arguments = [self.sum()]
+        arguments = self.attempt(self.arguments)
+        return sympy.Symbol(name) if arguments is None else sympy.Function(name)(*arguments)
+
+    def arguments(self) -> list[Any]:
+        self.take("(")
+        found = [self.sum()]
         while self.peek() == ",":
             self.take()
-            arguments.append(self.sum())
+            found.append(self.sum())
         self.take(")")
-        return sympy.Function(name)(*arguments)
+        return found
 
     def part(self) -> Any:
         """An operand of a fraction: a group in braces or one digit."""

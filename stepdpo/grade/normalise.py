@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 
 UNICODE = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ",
-     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-     "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-     "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
+    {"−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "∞": r"\infty ", "π": r"\pi ",
+     "θ": r"\theta ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup ",
+     "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
+     "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "√": r"\sqrt ", "，": ",", "（": "(", "）": ")", "％": "%", "⁄": "/",
      "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )  # fmt: skip
+BLANKS = re.compile(r"\s+")
+SYNONYMS = {r"\varnothing": r"\emptyset", r"\geqslant": r"\ge", r"\leqslant": r"\le", r"\geq": r"\ge", r"\leq": r"\le",
+            r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\dfrac": r"\frac", r"\tfrac": r"\frac",
+            r"\cfrac": r"\frac"}  # fmt: skip
+SYNONYM = re.compile(rf"(?:{'|'.join(map(re.escape, SYNONYMS))})(?![a-zA-Z])")
+REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?(?!\s*\^)")
 SPACING = re.compile(r"(?<!\\)\\(?:[,:;> ]|q?quad\b|hspace\s*\{[^{}]*\})|(?<!\\)~")
 ORNAMENT = re.compile(
-    r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
+    r"\\(?:!|displaystyle\b|textstyle\b|limits\b|(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?)"
+    r"|\\\$|[$€£]|\\[()]|(?<!\\)\\\[|\\\]"
 )
 WRAPPER = (
     r"\\(?:text(?:bf|it|rm|normal|tt)?|mbox|hbox|math(?:rm|bf|it|bb|sf|cal)|boldsymbol|operatorname\*?)\s*\{([^{}]*)\}"
@@ -56,10 +63,10 @@ def normalise(answer: str) -> str:
 
 
 def _once(text: str) -> str:
-    text = SLASHES.sub(r"\\", text.translate(UNICODE))
-    text = GROUPING.sub("", text)
-    text = ORNAMENT.sub("", SPACING.sub(" ", text)).replace("\n", " ").strip()
-    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = BLANKS.sub(" ", SLASHES.sub(r"\\", text.translate(UNICODE)))
+    text = BLANKS.sub(" ", SPACING.sub(" ", GROUPING.sub("", text)))
+    text = BLANKS.sub(" ", ORNAMENT.sub("", text)).strip()
+    text = REALS.sub(r"(-\\infty, \\infty)", SYNONYM.sub(lambda match: SYNONYMS[match.group()], text))
     whole = WHOLLY_WRAPPED.fullmatch(text)
     if whole:
         return _words(whole.group(1))
@@ -69,7 +76,7 @@ def _once(text: str) -> str:
     text = PLAIN_UNIT.sub("", WRAPPED.sub(r" \1 ", text))
     text = GLUED_UNIT.sub("", text.strip())
     text = BARE_FRACTION.sub(_braced, BARE_ROOT.sub(r"\\sqrt{\1}", text))
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".,;:").strip()
+    text = BLANKS.sub(" ", text).strip().rstrip(".,;:").strip()
     text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     if scientific := SCIENTIFIC.fullmatch(text):
         text = _plain_decimal(scientific)
@@ -82,7 +89,7 @@ def _once(text: str) -> str:
 
 def _words(text: str) -> str:
     r"""The inside of a wrapped text: `\text{ (A) }` and `(\text{A})` are both A."""
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".").strip()
+    text = BLANKS.sub(" ", text).strip().rstrip(".").strip()
     return choice.group(1) if (choice := CHOICE.fullmatch(text)) else text
 
 

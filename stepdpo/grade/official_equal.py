@@ -109,7 +109,7 @@ def symbolic_equal(left: str, right: str) -> bool:
     from sympy import N, simplify
 
     from stepdpo.grade.latex import read
-    from stepdpo.grade.probe import clearly_apart
+    from stepdpo.grade.probe import compare_values
 
     try:
         values = [read(text.replace("**", "^")) for text in (left, right)]
@@ -117,7 +117,7 @@ def symbolic_equal(left: str, right: str) -> bool:
         raise
     except Exception:  # sympy and the reader refuse in many ways; what cannot be read equals nothing
         return False
-    if clearly_apart(*values):
+    if compare_values(*values) is False:
         return False
     try:
         if simplify(values[0] - values[1]) == 0:

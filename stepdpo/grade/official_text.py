@@ -33,7 +33,7 @@ def normalise(answer: str) -> str:
     for name in ("sqrt", "tan"):
         text = re.sub(rf"\\{name}(-?[0-9.a-zA-Z]+)", rf"\\{name}{{\1}}", text)
         text = re.sub(rf"\\{name}\s+(\w+)$", rf"\\{name}{{\1}}", text)
-    return re.sub(r"[\\,.]+$", "", _slash_to_fraction(_brace_fractions(text.replace(" ", ""))))
+    return _slash_to_fraction(_brace_fractions(text.replace(" ", ""))).rstrip("\\,.")
 
 
 def _replace(text: str, pairs: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from stepdpo.grade.logic import Verdict
 from stepdpo.records import CORRECT, UNPARSED, WRONG, Grade, Problem
 
 EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH = "equal", "different", "timeout", "memory", "crash"
+OUTCOMES = (EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH)
 LONGEST = 20_000
 """Answers of more characters than this are not compared at all."""
 

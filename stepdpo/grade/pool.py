@@ -11,22 +11,26 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stepdpo.grade.pending import CRASH, DIFFERENT, EQUAL, Comparison, Pending
+from stepdpo.grade.pending import CRASH, OUTCOMES, Comparison, Pending
 from stepdpo.records import Grade, Problem
 
 GradeMany = Callable[[Sequence[tuple[str, Problem]], Any], list[Grade]]
 ROOT = str(Path(__file__).resolve().parents[2])
 REMEMBERED = 20_000
+START, GRACE = 60.0, 2.0
+"""Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced."""
 
 
 class Worker:
@@ -34,6 +38,8 @@ class Worker:
 
     def __init__(self, timeout: float, megabytes: int) -> None:
         self.command = [sys.executable, "-P", "-m", "stepdpo.grade.worker", str(timeout), str(megabytes)]
+        self.timeout = timeout
+        self.asked = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, comparison: Comparison) -> str:
@@ -41,21 +47,40 @@ class Worker:
         fresh = self.process is None
         if self.process is None:
             self.process = self._start()
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin and stdout
+        self.asked += 1
         request = json.dumps([comparison.rule, comparison.predictions, comparison.golds])
-        try:
-            stdin.write(request.encode() + b"\n")
-            stdin.flush()
-            answer = stdout.readline().decode().strip()
-        except OSError:
-            answer = ""
+        answer = self._exchange(self.process, f"{self.asked} {request}\n".encode(), START if fresh else GRACE)
         if answer:
             return answer
         self.close()
         if fresh:
             raise RuntimeError(f"the grading worker does not start; try: {' '.join(self.command)}")
         return CRASH
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: bytes, grace: float) -> str:
+        """Send a request and wait for the answer of its number; empty if none comes in time."""
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        deadline = time.monotonic() + self.timeout + grace
+        arrivals = select.poll()
+        arrivals.register(stdout)
+        received = b""
+        try:
+            stdin.write(request)
+            stdin.flush()
+            while arrivals.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                chunk = os.read(stdout.fileno(), 4096)
+                if not chunk:
+                    break
+                received += chunk
+                for line in received.decode().splitlines():
+                    number, _, outcome = line.partition(" ")
+                    if number == str(self.asked) and outcome in OUTCOMES:
+                        return outcome
+        except OSError:
+            pass
+        return ""
 
     def _start(self) -> subprocess.Popen[bytes]:
         paths = [ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -123,7 +148,7 @@ class Pool:
 
 @contextlib.contextmanager
 def graders(workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> Iterator[GradeMany]:
-    """Open a pool of workers: `with graders() as grade_many: grades = grade_many(items, grader)`.
+    """Open a pool of workers; what it gives is called as `grade_many(items, grader)`.
 
     `timeout` is in seconds of wall time a comparison, `megabytes` the address space of a worker. What takes longer or
     more is graded wrong, with the reason `timeout` or `memory`.
@@ -144,9 +169,11 @@ def ask(comparison: Comparison) -> str:
     with _opening:
         if not _shared or _shared[0].owner != os.getpid():
             if not _shared:
-                atexit.register(lambda: _shared[0].owner == os.getpid() and _shared[0].close())
+                atexit.register(_close_shared)
             _shared[:] = [Pool()]
     return _shared[0].ask(comparison)
 
 
-__all__ = ["DIFFERENT", "EQUAL", "Comparison", "Pool", "Worker", "ask", "graders"]
+def _close_shared() -> None:
+    if _shared and _shared[0].owner == os.getpid():
+        _shared[0].close()

@@ -1,4 +1,4 @@
-"""A quick proof that two formulas differ: their values at a fixed point do."""
+"""A quick look at two formulas: values far apart prove them different, constants alike in 25 digits are equal."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ POINTS = (
     "0.9159655942",
 )
 APART = 1e-4
+DIGITS = 30
 
 
-def clearly_apart(left: Any, right: Any) -> bool:
-    """Whether two expressions take values more than one part in 10^4 apart where their symbols stand for POINTS.
+def compare_values(left: Any, right: Any) -> bool | None:
+    """False if the values differ by more than one part in 10^4 where the symbols stand for POINTS.
 
-    False where that cannot be said: for relations and sets, undefined functions, too many symbols.
+    True for equal constants without floating-point parts; None where neither can be said: for close values, relations
+    and sets, undefined functions, too many symbols.
     """
     import sympy
 
     if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
-        return False
+        return None
     names = sorted({symbol.name for side in (left, right) for symbol in side.free_symbols})
     if len(names) > len(POINTS):
-        return False
-    values = dict(zip(names, map(sympy.Float, POINTS), strict=False))
+        return None
+    points = dict(zip(names, map(sympy.Float, POINTS), strict=False))
     try:
-        numbers = [
-            complex(sympy.N(side.subs({s: values[s.name] for s in side.free_symbols}))) for side in (left, right)
-        ]
+        values = [sympy.N(side.subs({s: points[s.name] for s in side.free_symbols}), DIGITS) for side in (left, right)]
+        sizes = [abs(value) for value in values]
+        if not all((size.is_Float and size.is_finite) or size.is_Integer for size in sizes):
+            return None
+        if abs(values[0] - values[1]) > APART * max(1, *sizes):
+            return False
+        if not names and abs(values[0] - values[1]) < abs(values[0]) * sympy.Float(10) ** -25:
+            return True
     except (TypeError, ValueError, OverflowError, AttributeError, ArithmeticError):
-        return False
-    distance = abs(numbers[0] - numbers[1])
-    return distance > APART * max(1.0, abs(numbers[0]), abs(numbers[1]))  # never true of infinity or nan
+        return None
+    return None

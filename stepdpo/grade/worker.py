@@ -1,6 +1,7 @@
 """The process that compares formulas: a template that imports sympy once, and a child forked from it that works.
 
-One request a line on standard input (`[id, rule, predictions, golds]` as JSON), one outcome a line on standard output.
+One request a line on standard input (its number, then `[rule, predictions, golds]` as JSON), one answer a line on
+standard output (the number, then the outcome).
 The child sets the kernel's alarm before each request and dies of it when time is up, whatever it was computing; the
 template then answers `timeout` in its place and forks the next child, which takes milliseconds.
 """
@@ -18,11 +19,16 @@ import signal
 import sys
 import warnings
 
-from stepdpo.grade.equivalence import same_answer, same_formula
+from stepdpo.grade.equivalence import same_answer
+from stepdpo.grade.formulas import same_formula
 from stepdpo.grade.official_equal import match, symbolic_equal
 from stepdpo.grade.pending import CRASH, DIFFERENT, EQUAL, MEMORY, TIMEOUT
 
-IDLE, BUSY = b"\0", b"\1"
+TYPICAL = (r"\frac{x+1}{2}", r"2\sqrt{3}-\pi i^{2}", r"x = 3y", r"-1 \le x < 2", r"(0,1] \cup [2,\infty)", r"\{1, 2\}")
+"""Formulas that the template reads once: the parser's tables grow with use, and children inherit them."""
+
+IDLE = 0
+"""What the child notes down in place of a request's number while it has none."""
 
 
 def outcome(rule: str, predictions: list[str], golds: list[str]) -> str:
@@ -39,6 +45,11 @@ def outcome(rule: str, predictions: list[str], golds: list[str]) -> str:
     return EQUAL if verdict else DIFFERENT
 
 
+def note(state: mmap.mmap, number: int) -> None:
+    """Tell the template which request is being worked on."""
+    state[:8] = number.to_bytes(8, "little")
+
+
 def serve(requests: int, answers: int, state: mmap.mmap, seconds: float, megabytes: int) -> None:
     """The child: answer requests until the input ends."""
     with contextlib.suppress(ValueError, OSError):
@@ -52,28 +63,31 @@ def serve(requests: int, answers: int, state: mmap.mmap, seconds: float, megabyt
                 return
             buffer += chunk
         line, _, buffer = buffer.partition(b"\n")
-        state[:1] = BUSY
+        number, _, body = line.partition(b" ")
+        note(state, int(number))
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        result = outcome(*json.loads(line))
+        result = outcome(*json.loads(body))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        state[:1] = IDLE
-        os.write(answers, result.encode() + b"\n")
+        os.write(answers, b"%s %s\n" % (number, result.encode()))
+        note(state, IDLE)
+        if result == MEMORY:  # a fresh child begins with a small heap again
+            os._exit(1)
 
 
 def main(seconds: float, megabytes: int) -> None:
     """The template: import, then keep one child alive."""
-    import sympy  # noqa: F401
-
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    for formula in TYPICAL:
+        same_formula(formula, formula)
     answers = os.dup(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    state = mmap.mmap(-1, 1)
+    state = mmap.mmap(-1, 8)
     gc.freeze()
     while True:
-        state[:1] = IDLE
+        note(state, IDLE)
         child = os.fork()
         if child == 0:
             code = 1
@@ -85,9 +99,9 @@ def main(seconds: float, megabytes: int) -> None:
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return
-        if state[:1] == BUSY:
+        if number := int.from_bytes(state[:8], "little"):
             late = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
-            os.write(answers, (TIMEOUT if late else CRASH).encode() + b"\n")
+            os.write(answers, f"{number} {TIMEOUT if late else CRASH}\n".encode())
 
 
 if __name__ == "__main__":

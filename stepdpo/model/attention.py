@@ -23,10 +23,10 @@ NAME = "stepdpo_tree"
 def _row(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[TokenRun], scaling: float | None) -> Tensor:
     """One packed row. Split, not sliced: the backward pass of a slice would fill a whole row with zeros each time."""
     sizes = [run.stop - run.start for run in runs]
-    keys, values = key.split(sizes, dim=2), value.split(sizes, dim=2)
+    keys, values = torch.split(key, sizes, dim=2), torch.split(value, sizes, dim=2)
     number = {run.start: i for i, run in enumerate(runs)}
     outputs = []
-    for i, (run, own) in enumerate(zip(runs, query.split(sizes, dim=2), strict=True)):
+    for i, (run, own) in enumerate(zip(runs, torch.split(query, sizes, dim=2), strict=True)):
         seen = [(number[start], stop - start) for start, stop in run.ancestors]
         key_run = torch.cat([*(keys[n][:, :, :size] for n, size in seen), keys[i]], dim=2) if seen else keys[i]
         value_run = torch.cat([*(values[n][:, :, :size] for n, size in seen), values[i]], dim=2) if seen else values[i]

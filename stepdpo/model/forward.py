@@ -13,6 +13,8 @@ from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
 from stepdpo.logps import sum_by_owner, token_scores
 
+ATTENTION = {"full_attention", "sliding_attention"}
+"""Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 
 
@@ -23,11 +25,13 @@ class Scorer(nn.Module):
     reference gives the full-vocabulary KL without a second model.
     """
 
+    reference_head_VH: Tensor | None
+
     def __init__(self, model: Any, keep_reference_head: bool, gather: Gather) -> None:
         super().__init__()
         self.model = model
         head = model.get_output_embeddings()
-        _refuse_unsupported(model.config, head)
+        _refuse_unsupported(model, head)
         kept = None
         if keep_reference_head:
             with gather([head.weight]):
@@ -65,7 +69,9 @@ class Scorer(nn.Module):
         return summed[0], summed[1], summed[2], hidden_TH.detach()
 
 
-def _refuse_unsupported(config: Any, head: Any) -> None:
+def _refuse_unsupported(model: Any, head: Any) -> None:
+    """What would be computed wrongly and in silence is refused: above all, layers that never see the tree."""
+    config = model.config
     name = getattr(config, "model_type", "this model")
     for key in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, key, None) not in (None, 1, 1.0):
@@ -74,3 +80,8 @@ def _refuse_unsupported(config: Any, head: Any) -> None:
         raise UserError(f"{name} models have a bias on the output head, which is not supported")
     if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
         raise UserError(f"{name} is a mixture of experts, which is not supported")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UserError(f"{name} models have an attention of their own, which cannot read token trees")
+    others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)
+    if others:
+        raise UserError(f"{name} has layers of kind {', '.join(others)}, which cannot read token trees")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from stepdpo.errors import UserError
 from stepdpo.package import packaged
@@ -44,7 +44,7 @@ class Pretrained:
         except (OSError, ValueError) as error:
             raise UserError(f"model: no tokenizer in {self.path!r} ({_first_line(error)})") from error
 
-    def model(self, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
         """The model with the given attention backend, set once and never changed."""
         _must_exist(self.path, self.source)
         try:
@@ -90,7 +90,7 @@ class Fresh:
 
         return build()
 
-    def model(self, attention: str, dtype: torch.dtype) -> PreTrainedModel:
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
         tokenizer = self.tokenizer()
         torch.manual_seed(self.seed)
         config = Qwen2Config(
@@ -107,7 +107,15 @@ class Fresh:
             pad_token_id=tokenizer.pad_token_id,
         )
         config._attn_implementation = attention
-        return without_dropout(Qwen2ForCausalLM(config).to(dtype))
+        model: Any = Qwen2ForCausalLM(config)
+        return without_dropout(model.to(dtype))
+
+
+def without_progress_bars() -> None:
+    """A worker's output is a log, and transformers draws bars while it loads."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def without_dropout(model: Any) -> Any:

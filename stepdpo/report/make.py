@@ -9,24 +9,59 @@ from typing import Any
 from stepdpo.errors import UserError, nearest
 from stepdpo.files import write_text
 from stepdpo.report.render import RENDERERS, compared, show, terminal
-from stepdpo.report.tables import find_base, pair_up, read_evaluations, run_rows
+from stepdpo.report.tables import Evaluation, find_base, pair_up, read_evaluations, run_rows
 from stepdpo.stats import GRADERS
 
+SURE = 0.05
+"""A paired p below this is called a difference."""
 
-def report(runs: Sequence[Path], base: Path | None, out: Path) -> list[dict[str, Any]]:
-    """Report on `runs` against `base` (any folder with eval/; None: the one a run names, else `base` beside it)."""
+
+def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | None = None) -> list[dict[str, Any]]:
+    """Report on `runs` against `base` (any folder with eval/; None: the one a run names, else `base` beside it).
+
+    Each base has rows of its own, first. With a `control`, every other run is held against it as well.
+    """
     if not runs:
         raise UserError("no runs to report on: name at least one run folder")
+    bases: dict[Path, list[Evaluation]] = {}
     rows: list[dict[str, Any]] = []
     for run in runs:
         evaluations = read_evaluations(run)
         against = base or find_base(run, evaluations)
-        rows += run_rows(run, evaluations, read_evaluations(against) if against else [])
+        if against:
+            against = against.resolve()
+            bases.setdefault(against, read_evaluations(against))
+        rows += run_rows(run, evaluations, bases[against] if against else [])
+    own = {run.resolve() for run in runs}
+    first = [row for path, found in bases.items() if path not in own for row in run_rows(path, found, [])]
+    rows = [*first, *rows]
+    show(terminal(rows))
+    words = _against_control([run for run in runs if run != control], control) if control else []
     out.mkdir(parents=True, exist_ok=True)
     for name, render in RENDERERS.items():
-        write_text(out / name, render(rows))
-    show(terminal(rows))
+        text = render(rows)
+        if words and name.endswith(".md"):
+            text += "\n" + "\n".join(f"- {line}" for line in words) + "\n"
+        write_text(out / name, text)
     return rows
+
+
+def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
+    """One sentence a run and task (strict grader): what the run has over its control, said as it is."""
+    words = []
+    for run in runs:
+        for row in compare(control, run):
+            if row["grader"] != "strict":
+                continue
+            better, sure = row["delta"] > 0, row["p_value"] < SURE
+            verdict = ("beats its control" if better else "loses to its control") if sure else "no sure difference"
+            words.append(
+                f"{row['task']}: {run.name} {row['accuracy_b']:.1%}, control {control.name} {row['accuracy_a']:.1%}, "
+                f"n = {row['n']}, difference {100 * row['delta']:+.1f} ± {100 * row['stderr']:.1f} points, "
+                f"paired p = {row['p_value']:.2g}: {verdict}"
+            )
+    print(*words, sep="\n", flush=True)
+    return words
 
 
 def compare(a: Path, b: Path) -> list[dict[str, Any]]:

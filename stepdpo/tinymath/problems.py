@@ -10,7 +10,7 @@ from stepdpo.records import Problem
 from stepdpo.tinymath.story import Story, Teller
 
 SPLITS = ("train", "preference", "heldout", "test")
-OPERATIONS = (2, 2, 3, 3, 3, 4, 4, 4, 5, 6)
+OPERATIONS = (2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
 """How many operations a story has: one of these, each as likely as the next."""
 
 

@@ -13,7 +13,7 @@ THINGS = (
     "keys", "lemons", "marbles", "nuts", "pears", "pencils", "pens", "plums", "shells", "stamps", "stickers", "stones",
 )  # fmt: skip
 BOXES = ("bags", "baskets", "boxes", "jars", "packs", "trays")
-LARGEST = 999
+LARGEST = 300
 """No quantity of a story is greater."""
 
 
@@ -56,7 +56,11 @@ class Story:
 
     @property
     def solution(self) -> str:
-        """The working in the Step-DPO form."""
+        """The working in the Step-DPO form.
+
+        Steps end without a full stop: a stop and the line's end would be one token, and a step cut between
+        them a sequence of tokens that the model never writes.
+        """
         lines = [f"Step {number}: {step}" for number, step in enumerate(self.steps, start=1)]
         return "\n".join([OPENING, *lines, f"The answer is: {self.answer}"])
 
@@ -90,7 +94,7 @@ class Teller:
         return Story(tuple(self.sentences), tuple(self.steps), tuple(self.equations))
 
     def _begin(self) -> None:
-        self.total = self.rng.randrange(12, 100)
+        self.total = self.rng.randrange(5, 50)
         verb = self.rng.choice(("has", "owns", "starts with", "collects"))
         self._say(f"{self.who} {verb} {self.total} {self.things}.")
 
@@ -103,7 +107,7 @@ class Teller:
             pass
 
     def _gain(self) -> bool:
-        number = self.rng.randrange(3, 100)
+        number = self.rng.randrange(3, 50)
         form = self.rng.choice(
             (
                 "{p} finds {n} more {t}.",
@@ -112,21 +116,21 @@ class Teller:
                 "Then {w} gets {n} {t} from {f}.",
             )
         )
-        return self._apply("+", number, form, "{w} has {e} {t}.")
+        return self._apply("+", number, form, "{w} has {e} {t}")
 
     def _lose(self) -> bool:
-        number = self.rng.randrange(3, 100)
+        number = self.rng.randrange(3, 50)
         form = self.rng.choice(
             ("{p} loses {n} {t}.", "{p} sells {n} {t}.", "{w} gives {f} {n} {t}.", "Then {f} gets {n} {t} from {w}.")
         )
-        return self._apply("-", number, form, "{w} has {e} {t} left.")
+        return self._apply("-", number, form, "{w} has {e} {t} left")
 
     def _grow(self) -> bool:
         number = self.rng.randrange(2, 10)
         form = self.rng.choice(
             ("A week later {w} has {n} times as many {t}.", "{w} works until there are {n} times as many {t}.")
         )
-        return self._apply("*", number, form, "{w} has {e} {t}.")
+        return self._apply("*", number, form, "{w} has {e} {t}")
 
     def _share(self) -> bool:
         parts = [number for number in range(2, 10) if self.total % number == 0]
@@ -139,39 +143,36 @@ class Teller:
                 "{n} people share the {t}, and {w} keeps one share.",
             )
         )
-        return self._apply("/", number, form, "{w} keeps {e} {t}.")
+        return self._apply("/", number, form, "{w} keeps {e} {t}")
 
     def _gain_groups(self) -> bool:
         return self._groups(
-            "+", ("{p} buys {n} {b} with {m} {t} in each.", "{f} brings {n} {b} of {m} {t}."), "{w} has {e} {t}."
+            "+", ("{p} buys {n} {b} with {m} {t} in each.", "{f} brings {n} {b} of {m} {t}."), "{w} has {e} {t}"
         )
 
     def _lose_groups(self) -> bool:
         forms = ("{p} fills {n} {b} with {m} {t} each and sells them.", "{f} takes {n} {b} of {m} {t} away.")
-        return self._groups("-", forms, "{w} has {e} {t} left.")
+        return self._groups("-", forms, "{w} has {e} {t} left")
 
     def _groups(self, operation: str, forms: tuple[str, ...], step: str) -> bool:
-        product = Equation(self.rng.randrange(2, 10), "*", self.rng.randrange(3, 40))
+        product = Equation(self.rng.randrange(2, 10), "*", self.rng.randrange(3, 13))
         change = Equation(self.total, operation, product.result)
         boxes, form = self.rng.choice(BOXES), self.rng.choice(forms)
         if not 1 < change.result <= LARGEST:
             return False
         self._say(form, n=product.left, m=product.right, b=boxes)
-        self._work(product, "The {b} hold {e} {t}.", b=boxes)
+        self._work(product, "The {b} hold {e} {t}", b=boxes)
         self._work(change, step)
         return True
 
     def _asked(self) -> None:
         """The last operation is a comparison or a sale, told either way round."""
         while True:
-            number, factor = self.rng.randrange(3, 100), self.rng.randrange(2, 10)
+            number, factor = self.rng.randrange(3, 50), self.rng.randrange(2, 10)
             operation, count, told, answer = self.rng.choice((
-                ("+", number, "{f} has {n} more {t} than {w}.", "{f} has {e} {t}."),
-                ("+", number, "{w} has {n} fewer {t} than {f}.", "{f} has {e} {t}."),
-                ("-", number, "{f} has {n} fewer {t} than {w}.", "{f} has {e} {t}."),
-                ("-", number, "{w} has {n} more {t} than {f}.", "{f} has {e} {t}."),
-                ("*", factor, "{f} has {n} times as many {t} as {w}.", "{f} has {e} {t}."),
-                ("/", factor, "{w} has {n} times as many {t} as {f}.", "{f} has {e} {t}."),
+                ("+", number, "{f} has {n} more {t} than {w}.", "{f} has {e} {t}"),
+                ("-", number, "{f} has {n} fewer {t} than {w}.", "{f} has {e} {t}"),
+                ("*", factor, "{f} has {n} times as many {t} as {w}.", "{f} has {e} {t}"),
             ))  # fmt: skip
             if self._apply(operation, count, told, answer):
                 self._say(f"How many {self.things} does {self.friend} have?")

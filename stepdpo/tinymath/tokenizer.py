@@ -1,21 +1,24 @@
-"""A byte-level BPE tokenizer for the miniature: small, deterministic, and exact on any text."""
+"""A byte-level BPE tokenizer for the miniature: small, deterministic, and able to write any text.
+
+It is a Qwen2 tokenizer with a vocabulary of its own: transformers and vLLM choose the class by the model's
+architecture, so any other way of cutting text into words would be lost when the checkpoint is opened.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from random import Random
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from transformers import PreTrainedTokenizerFast
+from transformers import Qwen2Tokenizer
 
 from stepdpo.tinymath.story import BOXES, HE, SHE, THINGS, Teller
 
-START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY = 1024
 """At most so many entries; training ends earlier, when every word is one token."""
-PIECES = r"'s| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s"
-"""Words, single digits and runs of signs, each with the blank before it; every other white space stands alone."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -32,15 +35,12 @@ FRAMES = (
 """Text around questions and solutions: the prompt templates and the step phrases."""
 
 
-def build() -> PreTrainedTokenizerFast:
+def build() -> Qwen2Tokenizer:
     """Train the tokenizer; the same vocabulary every time."""
     backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    backend.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer  # words, single digits, runs of signs
     backend.decoder = decoders.ByteLevel()
-    specials = [AddedToken(text, special=True, normalized=False) for text in (START, END, PAD)]
+    specials = [AddedToken(text, special=True, normalized=False) for text in (PAD, START, END)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         min_frequency=2,
@@ -49,8 +49,11 @@ def build() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     backend.train_from_iterator(_corpus(), trainer=trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend,
+    learnt = json.loads(backend.to_str())["model"]
+    return Qwen2Tokenizer(
+        vocab=learnt["vocab"],
+        merges=[tuple(merge) for merge in learnt["merges"]],  # type: ignore[misc]
+        unk_token=PAD,
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=[START],

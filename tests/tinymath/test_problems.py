@@ -25,7 +25,7 @@ def test_a_solution_has_the_step_dpo_form(split: str) -> None:
         assert head == "Let's think step by step.\n"
         assert 2 <= len(steps) <= 6
         assert [step.split(":")[0] for step in steps] == [f"Step {k}" for k in range(1, len(steps) + 1)]
-        assert problem.solution.endswith(f".\nThe answer is: {problem.answers[0]}")
+        assert problem.solution.endswith(f"\nThe answer is: {problem.answers[0]}")
 
 
 def test_every_step_holds_one_true_equation_on_whole_numbers() -> None:
@@ -85,8 +85,8 @@ def test_bad_requests_are_refused(split: str, count: int) -> None:
 
 
 FINGERPRINTS = {
-    "train": "95027354306331cf",
-    "preference": "5a1633a0433fdaa7",
-    "heldout": "d666f0471a81aae7",
-    "test": "9e278158bc1dee2a",
+    "train": "1aed28faa0709243",
+    "preference": "093e9b78d277f720",
+    "heldout": "edab686292f9a0c1",
+    "test": "6a65b8e1623f2afa",
 }

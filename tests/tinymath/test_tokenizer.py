@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from stepdpo.tinymath.problems import SPLITS, problems
 from stepdpo.tinymath.tokenizer import FRAMES, VOCABULARY, build
@@ -22,7 +23,8 @@ def pieces(text: str, tokenizer: PreTrainedTokenizerFast = TOKENIZER) -> list[st
 
 @given(st.text())
 def test_any_text_comes_back(text: str) -> None:
-    assert TOKENIZER.decode(TOKENIZER(text)["input_ids"]) == text
+    """In the composed form that Qwen2 tokenizers give to every text."""
+    assert TOKENIZER.decode(TOKENIZER(text)["input_ids"]) == unicodedata.normalize("NFC", text)
 
 
 def test_all_bytes_are_covered() -> None:
@@ -32,7 +34,7 @@ def test_all_bytes_are_covered() -> None:
 
 
 def test_digits_stand_alone() -> None:
-    assert pieces("13 * 3 = 39.") == ["1", "3", " *", " 3", " =", " 3", "9", "."]
+    assert pieces("13 * 3 = 39.") == ["1", "3", " *", " ", "3", " =", " ", "3", "9", "."]
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -44,7 +46,7 @@ def test_every_word_is_one_token(split: str) -> None:
 
 def test_a_step_starts_and_ends_on_token_borders() -> None:
     r"""The prefix `...Step 2:`, the step and the next `\nStep` never share a token."""
-    prefix, step, rest = "Let's think step by step.\nStep 2:", " Tom has 1 + 2 = 3 pens.", "\nStep 3:"
+    prefix, step, rest = "Let's think step by step.\nStep 2:", " Tom has 1 + 2 = 3 pens", "\nStep 3:"
     assert pieces(prefix + step + rest) == pieces(prefix) + pieces(step) + pieces(rest)
 
 
@@ -64,17 +66,18 @@ def test_chat_template() -> None:
 
 def test_specials() -> None:
     assert pieces("<|im_start|>user\n") == ["<|im_start|>", "user", "\n"]
-    assert (TOKENIZER.eos_token, TOKENIZER.pad_token, TOKENIZER.bos_token_id) == ("<|im_end|>", "<|pad|>", None)
+    assert (TOKENIZER.eos_token, TOKENIZER.pad_token, TOKENIZER.bos_token_id) == ("<|im_end|>", "<|endoftext|>", None)
     assert TOKENIZER("")["input_ids"] == []
     assert TOKENIZER.decode(TOKENIZER("a<|im_end|>")["input_ids"], skip_special_tokens=True) == "a"
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path)
+    Qwen2Config(vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)  # the architecture decides the class
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert {"tokenizer.json", "tokenizer_config.json"} <= {path.name for path in tmp_path.iterdir()}
     assert loaded.get_vocab() == TOKENIZER.get_vocab()
-    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token) == ("<|im_end|>", "<|pad|>", None)
+    assert (loaded.eos_token, loaded.pad_token, loaded.bos_token) == ("<|im_end|>", "<|endoftext|>", None)
     assert loaded.padding_side == "left"
     text = "<|im_start|>user\n Tom  has 13 pens .<|im_end|>\n"
     assert loaded(text)["input_ids"] == TOKENIZER(text)["input_ids"]

@@ -1,0 +1,64 @@
+# Everything rests on `make install`, which makes .venv/ from constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-gpu test-all format lint types docs wheel tinymath check clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/installed ## make .venv/ with everything, at the tested versions
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "stepdpo needs Python >= 3.11 (PYTHON=python3.11 make ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	@touch $@
+
+demo: install ## train, evaluate and report on the embedded miniature (about five minutes on two cores)
+	$(BIN)/stepdpo train experiment=demo_control run=demo-control force=true
+	$(BIN)/stepdpo train experiment=demo run=demo force=true
+	$(BIN)/stepdpo report demo demo-control --control demo-control
+
+test: install ## the default tests: CPU, offline, a few minutes
+	$(BIN)/python -m pytest -q -n 2
+
+test-slow: install ## the tests that start real DeepSpeed processes
+	$(BIN)/python -m pytest -q -m 'slow and not gpu and not browser'
+
+test-gpu: install ## the tests that need one CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
+test-all: test test-slow ## both
+
+format: install ## format the code
+	$(BIN)/ruff format -q stepdpo tests
+	$(BIN)/ruff check -q --fix stepdpo tests
+
+lint: install ## ruff
+	$(BIN)/ruff check stepdpo tests
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+docs: install ## build the documentation, strictly, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: install ## build the wheel and use it from another folder
+	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null
+	$(BIN)/python tests/try_wheel.py dist
+
+tinymath: install ## make the shipped miniature again: its model, then its preferences
+	$(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
+	$(BIN)/stepdpo pairs model=runs/tinymath-sft/model run=tinymath-pairs force=true
+	rm -rf stepdpo/tinymath/model && cp -r runs/tinymath-sft/model stepdpo/tinymath/model
+	cp runs/tinymath-pairs/preferences.jsonl stepdpo/tinymath/preferences.jsonl
+
+check: lint types test docs wheel ## what a change must pass
+
+clean: ## remove what was built (not runs/)
+	rm -rf dist site build .pytest_cache .mypy_cache .ruff_cache

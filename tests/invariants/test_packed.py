@@ -1,0 +1,157 @@
+"""Packed equals padded: loss, metrics and every parameter's gradient, for each loss, level and architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import twins
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from twins import Setting, close, ours, twin
+
+from stepdpo.algo.dpo import DPO
+from stepdpo.algo.kto import KTO
+from stepdpo.algo.nca import NCA
+from stepdpo.algo.sft import SFT
+from stepdpo.algo.tdpo import TDPO, Form
+from stepdpo.level import AppendEos, Instance, Prefix, Step
+
+LOSSES = {
+    "dpo": (DPO(), twins.dpo),
+    "tdpo1": (TDPO(form=Form.tdpo1), twins.tdpo1),
+    "tdpo2": (TDPO(form=Form.tdpo2), twins.tdpo2),
+    "sft": (SFT(), twins.sft),
+    "kto": (KTO(), twins.kto),
+    "nca": (NCA(), twins.nca),
+}
+LEVELS = {
+    "step": Step(),
+    "step-response": Step(prefix=Prefix.response),
+    "instance": Instance(),
+    "instance-prompt": Instance(prefix=Prefix.prompt),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_packed_equals_padded(name: str, level: str, tmp_path: Path) -> None:
+    algo, formula = LOSSES[name]
+    setting = Setting(algo, LEVELS[level])
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, formula)
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    assert metrics["logps/chosen"] == pytest.approx(float(expected.chosen.logps.mean()), rel=1e-6)
+    if name != "sft":
+        assert metrics["logps/rejected"] == pytest.approx(float(expected.rejected.logps.mean()), rel=1e-6)
+    close(gradient, expected.gradient)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_in_single_precision_too(name: str, tmp_path: Path) -> None:
+    """To the rounding of sums of some hundred nats."""
+    algo, formula = LOSSES[name]
+    setting = Setting(algo, Instance(), dtype=torch.float32)
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, formula)
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=5e-5)
+    close(gradient, expected.gradient, rtol=1e-4)
+
+
+@pytest.mark.parametrize("template", [tiny.CHAT, tiny.DEEPSEEK], ids=lambda t: t.name)
+@pytest.mark.parametrize("eos", AppendEos)
+def test_for_other_templates_and_endings(template: Any, eos: AppendEos, tmp_path: Path) -> None:
+    setting = Setting(TDPO(), Instance(append_eos=eos), template=template)
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, twins.tdpo2)
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    close(gradient, expected.gradient)
+
+
+def test_kl_metrics_are_the_twins(tmp_path: Path) -> None:
+    setting = Setting(TDPO(), Instance())
+    metrics, _ = ours(setting, tmp_path)
+    expected = twin(setting, twins.tdpo2)
+    chosen, rejected = expected.chosen, expected.rejected
+    assert float(chosen.kl.min()) > 0
+    assert metrics["kl/chosen"] == pytest.approx(float(chosen.kl.mean()), rel=1e-4)
+    assert metrics["kl/margin"] == pytest.approx(float((chosen.kl - rejected.kl).mean()), rel=1e-3, abs=1e-4)
+    assert metrics["rewards/chosen"] == pytest.approx(float(0.4 * (chosen.logratio + chosen.kl).mean()), rel=1e-4)
+    assert metrics["rewards/rejected"] == pytest.approx(float(0.4 * (rejected.logratio + rejected.kl).mean()), rel=1e-4)
+
+
+def llama(attention: str) -> Any:
+    return build(LlamaConfig, LlamaForCausalLM, attention)
+
+
+def mistral(attention: str) -> Any:
+    """Its sliding window of 4,096 is wider than anything here."""
+    return build(MistralConfig, MistralForCausalLM, attention)
+
+
+def qwen3(attention: str) -> Any:
+    return build(Qwen3Config, Qwen3ForCausalLM, attention, head_dim=8)
+
+
+def granite(attention: str) -> Any:
+    """It scales its attention in its own way."""
+    return build(GraniteConfig, GraniteForCausalLM, attention, attention_multiplier=0.9)
+
+
+def untied(attention: str) -> Any:
+    return tiny.model(attention, tied=False)
+
+
+def build(config_class: Any, model_class: Any, attention: str, **more: Any) -> Any:
+    torch.manual_seed(0)
+    config = config_class(
+        vocab_size=len(tiny.tokenizer()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tiny.tokenizer().eos_token_id,
+        **more,
+    )
+    config._attn_implementation = attention
+    return model_class(config).train()
+
+
+@pytest.mark.parametrize("make", [llama, mistral, qwen3, granite, untied])
+def test_for_other_architectures(make: Any, tmp_path: Path) -> None:
+    setting = Setting(TDPO(), Instance(), make=make)
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, twins.tdpo2)
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    close(gradient, expected.gradient)
+
+
+def test_for_eager_attention(tmp_path: Path) -> None:
+    """The twin's own attention is no shared assumption: the plain one gives the same."""
+    setting = Setting(DPO(), Step())
+    close(ours(setting, tmp_path)[1], twin(setting, twins.dpo, attention="eager").gradient)
+
+
+def test_the_comparison_can_fail(tmp_path: Path) -> None:
+    """A wrong beta, and a policy that moved elsewhere, are both seen."""
+    setting = Setting(DPO(), Step())
+    _, gradient = ours(setting, tmp_path)
+    with pytest.raises(AssertionError, match="off"):
+        close(gradient, twin(setting, lambda *s: twins.dpo(*s, beta=0.4001)).gradient)
+    with pytest.raises(AssertionError, match="off"):
+        close(gradient, twin(Setting(DPO(), Step(), move=0.0201), twins.dpo).gradient)
