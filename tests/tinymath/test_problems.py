@@ -85,8 +85,8 @@ def test_bad_requests_are_refused(split: str, count: int) -> None:
 
 
 FINGERPRINTS = {
-    "train": "1aed28faa0709243",
-    "preference": "093e9b78d277f720",
-    "heldout": "edab686292f9a0c1",
-    "test": "6a65b8e1623f2afa",
+    "train": "4ee9972f811c824d",
+    "preference": "dcb75aed9f0ef56a",
+    "heldout": "4d71319aee129d06",
+    "test": "bdb6da2ca3367e0e",
 }
