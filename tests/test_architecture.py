@@ -17,9 +17,9 @@ from stepdpo.package import conf
 ROOT = Path(stepdpo.__file__).parent
 FLOORS = (
     # nouns and plain functions
-    "stepdpo errors logps optim package progress protocols records redact steps stopping trees workers",
+    "stepdpo errors logps optim package progress protocols records redact steps stopping trees",
     # parts that know nothing but nouns
-    "batch config decode files grade level lock overrides stats teach template tinymath",
+    "batch config decode files grade level lock overrides stats teach template tinymath workers",
     # what is made of them: losses, engines, data, tokens
     "algo checkpoints dataset engine grading report tokenise track",
     # run folders, updates, tasks
