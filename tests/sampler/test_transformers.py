@@ -55,11 +55,12 @@ def with_budget(sampler: LocalSampler, batch_tokens: int) -> LocalSampler:
 def naive(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> Completion:
     """One prompt, no cache, no padding: the whole text is read again for every token."""
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|endoftext|>")}
     new: list[int] = []
     with torch.inference_mode():
-        while len(new) < max_tokens and (not new or new[-1] != tokenizer.eos_token_id):
+        while len(new) < max_tokens and (not new or new[-1] not in ends):
             new.append(int(model(torch.tensor([ids + new])).logits[0, -1].argmax()))
-    ended = new[-1] == tokenizer.eos_token_id
+    ended = new[-1] in ends
     text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Completion(text, len(new), "eos" if ended else "length")
 
