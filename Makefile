@@ -52,10 +52,13 @@ wheel: install ## build the wheel and use it from another folder
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null
 	$(BIN)/python tests/try_wheel.py dist
 
-tinymath: install ## make the shipped miniature again: its model, then its preferences
+BASE := runs/tinymath-sft/checkpoints/step-001500
+tinymath: install ## make the shipped miniature again: its model, then its preferences (half an hour)
 	$(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
-	$(BIN)/stepdpo pairs model=runs/tinymath-sft/model run=tinymath-pairs force=true
-	rm -rf stepdpo/tinymath/model && cp -r runs/tinymath-sft/model stepdpo/tinymath/model
+	$(BIN)/stepdpo pairs model=$(BASE) limit=2500 run=tinymath-pairs force=true
+	rm -rf stepdpo/tinymath/model && mkdir stepdpo/tinymath/model
+	cp $(BASE)/*.json $(BASE)/*.jinja $(BASE)/*.safetensors stepdpo/tinymath/model/
+	rm -f stepdpo/tinymath/model/MANIFEST.json stepdpo/tinymath/model/trainer.json
 	cp runs/tinymath-pairs/preferences.jsonl stepdpo/tinymath/preferences.jsonl
 
 check: lint types test docs wheel ## what a change must pass
