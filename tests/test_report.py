@@ -88,12 +88,12 @@ def test_rows_against_the_base_beside_it(tmp_path: Path, capsys: pytest.CaptureF
     assert only(rows, grader="official")["unparsed"] == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == rows
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "| tdpo | tdpo | step (prompt) | alpaca | gsm8k | greedy | strict | 66.7 (4/6) |" in text
+    assert "| tdpo | tdpo | step (prompt) | alpaca | gsm8k | greedy | strict | 66.7 ± 19.2 (4/6) |" in text
     assert "+33.3" in text
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
     shown = " ".join(capsys.readouterr().out.split())
     assert "template alpaca, task gsm8k, decode greedy" in shown
-    assert "tdpo tdpo step (prompt) strict 66.7 (4/6)" in shown
+    assert "tdpo tdpo step (prompt) strict 66.7 ± 19.2 (4/6)" in shown
 
 
 def test_without_a_base(tmp_path: Path) -> None:

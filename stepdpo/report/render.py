@@ -21,7 +21,7 @@ CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "task": lambda row: str(row["task"]),
     "decode": lambda row: str(row["decode"]),
     "grader": lambda row: str(row["grader"]),
-    "accuracy": lambda row: f"{_percent(row['accuracy'])} ({row['correct']}/{row['n']})",
+    "accuracy": lambda row: f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({row['correct']}/{row['n']})",
     "95 %": lambda row: f"{_percent(row['ci_low'])}-{_percent(row['ci_high'])}",
     "base": lambda row: _percent(row["base_accuracy"]),
     "delta": lambda row: _percent(row["delta"], sign="+"),
