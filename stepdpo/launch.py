@@ -123,7 +123,8 @@ def _work(
     if verb == "eval":
         return evaluate_tasks(folder, config, choices, settings, given)
     force, resume = bool(settings.get("force")), bool(settings.get("resume"))
-    tasks, with_words = settings.get("then") or [], str(settings.get("then_with") or "").split()
+    tasks, extra = settings.get("then") or [], settings.get("then_with") or ""
+    with_words = extra.split() if isinstance(extra, str) else [str(word) for word in extra]
     then = {"then": [str(task) for task in tasks], "then_with": with_words}
     note = {"then": then["then"], "then_with": runs.redact_argv(then["then_with"])} if verb == "train" else {}
     answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given, note=note)
