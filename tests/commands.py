@@ -15,7 +15,7 @@ from typing import Any
 
 CLOCKED = {"tokens_per_second", "pairs_per_second"}
 """Metrics that tell the time."""
-PATIENCE = 120.0
+PATIENCE = 280.0
 """Seconds until something that should happen is taken not to; only a broken test waits so long."""
 
 
