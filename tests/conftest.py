@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from stepdpo.records import Preference
 from stepdpo.steps import join_steps, label_of, prefix_before, split_steps
 from stepdpo.tinymath.problems import problems
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background jobs are deaf to Ctrl-C, and so their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 settings.register_profile("stepdpo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stepdpo")
