@@ -22,9 +22,8 @@ from stepdpo.records import Preference
 from stepdpo.steps import join_steps, label_of, prefix_before, split_steps
 from stepdpo.tinymath.problems import problems
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's background jobs are deaf to Ctrl-C, and so their children
+# A shell's background jobs ignore Ctrl-C, and so would the commands started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 settings.register_profile("stepdpo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
