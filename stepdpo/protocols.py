@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -75,12 +74,6 @@ class Grader(Protocol):
     def grade(self, response: str, problem: Problem) -> Grade: ...
 
 
-class Source(Protocol):
-    """Where preferences or problems come from: a hub name, a file, a generator."""
-
-    def rows(self) -> Iterator[Mapping[str, Any]]: ...
-
-
 class PairSource(Protocol):
     """Problems -> preferences."""
 
@@ -96,7 +89,7 @@ class Decoder(Protocol):
 class Checker(Protocol):
     """Exact step checker of a task: index of the first wrong step from 0, or None."""
 
-    def first_error(self, problem: Problem, steps: Sequence[str], rng: Random) -> int | None: ...
+    def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None: ...
 
 
 class Engine(Protocol):
