@@ -21,7 +21,7 @@ FLOORS = (
     # parts that know nothing but nouns
     "batch config decode files grade level lock overrides stats teach template tinymath workers",
     # what is made of them: losses, engines, data, tokens
-    "algo checkpoints dataset engine grading report tokenise track",
+    "algo caches checkpoints dataset engine grading report tokenise track",
     # run folders, updates, tasks
     "display feed pairs runs task",
     "material",
