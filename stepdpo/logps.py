@@ -1,82 +1,199 @@
 """Hidden states and a head -> log-probabilities of the scored tokens, and the KL to a reference.
 
-Only scored positions reach the head. Logits exist for one chunk of positions at a time, in fp32, and are computed
-again in the backward pass, so memory is chunk x V and never T x V.
+Only scored positions reach the head, in fp32 from the logits on. Distributions over the vocabulary exist for one
+chunk of positions at a time; those the backward pass needs are kept where they fit, else computed again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK = 1024
-"""Scored positions whose logits exist at the same time."""
+CHUNK_BYTES = 64 * 2**20
+"""Most memory that one chunk's distribution takes."""
+KEEP_BYTES = 512 * 2**20
+"""Most memory that kept distributions take under `auto` on a CPU; on a GPU a tenth of its memory."""
+
+
+class Keep(Enum):
+    """Whether distributions over the vocabulary wait in memory for the backward pass."""
+
+    auto = "auto"
+    """Kept when they fit (KEEP_BYTES), else computed again."""
+    save = "save"
+    recompute = "recompute"
+    """A third more arithmetic in the head, and never more than a chunk of logits in memory."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """How logits are made: `cap * tanh(scale * (h W^T + low up^T) / cap)`, without tanh where there is no cap."""
+
+    weight_VH: Tensor
+    up_VR: Tensor | None = None
+    """The second factor of a low-rank adapter on the head; the first is applied to the hidden states before."""
+    scale: float = 1.0
+    cap: float | None = None
+    """Soft cap of the logits, as in Gemma 2."""
 
 
 class _TokenScores(torch.autograd.Function):
-    """logps_T = log softmax(h W^T)[target]; kl_T = KL(reference, policy) at the same positions (0 without one)."""
+    """logps_T = log softmax(logits)[target]; kl_T = KL(reference, policy) at the same positions (0 without one)."""
 
     @staticmethod
     def forward(
         ctx: Any,
         hidden_TH: Tensor,
-        head_VH: Tensor,
+        weight_VH: Tensor,
+        low_TR: Tensor | None,
+        up_VR: Tensor | None,
         target_T: Tensor,
         reference_hidden_TH: Tensor | None,
-        reference_head_VH: Tensor | None,
-        chunk: int,
+        reference_VH: Tensor | None,
+        form: tuple[float, float | None],
+        keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        total = len(target_T)
+        head, reference = Head(weight_VH, up_VR, *form), _reference(reference_VH, form)
+        total, vocabulary = len(target_T), len(weight_VH)
         logps_T = hidden_TH.new_zeros(total, dtype=_wide(hidden_TH))
-        kl_T = torch.zeros_like(logps_T)
-        normaliser_T = torch.zeros_like(logps_T)
-        for at in range(0, total, chunk):
-            part = slice(at, at + chunk)
-            logits_CV = _logits(hidden_TH[part], head_VH)
-            normaliser_C = logits_CV.logsumexp(-1)
-            normaliser_T[part] = normaliser_C
-            logps_T[part] = logits_CV.gather(1, target_T[part, None]).squeeze(1) - normaliser_C
-            if reference_hidden_TH is not None and reference_head_VH is not None:
-                reference_CV = _reference_logps(reference_hidden_TH[part], reference_head_VH)
-                policy_CV = logits_CV.sub_(normaliser_C[:, None])
-                kl_T[part] = (reference_CV.exp() * (reference_CV - policy_CV)).sum(-1)
-        ctx.save_for_backward(hidden_TH, head_VH, target_T, normaliser_T, reference_hidden_TH, reference_head_VH)
-        ctx.chunk = chunk
+        kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
+        kept = [logps_T.new_empty(total if keep else 0, vocabulary) for _ in range(2 if reference else 1)]
+        for part in _parts(total, vocabulary, logps_T, keep):
+            rooms = [buffer[part] if keep else None for buffer in kept]
+            policy_CV, offset_T[part] = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], rooms[0])
+            logps_T[part] = policy_CV.gather(1, target_T[part, None]).squeeze(1)
+            if reference and reference_hidden_TH is not None:
+                log_CV, _ = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part], rooms[1])
+                kl_T[part] = _kl(log_CV, policy_CV)
+        ctx.save_for_backward(
+            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T
+        )
+        ctx.form, ctx.kept = form, kept if keep else None
         return logps_T, kl_T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """D logp / d logits = onehot - p and d KL / d logits = p - r, with p the policy and r the reference."""
         grad_logps_T, grad_kl_T = gradients
-        hidden_TH, head_VH, target_T, normaliser_T, reference_hidden_TH, reference_head_VH = ctx.saved_tensors
-        grad_hidden_TH = torch.zeros_like(hidden_TH)
-        grad_head_VH = torch.zeros_like(head_VH, dtype=_wide(head_VH)) if ctx.needs_input_grad[1] else None
-        for at in range(0, len(target_T), ctx.chunk):
-            part = slice(at, at + ctx.chunk)
-            hidden_CH = hidden_TH[part]
-            grad_CV = _logits(hidden_CH, head_VH).sub_(normaliser_T[part, None]).exp_()
-            known = reference_hidden_TH is not None
-            grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part] if known else -grad_logps_T[part])[:, None])
-            if known:
-                reference_CV = _reference_logps(reference_hidden_TH[part], reference_head_VH).exp_()
-                grad_CV.sub_(reference_CV.mul_(grad_kl_T[part, None]))
+        hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T = ctx.saved_tensors
+        head, reference = Head(weight_VH, up_VR, *ctx.form), _reference(reference_VH, ctx.form)
+        kept, ctx.kept = ctx.kept, None  # used up in place; a second backward pass computes them again
+        sums = _Gradients(ctx.needs_input_grad, hidden_TH, head, low_TR)
+        for part in _parts(len(target_T), len(weight_VH), offset_T, bool(kept)):
+            if kept:
+                policy_CV, probs_CV = kept[0], kept[-1]
+            else:
+                policy_CV, _ = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part])
+            slope_CV = _slope(policy_CV, offset_T[part, None], ctx.form)
+            grad_CV = policy_CV.exp_()
+            if reference and reference_hidden_TH is not None:
+                if not kept:
+                    probs_CV = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part])[0].exp_()
+                grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part])[:, None])
+                grad_CV.addcmul_(probs_CV, -grad_kl_T[part, None])
+            else:
+                grad_CV.mul_(-grad_logps_T[part, None])
             grad_CV.scatter_add_(1, target_T[part, None], grad_logps_T[part, None])
-            grad_CV = grad_CV.to(hidden_TH.dtype)
-            grad_hidden_TH[part] = grad_CV @ head_VH
-            if grad_head_VH is not None:
-                grad_head_VH += grad_CV.T @ hidden_CH
-        grad_head = grad_head_VH.to(head_VH.dtype) if grad_head_VH is not None else None
-        return grad_hidden_TH, grad_head, None, None, None, None
+            if slope_CV is not None:
+                grad_CV.mul_(slope_CV)
+            sums.add(part, grad_CV.to(hidden_TH.dtype))
+        return (*sums.totals(), None, None, None, None, None)
 
 
-def _reference_logps(hidden_CH: Tensor, head_VH: Tensor) -> Tensor:
-    return torch.log_softmax(_logits(hidden_CH, head_VH), dim=-1)
+class _Gradients:
+    """Sums over chunks of what flows to the hidden states, the head, and its adapter."""
+
+    def __init__(self, needed: tuple[bool, ...], hidden_TH: Tensor, head: Head, low_TR: Tensor | None) -> None:
+        self.hidden_TH, self.head, self.low_TR = hidden_TH, head, low_TR
+        self.grad_TH = torch.empty_like(hidden_TH)
+        self.grad_TR = torch.empty_like(low_TR) if low_TR is not None else None
+        self.grad_VH: Tensor | None = None
+        self.grad_VR: Tensor | None = None
+        self.needs_head, self.needs_up = needed[1], needed[3]
+
+    def add(self, part: slice, grad_CV: Tensor) -> None:
+        """`grad_CV`: gradient of the logits of a chunk."""
+        torch.mm(grad_CV, self.head.weight_VH, out=self.grad_TH[part])
+        if self.needs_head:
+            self.grad_VH = _added(self.grad_VH, grad_CV, self.hidden_TH[part])
+        if self.low_TR is not None and self.grad_TR is not None and self.head.up_VR is not None:
+            torch.mm(grad_CV, self.head.up_VR, out=self.grad_TR[part])
+            if self.needs_up:
+                self.grad_VR = _added(self.grad_VR, grad_CV, self.low_TR[part])
+
+    def totals(self) -> tuple[Tensor | None, ...]:
+        kind = self.hidden_TH.dtype
+        heads = [g.to(kind) if g is not None else None for g in (self.grad_VH, self.grad_VR)]
+        return self.grad_TH, heads[0], self.grad_TR, heads[1]
 
 
-def _logits(hidden_CH: Tensor, head_VH: Tensor) -> Tensor:
-    return (hidden_CH @ head_VH.T).to(_wide(hidden_CH))
+def _added(sum_VX: Tensor | None, grad_CV: Tensor, input_CX: Tensor) -> Tensor:
+    """The sum with grad^T input; the first term is the sum, later ones are added in fp32 or wider."""
+    if sum_VX is None:
+        return grad_CV.T @ input_CX
+    sum_VX = sum_VX.to(_wide(sum_VX))
+    if sum_VX.dtype == grad_CV.dtype:
+        return sum_VX.addmm_(grad_CV.T, input_CX)
+    return sum_VX.add_(grad_CV.T @ input_CX)
+
+
+def _log_softmax(
+    hidden_CH: Tensor, low_CR: Tensor | None, head: Head, target_C: Tensor, room_CV: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(log-probabilities over the vocabulary, what was subtracted from the logits), at least fp32; in `room_CV`."""
+    kind = _wide(hidden_CH)
+    whole = kind == hidden_CH.dtype
+    logits_CV = torch.mm(hidden_CH, head.weight_VH.T, out=room_CV if whole else None)
+    if low_CR is not None and head.up_VR is not None:
+        logits_CV.addmm_(low_CR, head.up_VR.T)
+    if not whole:
+        room_CV = torch.empty_like(logits_CV, dtype=kind) if room_CV is None else room_CV
+        logits_CV = room_CV.copy_(logits_CV)
+    if head.scale != 1:
+        logits_CV.mul_(head.scale)
+    if head.cap is not None:
+        logits_CV.div_(head.cap).tanh_().mul_(head.cap)
+    target_C1 = target_C[:, None]
+    scored_C1 = logits_CV.gather(1, target_C1)
+    torch.ops.aten._log_softmax.out(logits_CV, -1, False, out=logits_CV)
+    return logits_CV, (scored_C1 - logits_CV.gather(1, target_C1)).squeeze(1)
+
+
+def _slope(policy_CV: Tensor, offset_C1: Tensor, form: tuple[float, float | None]) -> Tensor | None:
+    """D logits / d (h W^T); None where it is 1."""
+    scale, cap = form
+    if cap is not None:
+        return ((policy_CV + offset_C1) / cap).square_().neg_().add_(1).mul_(scale)
+    return policy_CV.new_full((1, 1), scale) if scale != 1 else None
+
+
+def _reference(weight_VH: Tensor | None, form: tuple[float, float | None]) -> Head | None:
+    return Head(weight_VH, None, *form) if weight_VH is not None else None
+
+
+def _at(tensor: Tensor | None, part: slice) -> Tensor | None:
+    return tensor[part] if tensor is not None else None
+
+
+def _kl(log_CV: Tensor, policy_CV: Tensor) -> Tensor:
+    """KL(reference, policy) of each row. `log_CV`, the reference's log-probabilities, become probabilities in place."""
+    kl_C = torch.empty_like(log_CV[:, 0])
+    for part in _parts(*log_CV.shape, log_CV, False):
+        ratio_CV = log_CV[part] - policy_CV[part]
+        kl_C[part] = torch.einsum("cv,cv->c", log_CV[part].exp_(), ratio_CV)
+    return kl_C
+
+
+def _parts(total: int, vocabulary: int, like: Tensor, whole: bool) -> Iterator[slice]:
+    """All positions at once, or equal parts whose logits fit into CHUNK_BYTES each."""
+    count = 1 if whole else max(1, -(-total * vocabulary * like.element_size() // CHUNK_BYTES))
+    step = max(1, -(-total // count))
+    return (slice(at, min(at + step, total)) for at in range(0, total, step))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -89,24 +206,40 @@ def _autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
+def _fits(needed: int, device: torch.device) -> bool:
+    if device.type == "cuda":
+        return needed <= torch.cuda.get_device_properties(device).total_memory // 10
+    return needed <= KEEP_BYTES
+
+
 def token_scores(
     hidden_TH: Tensor,
-    head_VH: Tensor,
+    head: Head,
     target_T: Tensor,
+    low_TR: Tensor | None = None,
     reference_hidden_TH: Tensor | None = None,
-    reference_head_VH: Tensor | None = None,
-    chunk: int = CHUNK,
+    reference_VH: Tensor | None = None,
+    keep: Keep = Keep.auto,
 ) -> tuple[Tensor, Tensor]:
     """(logps_T, kl_T) in nats, at least fp32, at T scored positions; kl_T is zero without a reference.
 
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
-    first). Gradients flow to `hidden_TH` and `head_VH` alone. Under autocast all operands are cast here, so that
-    the backward pass, which autocast does not reach, computes the same logits again.
+    first); the reference's head is scaled and capped as the policy's. Gradients flow to `hidden_TH`, `low_TR` and the
+    head alone. Under autocast all operands are cast here, so that the backward pass, which autocast does not reach,
+    computes the same logits again.
     """
-    hidden_TH, head_VH = _autocast(hidden_TH), _autocast(head_VH)
-    if reference_hidden_TH is not None and reference_head_VH is not None:
-        reference_hidden_TH, reference_head_VH = _autocast(reference_hidden_TH), _autocast(reference_head_VH)
-    logps_T, kl_T = _TokenScores.apply(hidden_TH, head_VH, target_T, reference_hidden_TH, reference_head_VH, chunk)  # type: ignore[no-untyped-call]
+    hidden_TH, weight_VH = _autocast(hidden_TH), _autocast(head.weight_VH)
+    low_TR, up_VR, reference_hidden_TH, reference_VH = (
+        _autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
+    )
+    needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * _wide(hidden_TH).itemsize
+    kept = keep is Keep.save or (keep is Keep.auto and _fits(needed, hidden_TH.device))
+    form = (head.scale, head.cap)
+    with torch.autocast(hidden_TH.device.type, enabled=False):
+        logps_T, kl_T = _TokenScores.apply(  # type: ignore[no-untyped-call]
+            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, form,
+            kept and torch.is_grad_enabled(),
+        )  # fmt: skip
     return logps_T, kl_T
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
-from stepdpo.logps import sum_by_owner, token_scores
+from stepdpo.logps import Head, Keep, sum_by_owner, token_scores
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
@@ -56,8 +56,9 @@ class Scorer(nn.Module):
         reference_hidden = batch.reference_hidden_TH
         logps_T, kl_T = token_scores(
             hidden_TH,
-            head.weight,
+            Head(head.weight),
             batch.target_T,
+            None,
             reference_hidden.to(hidden_TH.dtype) if reference_hidden is not None else None,
             self.reference_head_VH if reference_hidden is not None else None,
         )
