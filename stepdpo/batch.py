@@ -1,7 +1,7 @@
 """The tensors a training step passes on, with their shapes.
 
-Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, B pairs, H hidden,
-V vocabulary.
+Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, P scored tokens counted pair
+by pair, B pairs, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class TreeBatch:
     confidence_B: Tensor
     pair_ids: tuple[int, ...]
     """Index of each pair in the data set: the key of its reference scores."""
+    prediction_P: Tensor | None = None
+    """Index into T: pair by pair, the predictions of the tree that the pair makes alone, in that tree's order.
+
+    None where no tree is of several pairs: then it is 0, 1, 2, ...
+    """
     reference_logps_B2: Tensor | None = None
     reference_hidden_TH: Tensor | None = None
 

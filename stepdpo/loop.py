@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stepdpo.feed import update, updates_per_epoch
+from stepdpo.ahead import Ahead
+from stepdpo.feed import Updates
 from stepdpo.material import Material
 from stepdpo.saving import Keeper
-from stepdpo.scoring import Scoring
+from stepdpo.scoring import Scoring, Share
 from stepdpo.stopping import Interrupted, StopSignals
 
 if TYPE_CHECKING:
@@ -28,16 +29,23 @@ class Loop:
     def __init__(self, spec: Training, material: Material, scoring: Scoring, keeper: Keeper) -> None:
         self.spec, self.material, self.scoring, self.keeper = spec, material, scoring, keeper
         self.engine = scoring.engine
-        self.ids = sorted(material.train)
-        self.per_epoch = updates_per_epoch(len(self.ids), spec.batch.pairs)
+        self.updates = Updates(material.train, spec.seed, spec.batch)
+        self.per_epoch = self.updates.per_epoch
         self.total_steps = spec.epochs * self.per_epoch
         if spec.max_steps is not None:
             self.total_steps = min(self.total_steps, spec.max_steps)
+        self.ahead = Ahead(self._share, self.total_steps)
 
     def run(
         self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
     ) -> dict[str, float]:
         """Every update from `start`; returns the last held-out metrics, else the last of training."""
+        with self.ahead:
+            return self._run(start, window, signals, tracker, progress)
+
+    def _run(
+        self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
+    ) -> dict[str, float]:
         spec = self.spec
         training: dict[str, float] = {}
         heldout: dict[str, float] = {}
@@ -61,11 +69,14 @@ class Loop:
                 raise Interrupted(stop)
         return heldout or training
 
+    def _share(self, step: int) -> Share:
+        """What this process computes in an update; made in the background."""
+        return self.scoring.share(self.material.train, self.updates(step), "train")
+
     def _update(self, step: int) -> dict[str, float]:
         """One optimiser step; its metrics are means over the pairs of the whole update."""
         began = time.perf_counter()
-        ids = update(self.ids, self.spec.seed, self.spec.batch.pairs, step)
-        metrics = self.scoring.passes(self.material.train, ids, "train", learn=True)
+        metrics = self.scoring.compute(self.ahead.take(step), learn=True)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss of update {step + 1} is {metrics['loss']}; lower optim.lr, or look at the data")
         lr = self.spec.optim.lr_at(step, self.total_steps)
@@ -77,10 +88,10 @@ class Loop:
     @torch.no_grad()
     def _look(self, done: int, tracker: Any, progress: Progress) -> dict[str, float]:
         """Metrics of the held-out pairs, nothing learnt."""
-        ids = sorted(self.material.heldout)
-        if not ids:
+        heldout = self.material.heldout
+        if not heldout:
             return {}
-        metrics = self.scoring.passes(self.material.heldout, ids, "heldout", learn=False)
+        metrics = self.scoring.passes(heldout, list(heldout), "heldout", learn=False)
         named = {f"heldout/{k}": v for k, v in metrics.items() if k not in ("tokens", "pairs")}
         progress.look(done, named)
         if tracker:

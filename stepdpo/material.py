@@ -1,21 +1,22 @@
-"""Preferences as token trees: everything a training run reads, prepared once."""
+"""Preferences as token trees: everything a training run reads, prepared once and kept for the next run."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepdpo import caches
 from stepdpo.dataset import enforce, write_quarantine
 from stepdpo.errors import UserError
-from stepdpo.records import Pair
+from stepdpo.identity import data_identity, key_of
+from stepdpo.making import NAMES, Facts, damage_of, make, read_facts
 from stepdpo.runs import QUARANTINE
-from stepdpo.tokenise import Lengths, Tokenised, tokenise
-from stepdpo.trees import TokenTree
+from stepdpo.store import TokenStore, opened
+from stepdpo.tokenise import Lengths
 
-Trees = Mapping[int, TokenTree]
+Trees = TokenStore
 
 
 @dataclass(frozen=True)
@@ -39,72 +40,67 @@ def prepare(
     lengths: Lengths,
     folder: Path,
     speaks: bool,
+    makes: bool = True,
+    any_failed: Callable[[bool], bool] = bool,
 ) -> Material:
-    """Load, check, cut to the level and tokenise; counts are printed, bad rows go to quarantine.jsonl.
+    """Tokens of the data, from the cache, else load, check, cut to the level and tokenise them first.
 
+    Counts are printed and bad rows go to quarantine.jsonl either way. One process of a machine `makes` what is not
+    there; `any_failed` tells every process whether one could not, and makes the others wait until then.
     Raises UserError when too many rows are bad or nothing is left to train on.
     """
-    loaded = dataset.load()
+    data, loaded = data_identity(dataset)
+    key = key_of(data, level, template, tokenizer, lengths, needs)
+    entry = caches.entry("tokens", key)
+    failure: Exception | None = None
+    said = False
+    if makes:
+        try:
+            if not _whole(entry):
+                said = True
+                loaded = loaded or dataset.load()
+                _say_loaded(Facts.of(loaded), folder, speaks)
+                enforce(loaded)
+                with caches.making(entry, key) as scratch:
+                    make(loaded, level, template, needs, tokenizer, lengths, scratch, speaks)
+        except Exception as error:
+            failure = error
+    if any_failed(failure is not None):
+        raise failure or UserError("the process of this machine that prepares the data could not: see its message")
+    facts = read_facts(entry)
+    if not said:
+        _say_loaded(facts, folder, speaks)
     if speaks:
-        (folder / QUARANTINE).unlink(missing_ok=True)
-        if loaded.bad:
-            write_quarantine(loaded.bad, folder / QUARANTINE)
-        print("data: " + ", ".join(f"{count} {name}" for name, count in loaded.counts.items()), flush=True)
-    enforce(loaded)
-    both = "rejected" in needs
-    train_pairs = [_sided(level(p), both) for p in loaded.preferences]
-    train = tokenise(train_pairs, template, tokenizer, lengths)
-    heldout = tokenise([_sided(level(p), both) for p in loaded.heldout], template, tokenizer, lengths)
-    if speaks:
-        _say(train, len(train_pairs))
-    if not train.trees:
-        raise UserError(f"dataset: no pair is left to train on ({dict(train.dropped) or 'it is empty'})")
-    mismatched: Trees = {}
-    if "reference_point" in needs:
-        mismatched = tokenise(_mismatch(train_pairs), template, tokenizer, lengths).trees
-    return Material(train.trees, heldout.trees, mismatched, _fingerprint(train.trees))
+        _say_trained(facts)
+    if not facts.stores["train"].pairs:
+        raise UserError(f"dataset: no pair is left to train on ({facts.dropped or 'it is empty'})")
+    train, heldout, mismatched = (opened(entry, name) for name in NAMES)
+    return Material(train, heldout, mismatched, fingerprint=facts.stores["train"].fingerprint)
 
 
-def _sided(pair: Pair, both: bool) -> Pair:
-    """Without the rejected side, where the loss does not look at it."""
-    if both and not pair.rejected:
-        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
-    if both:
-        return pair
-    return Pair(pair.question, pair.context, pair.chosen, "", pair.chosen_ends, False, 1.0, pair.history)
+def _whole(entry: Path) -> bool:
+    """Whether an entry can be used; a damaged one is said and taken away."""
+    if not entry.exists():
+        return False
+    problem = damage_of(entry)
+    if problem:
+        print(f"warning: {entry}: {problem}; the data are tokenised again", flush=True)
+        caches.discard(entry)
+    return not problem
 
 
-def _mismatch(pairs: list[Pair]) -> list[Pair]:
-    """Each question answered with the chosen side of the next pair that asks another one (round the end)."""
-    return [
-        Pair(own.question, other.context, other.chosen, "", other.chosen_ends, False, 1.0, own.history)
-        for own, other in zip(pairs, _following(pairs), strict=True)
-    ]
+def _say_loaded(facts: Facts, folder: Path, speaks: bool) -> None:
+    if not speaks:
+        return
+    (folder / QUARANTINE).unlink(missing_ok=True)
+    if facts.bad:
+        write_quarantine(facts.bad, folder / QUARANTINE)
+    print("data: " + ", ".join(f"{count} {name}" for name, count in facts.counts.items()), flush=True)
 
 
-def _following(pairs: list[Pair]) -> list[Pair]:
-    """For each pair the next one with another question; simply the next one if there is no other question."""
-    found: list[Pair] = []
-    following = next((p for p in pairs if p.question != pairs[-1].question), None)
-    for index in range(len(pairs) - 1, -1, -1):
-        after = pairs[(index + 1) % len(pairs)]
-        if after.question != pairs[index].question:
-            following = after
-        found.append(following or after)
-    return found[::-1]
-
-
-def _say(train: Tokenised, pairs: int) -> None:
-    tokens = sum(len(t) for t in train.trees.values())
-    line = f"training on {len(train.trees)} of {pairs} pairs, {tokens:,} tokens (shared ones counted once)"
-    for reason, count in sorted(train.dropped.items()):
+def _say_trained(facts: Facts) -> None:
+    written = facts.stores["train"]
+    line = f"training on {written.pairs} of {facts.pairs} pairs, {written.tokens:,} tokens (shared ones counted once)"
+    for reason, count in sorted(facts.dropped.items()):
         line += f"; {count} left out: {reason}"
     print(line, flush=True)
-
-
-def _fingerprint(trees: Trees) -> str:
-    digest = hashlib.sha256()
-    for number in sorted(trees):
-        digest.update(trees[number].tokens.tobytes())
-        digest.update(trees[number].targets.tobytes())
-    return digest.hexdigest()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,29 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import CHOSEN, REJECTED, LossOutput, PairScores
-from stepdpo.feed import Piece, pieces
-from stepdpo.material import Material
+from stepdpo.feed import Group, Piece, all_pieces, pieces
+from stepdpo.material import Material, Trees
 from stepdpo.model.reference import ReferenceScores, write_shard
-from stepdpo.trees import TokenTree
 
-Trees = Mapping[int, TokenTree]
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of an update or of a look, ready to be computed: pieces that know their reference scores."""
+
+    pairs: int
+    """Of all processes."""
+    pieces: tuple[Piece, ...]
+    mismatched: tuple[Piece, ...]
+    """For the reference point."""
 
 
 class Scoring:
     """An engine, a loss, and the reference's numbers."""
 
-    def __init__(self, engine: Any, loss: Any, tokens: int, store: Path) -> None:
-        self.engine, self.loss, self.tokens, self.store = engine, loss, tokens, store
+    def __init__(self, engine: Any, loss: Any, tokens: int, store: Path, group: Group = Group.none) -> None:
+        self.engine, self.loss, self.tokens, self.store, self.group = engine, loss, tokens, store, group
         self.reference: dict[str, ReferenceScores] = {}
-        self.mismatched: Trees = {}
+        self.mismatched: Trees | None = None
 
     @contextmanager
     def references(self, material: Material) -> Iterator[None]:
@@ -46,33 +55,50 @@ class Scoring:
 
     def _reference(self, name: str, trees: Trees) -> ReferenceScores:
         shards = [self.store / f"{name}-{rank:05d}.safetensors" for rank in range(self.engine.world)]
-        share = self._pieces(trees, sorted(trees))
+        share = all_pieces(trees, self.tokens, self.engine.rank, self.engine.world)
         write_shard(self.engine, share, trees, "kl" in self.loss.needs, shards[self.engine.rank])
         self.engine.barrier()
         return ReferenceScores(shards)
 
-    def _pieces(self, trees: Trees, ids: Sequence[int]) -> Iterator[Piece]:
-        return pieces(trees, ids, self.tokens, self.engine.rank, self.engine.world)
+    def share(self, trees: Trees, ids: Sequence[int], name: str) -> Share:
+        """This process's part of the pairs `ids`; touches no engine, so it may be made while another is computed."""
+        point: Sequence[int] = ()
+        if self.mismatched and "reference_point" in self.loss.needs:
+            wanted = ids if name == "train" else self.mismatched.ids[: len(ids)].tolist()
+            point = [i for i in wanted if i in self.mismatched]
+        return Share(
+            pairs=len(ids),
+            pieces=self._pieces(trees, ids, name),
+            mismatched=self._pieces(self.mismatched, point, "mismatched") if self.mismatched and point else (),
+        )
+
+    def _pieces(self, trees: Trees, ids: Sequence[int], name: str) -> tuple[Piece, ...]:
+        share = pieces(trees, ids, self.tokens, self.engine.rank, self.engine.world, self.group)
+        reference = self.reference.get(name)
+        return tuple(replace(p, batch=reference.attach(p.batch)) if reference else p for p in share)
 
     def passes(self, trees: Trees, ids: Sequence[int], name: str, learn: bool) -> dict[str, float]:
-        """Mean metrics over the pairs `ids` of all processes; with `learn`, the gradient of their mean loss is added.
+        """`compute` for some pairs, with nothing prepared."""
+        return self.compute(self.share(trees, ids, name), learn)
+
+    def compute(self, share: Share, learn: bool) -> dict[str, float]:
+        """Mean metrics over the pairs of all processes; with `learn`, the gradient of their mean loss is added.
 
         `tokens` and `pairs` are totals.
         """
-        point = self._reference_point(ids if name == "train" else sorted(self.mismatched)[: len(ids)])
-        share = list(self._pieces(trees, ids))
+        point = self._reference_point(share)
         sums: dict[str, Tensor] = {}
-        for number, piece in enumerate(share):
-            scores = self._scores(piece, name, point)
+        for number, piece in enumerate(share.pieces):
+            scores = self._scores(piece, point)
             out = self.loss(scores)
             self._tally(sums, piece, scores, out)
             if learn:
-                loss = out.losses_B.sum() * (piece.weight / len(ids))
-                self.engine.backward(loss, last=number == len(share) - 1)
+                loss = out.losses_B.sum() * (piece.weight / share.pairs)
+                self.engine.backward(loss, last=number == len(share.pieces) - 1)
         names = sorted(sums)
         totals = self.engine.total(torch.stack([sums[n] for n in names])).tolist()
-        metrics = {n: v / (1 if n == "tokens" else len(ids)) for n, v in zip(names, totals, strict=True)}
-        return {**metrics, "pairs": float(len(ids))}
+        metrics = {n: v / (1 if n == "tokens" else share.pairs) for n, v in zip(names, totals, strict=True)}
+        return {**metrics, "pairs": float(share.pairs)}
 
     def _tally(self, sums: dict[str, Tensor], piece: Piece, scores: PairScores, out: LossOutput) -> None:
         values = {"loss": out.losses_B, "logps/chosen": scores.chosen_logps_B, **out.metrics_B}
@@ -86,10 +112,8 @@ class Scoring:
             summed = value.detach().double().sum().cpu() * piece.weight
             sums[key] = sums[key] + summed if key in sums else summed
 
-    def _scores(self, piece: Piece, name: str, point: Tensor | None = None) -> PairScores:
+    def _scores(self, piece: Piece, point: Tensor | None = None) -> PairScores:
         batch = piece.batch
-        if name in self.reference:
-            batch = self.reference[name].attach(batch)
         logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
         device = logps_B2.device
         known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None
@@ -108,14 +132,13 @@ class Scoring:
         )
 
     @torch.no_grad()
-    def _reference_point(self, ids: Sequence[int]) -> Tensor | None:
+    def _reference_point(self, share: Share) -> Tensor | None:
         """KTO's z0: mean log-ratio of mismatched pairs over the whole update, not below 0 (arXiv 2402.01306, eq. 6)."""
         if "reference_point" not in self.loss.needs:
             return None
-        usable = [i for i in ids if i in self.mismatched]
         sums = torch.zeros(2, dtype=torch.float64)
-        for piece in self._pieces(self.mismatched, usable) if usable else ():
-            ratios_B = self._scores(piece, "mismatched").chosen_logratios_B.double().cpu()
+        for piece in share.mismatched:
+            ratios_B = self._scores(piece).chosen_logratios_B.double().cpu()
             sums += torch.stack([ratios_B.sum(), torch.tensor(float(len(ratios_B)))]) * piece.weight
         total, count = self.engine.total(sums).tolist()
         return torch.tensor(max(0.0, total / max(1.0, count)))

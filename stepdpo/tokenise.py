@@ -1,4 +1,4 @@
-"""Pair -> TokenTree -> TreeBatch: the only crossing from text to integers and from integers to tensors."""
+"""Pair -> token paths: the only crossing from text to integers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-import torch
 
-from stepdpo.batch import SIDES, TreeBatch
+from stepdpo.batch import SIDES
 from stepdpo.errors import UserError
 from stepdpo.protocols import Template
 from stepdpo.records import Pair, Prompt
-from stepdpo.trees import Ints, Path, TokenRun, TokenTree, grow
+from stepdpo.trees import Ints, Path
 
 
 class Overlong(Enum):
@@ -44,9 +43,9 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Trees by the index of their pair, and the pairs that could not be used."""
+    """The chosen path and, if there is one, the rejected one of each usable pair; and what could not be used."""
 
-    trees: dict[int, TokenTree]
+    paths: dict[int, list[Path]]
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason -> count."""
 
@@ -92,8 +91,8 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
     return unscored, [start + pair.context + side for side in sides]
 
 
-def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths) -> Tokenised:
-    """Token trees of all pairs. A token is scored iff it ends after the unscored text does.
+def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenised:
+    """Token paths of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
 
     Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
     with `overlong: error` the first over-long one raises UserError.
@@ -106,26 +105,26 @@ def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
         unscored += [boundary] * len(sides)
     encoded = encode(texts, tokenizer)
     boundaries = iter(unscored)
-    trees: dict[int, TokenTree] = {}
+    kept: dict[int, list[Path]] = {}
     dropped: Counter[str] = Counter()
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(pairs, start=first):
         paths = []
         for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
             ids, stops = next(encoded)
-            first = int(np.searchsorted(np.maximum.accumulate(stops), len(next(boundaries)), side="right"))
+            scored = int(np.searchsorted(np.maximum.accumulate(stops), len(next(boundaries)), side="right"))
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
-            paths.append(Path(np.asarray(ids, np.int32), first, side))
-        tree = _tree(paths, number, pair.confidence, lengths)
-        if isinstance(tree, str):
-            dropped[tree] += 1
+            paths.append(Path(np.asarray(ids, np.int32), scored, side))
+        usable = _usable(paths, number, lengths)
+        if isinstance(usable, str):
+            dropped[usable] += 1
         else:
-            trees[number] = tree
-    return Tokenised(trees, dropped)
+            kept[number] = usable
+    return Tokenised(kept, dropped)
 
 
-def _tree(paths: list[Path], number: int, confidence: float, lengths: Lengths) -> TokenTree | str:
-    """The tree, or why there is none."""
+def _usable(paths: list[Path], number: int, lengths: Lengths) -> list[Path] | str:
+    """The paths, cut where that is asked for, or why the pair is left out."""
     longest = max(len(p.tokens) for p in paths)
     if longest > lengths.max_length:
         if lengths.overlong is Overlong.error:
@@ -137,7 +136,7 @@ def _tree(paths: list[Path], number: int, confidence: float, lengths: Lengths) -
         return "nothing to score"
     if len(paths) == SIDES and np.array_equal(paths[0].tokens, paths[1].tokens):
         return "same tokens on both sides"
-    return grow(paths, [number], [confidence])
+    return paths
 
 
 def _cut(paths: list[Path], lengths: Lengths) -> list[Path]:
@@ -152,53 +151,3 @@ def _cut(paths: list[Path], lengths: Lengths) -> list[Path]:
             tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
         cut.append(Path(tokens, first, path.owner))
     return cut
-
-
-def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
-    """Spread trees over micro-batches of at most `budget` tokens, as many for every process.
-
-    Returns a multiple of `world` lists of indices, balanced by tokens; process r computes lists r, r + world, ...
-    A tree larger than the budget gets a list of its own. Lists may be empty (the caller fills them with a tree of
-    weight zero). Deterministic; every index occurs exactly once.
-    """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
-    while True:
-        bins = -(-bins // world) * world
-        loads, lists = [0] * bins, [[] for _ in range(bins)]  # type: tuple[list[int], list[list[int]]]
-        for index in order:
-            lightest = min(range(bins), key=loads.__getitem__)
-            loads[lightest] += sizes[index]
-            lists[lightest].append(index)
-        if all(load <= budget or len(members) == 1 for load, members in zip(loads, lists, strict=True)):
-            return lists
-        bins += 1
-
-
-def collate(trees: Sequence[TokenTree]) -> TreeBatch:
-    """Pack trees one after another into one row. Shapes and meanings: TreeBatch."""
-    starts = np.cumsum([0] + [len(t) for t in trees])
-    scored = np.cumsum([0] + [len(t.targets) for t in trees])
-    firsts = np.cumsum([0] + [len(t.pair_ids) for t in trees])
-
-    def joined(name: str, shifts: Any) -> torch.Tensor:
-        parts = [getattr(t, name) + shift for t, shift in zip(trees, shifts, strict=True)]
-        return torch.from_numpy(np.concatenate(parts).astype(np.int64))
-
-    nothing = [0] * len(trees)
-    return TreeBatch(
-        input_ids_RL=joined("tokens", nothing)[None],
-        position_ids_RL=joined("positions", nothing)[None],
-        ends_RL=joined("ends", starts[:-1])[None],
-        runs=tuple(_shift(run, int(start)) for t, start in zip(trees, starts[:-1], strict=True) for run in t.runs),
-        source_T=joined("sources", starts[:-1]),
-        target_T=joined("targets", nothing),
-        term_E=joined("terms", scored[:-1]),
-        owner_E=joined("owners", SIDES * firsts[:-1]),
-        confidence_B=torch.tensor([c for t in trees for c in t.confidences], dtype=torch.float32),
-        pair_ids=tuple(i for t in trees for i in t.pair_ids),
-    )
-
-
-def _shift(run: TokenRun, by: int) -> TokenRun:
-    return TokenRun(run.row, run.start + by, run.stop + by, tuple((a + by, b + by) for a, b in run.ancestors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -74,12 +75,16 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     with ExitStack() as stack:
         engine = stack.enter_context(spec.engine.open(build, spec.optim))
         speaks = engine.rank == 0
-        material = prepare(spec.dataset, spec.level, template, spec.algo.needs, tokenizer, spec.lengths, folder, speaks)
+        material = prepare(
+            spec.dataset, spec.level, template, spec.algo.needs, tokenizer, spec.lengths, folder, speaks,
+            makes=int(os.environ.get("LOCAL_RANK", "0")) == 0,
+            any_failed=lambda failed: bool(engine.total(torch.tensor([float(failed)]))[0]),
+        )  # fmt: skip
         if speaks and warning:
             print(f"warning: {warning}")
         keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
         checkpoint = keeper.find() if resume else None
-        scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference")
+        scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference", spec.batch.group)
         stack.enter_context(scoring.references(material))
         start, sums = keeper.load(checkpoint) if checkpoint else (0, {})
         loop = Loop(spec, material, scoring, keeper)

@@ -71,12 +71,13 @@ def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[f
     if not paths or any(len(p.tokens) == 0 or p.first_scored < 1 for p in paths):
         raise ValueError("every path needs a token before its first scored one")
     planter = _Planter(paths)
-    planter.visit(tuple(range(len(paths))), depth=0, run_start=0, ancestors=())
-    sources, targets, terms, owners = planter.predictions()
+    planter.walk()
+    tokens = np.concatenate(planter.tokens)
+    sources, targets, terms, owners = _predictions(paths, [np.concatenate(p) for p in planter.places])
     return TokenTree(
-        tokens=np.concatenate(planter.tokens),
+        tokens=tokens,
         positions=np.concatenate(planter.positions),
-        ends=np.concatenate([np.full(stop - start, end, np.int32) for start, stop, end in planter.segments]),
+        ends=planter.ends(),
         runs=tuple(planter.runs),
         sources=sources,
         targets=targets,
@@ -84,6 +85,67 @@ def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[f
         owners=owners,
         pair_ids=tuple(pair_ids),
         confidences=tuple(confidences),
+    )
+
+
+def grow_pair(chosen: Path, rejected: Path, shared: int, pair_id: int, confidence: float) -> TokenTree:
+    """What `grow` makes of two paths that share just their first `shared` tokens; without a search."""
+    first, second = len(chosen.tokens), len(rejected.tokens)
+    total = first + second - shared
+    positions = _upto(total)
+    place = positions[:second]
+    ends = np.full(total, total, np.int32)
+    runs: tuple[TokenRun, ...] = (TokenRun(0, 0, total),)
+    if shared < min(first, second):
+        place = np.concatenate([positions[:shared], positions[first:]])
+        positions = np.concatenate([positions[:first], positions[shared:second]])
+        ends[shared:first] = first
+        runs = (TokenRun(0, 0, first), TokenRun(0, first, total, ((0, shared),)))
+    tokens = np.concatenate([chosen.tokens, rejected.tokens[shared:]])
+    sources, targets, terms, owners = _predictions((chosen, rejected), (_upto(first), place))
+    return TokenTree(tokens, positions, ends, runs, sources, targets, terms, owners, (pair_id,), (confidence,))
+
+
+def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
+    """For each pair of a merged tree, where the predictions of the pair's own tree are among the merged ones.
+
+    `own[k]` is the tree that pair k makes alone. A response's terms come in the order of its path in both.
+    """
+    order = np.argsort(merged.owners, kind="stable")
+    starts = np.searchsorted(merged.owners[order], np.arange(2 * len(own) + 1))
+    found = []
+    for number, tree in enumerate(own):
+        place = np.zeros(len(tree.targets), np.int32)
+        for side in (0, 1):
+            response = 2 * number + side
+            place[tree.terms[tree.owners == side]] = merged.terms[order[starts[response] : starts[response + 1]]]
+        found.append(place)
+    return found
+
+
+def shared_length(one: Ints, other: Ints) -> int:
+    """How many tokens two paths begin with in common."""
+    length = min(len(one), len(other))
+    differs = one[:length] != other[:length]
+    at = int(differs.argmax()) if length else 0
+    return at if length and differs[at] else length
+
+
+def _upto(count: int) -> Ints:
+    return np.arange(count, dtype=np.int32)
+
+
+def _predictions(paths: Sequence[Path], places: Sequence[Ints]) -> tuple[Ints, Ints, Ints, Ints]:
+    """(sources, targets, terms, owners), each distinct (source, target) once; `places`: where a path's tokens lie."""
+    sources = np.concatenate([place[p.first_scored - 1 : -1] for p, place in zip(paths, places, strict=True)])
+    targets = np.concatenate([p.tokens[p.first_scored :] for p in paths])
+    owners = np.repeat([p.owner for p in paths], [len(p.tokens) - p.first_scored for p in paths])
+    distinct, terms = np.unique(sources.astype(np.int64) << 32 | targets, return_inverse=True)
+    return (
+        (distinct >> 32).astype(np.int32),
+        (distinct & 0xFFFFFFFF).astype(np.int32),
+        terms.astype(np.int32),
+        owners.astype(np.int32),
     )
 
 
@@ -95,40 +157,39 @@ class _Planter:
         self.size = 0
         self.tokens: list[Ints] = []
         self.positions: list[Ints] = []
-        self.segments: list[tuple[int, int, int]] = []
+        self.segments: list[tuple[int, int]] = []
+        """(start, how many forks lie above) of every stretch."""
         self.runs: list[TokenRun] = []
         self.places: list[list[Ints]] = [[] for _ in paths]
 
-    def visit(self, group: tuple[int, ...], depth: int, run_start: int, ancestors: tuple[tuple[int, int], ...]) -> None:
-        """Write the stretch that all of `group` share from `depth` on, then each branch after it."""
-        length = self._shared(group, depth)
-        start, stop = self.size, self.size + length
-        self.tokens.append(self.paths[group[0]].tokens[depth : depth + length])
+    def walk(self) -> None:
+        """Stretch by stretch, each before its branches; without recursion, as chains of steps are deep."""
+        waiting: list[tuple[tuple[int, ...], int, int | None, tuple[tuple[int, int], ...], int]]
+        waiting = [(tuple(range(len(self.paths))), 0, 0, (), 0)]
+        while waiting:
+            group, depth, begun, ancestors, level = waiting.pop()
+            run_start = self.size if begun is None else begun
+            self.segments.append((self.size, level))
+            depth = self._write(group, depth)
+            forks = self._forks(group, depth)
+            if not forks:
+                self.runs.append(TokenRun(0, run_start, self.size, ancestors))
+                continue
+            seen = (*ancestors, (run_start, self.size))
+            waiting += [(fork, depth, None, seen, level + 1) for fork in reversed(forks[1:])]
+            waiting.append((forks[0], depth, run_start, ancestors, level + 1))
+
+    def _write(self, group: tuple[int, ...], depth: int) -> int:
+        """The stretch that all of `group` share from `depth` on; returns where it ends."""
+        first = self.paths[group[0]].tokens[depth:]
+        length = min((shared_length(first, self.paths[m].tokens[depth:]) for m in group[1:]), default=len(first))
+        place = np.arange(self.size, self.size + length, dtype=np.int32)
+        self.tokens.append(first[:length])
         self.positions.append(np.arange(depth, depth + length, dtype=np.int32))
         for member in group:
-            self.places[member].append(np.arange(start, stop, dtype=np.int32))
-        self.size = stop
-        slot = len(self.segments)
-        self.segments.append((start, stop, stop))
-        forks = self._forks(group, depth + length)
-        if not forks:
-            self.runs.append(TokenRun(0, run_start, stop, ancestors))
-        for number, fork in enumerate(forks):
-            if number == 0:
-                self.visit(fork, depth + length, run_start, ancestors)
-            else:
-                self.visit(fork, depth + length, self.size, (*ancestors, (run_start, stop)))
-        self.segments[slot] = (start, stop, self.size)
-
-    def _shared(self, group: tuple[int, ...], depth: int) -> int:
-        first = self.paths[group[0]].tokens[depth:]
-        length = len(first)
-        for member in group[1:]:
-            other = self.paths[member].tokens[depth:]
-            length = min(length, len(other))
-            differs = np.flatnonzero(first[:length] != other[:length])
-            length = int(differs[0]) if len(differs) else length
-        return length
+            self.places[member].append(place)
+        self.size += length
+        return depth + length
 
     def _forks(self, group: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
         branches: dict[int, list[int]] = {}
@@ -138,19 +199,14 @@ class _Planter:
                 branches.setdefault(int(tokens[depth]), []).append(member)
         return [tuple(branch) for branch in branches.values()]
 
-    def predictions(self) -> tuple[Ints, Ints, Ints, Ints]:
-        """(sources, targets, terms, owners), each distinct (source, target) once."""
-        sources, targets, owners = [], [], []
-        for path, stretches in zip(self.paths, self.places, strict=True):
-            places = np.concatenate(stretches)
-            sources.append(places[path.first_scored - 1 : -1])
-            targets.append(path.tokens[path.first_scored :])
-            owners.append(np.full(len(path.tokens) - path.first_scored, path.owner, np.int32))
-        both = np.stack([np.concatenate(sources), np.concatenate(targets)])
-        distinct, terms = np.unique(both, axis=1, return_inverse=True)
-        return (
-            distinct[0].astype(np.int32),
-            distinct[1].astype(np.int32),
-            terms.reshape(-1).astype(np.int32),
-            np.concatenate(owners),
-        )
+    def ends(self) -> Ints:
+        """A stretch is seen until the next one with as few forks above it begins."""
+        ends = np.empty(self.size, np.int32)
+        waiting: list[tuple[int, int, int]] = []
+        for number, (start, level) in enumerate([*self.segments, (self.size, 0)]):
+            while waiting and waiting[-1][2] >= level:
+                begin, stop, _ = waiting.pop()
+                ends[begin:stop] = start
+            after = self.segments[number + 1][0] if number + 1 < len(self.segments) else self.size
+            waiting.append((start, after, level))
+        return ends

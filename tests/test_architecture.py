@@ -17,13 +17,13 @@ from stepdpo.package import conf
 ROOT = Path(stepdpo.__file__).parent
 FLOORS = (
     # nouns and plain functions
-    "stepdpo errors logps optim package progress protocols records redact steps stopping trees",
+    "ahead stepdpo errors logps optim package progress protocols records redact steps stopping trees",
     # parts that know nothing but nouns
-    "batch config decode files grade level lock overrides stats teach template tinymath workers",
+    "batch bundles config decode files grade level lock overrides stats store teach template tinymath workers",
     # what is made of them: losses, engines, data, tokens
-    "algo caches checkpoints dataset engine grading report tokenise track",
+    "algo caches checkpoints collate dataset engine grading report storing tokenise track",
     # run folders, updates, tasks
-    "display feed pairs runs task",
+    "display feed identity making pairs runs task",
     "material",
     # models, jobs
     "check jobs model",

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.feed import BatchSize, order, pieces, update, updates_per_epoch
-from stepdpo.trees import Path, TokenTree, grow
+from stepdpo import feed
+from stepdpo.feed import BatchSize, Updates, order, pieces, updates_per_epoch
+from stepdpo.store import TokenStore
+from stepdpo.storing import in_memory
+from stepdpo.trees import Path
+
+
+def forest(lengths: Sequence[int], ids: Iterable[int] | None = None) -> TokenStore:
+    """One tree a length; by default with odd numbers, as if every second pair had been dropped."""
+    numbers = list(ids) if ids is not None else [2 * n + 1 for n in range(len(lengths))]
+    paths = [[Path(np.arange(length, dtype=np.int32), 1, 0)] for length in lengths]
+    return in_memory([(n, p, 1.0, n) for n, p in zip(numbers, paths, strict=True)])
+
+
+def updates(count: int, size: int, seed: int = 0) -> Updates:
+    return Updates(forest([2] * count, range(count)), seed, BatchSize(pairs=size))
 
 
 def test_the_order_is_seed_and_epoch() -> None:
     ids = range(50)
-    assert order(ids, seed=3, epoch=1) == order(ids, seed=3, epoch=1)
+    assert order(ids, seed=3, epoch=1).tolist() == order(ids, seed=3, epoch=1).tolist()
     assert len({tuple(order(ids, seed, epoch)) for seed in (0, 1, 2) for epoch in (0, 1, 2)}) == 9
-    assert order(ids, seed=1, epoch=11) != order(ids, seed=11, epoch=1)
+    assert order(ids, seed=1, epoch=11).tolist() != order(ids, seed=11, epoch=1).tolist()
 
 
 @given(st.sets(st.integers(0, 1000), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 3))
@@ -23,7 +40,8 @@ def test_each_pair_once_an_epoch(ids: set[int], size: int, epoch: int) -> None:
     """Also those of the last, smaller update."""
     listed = sorted(ids)
     per_epoch = updates_per_epoch(len(listed), size)
-    parts = [update(listed, 7, size, epoch * per_epoch + n) for n in range(per_epoch)]
+    update = Updates(forest([2] * len(ids), listed), 7, BatchSize(pairs=size))
+    parts = [update(epoch * per_epoch + n) for n in range(per_epoch)]
     assert sorted(i for part in parts for i in part) == listed
     assert all(len(part) == size for part in parts[:-1])
     assert 0 < len(parts[-1]) <= size
@@ -31,30 +49,48 @@ def test_each_pair_once_an_epoch(ids: set[int], size: int, epoch: int) -> None:
 
 def test_ten_pairs_in_updates_of_four() -> None:
     """4 + 4 + 2, then another epoch in another order."""
-    sizes = [len(update(range(10), 0, 4, number)) for number in range(6)]
-    assert sizes == [4, 4, 2, 4, 4, 2]
-    first, second = ([i for n in range(3) for i in update(range(10), 0, 4, 3 * e + n)] for e in (0, 1))
+    update = updates(10, 4)
+    assert [len(update(number)) for number in range(6)] == [4, 4, 2, 4, 4, 2]
+    first, second = ([i for n in range(3) for i in update(3 * e + n)] for e in (0, 1))
     assert first != second
+
+
+def test_an_update_does_not_depend_on_those_before() -> None:
+    """A resumed run lands in the middle of an epoch."""
+    whole = updates(100, 7)
+    inorder = [whole(number) for number in range(30)]
+    assert [updates(100, 7)(number) for number in range(30)] == inorder
+    assert [whole(number) for number in reversed(range(30))] == inorder[::-1]
+
+
+def test_an_epoch_is_ordered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first update of an epoch the others are cut from what is there."""
+    drawn: list[int] = []
+    chance = feed._chance
+    monkeypatch.setattr(feed, "_chance", lambda *a: drawn.append(a[1]) or chance(*a))
+    update = updates(1000, 10)
+    for number in range(250):
+        update(number)
+    assert drawn == [0, 1, 2]
+
+
+def test_every_order_is_as_likely() -> None:
+    """3 pairs have 6 orders; of 3,000 epochs each has 500 of them, give or take 5 standard deviations of 20.4."""
+    counts = Counter(tuple(order(range(3), 0, epoch).tolist()) for epoch in range(3000))
+    assert len(counts) == 6
+    assert all(abs(count - 500) < 5 * (3000 * 1 / 6 * 5 / 6) ** 0.5 for count in counts.values())
 
 
 def test_step_dpo_10k_has_85_updates_an_epoch() -> None:
     """84 x 128 pairs and one of 43; Step-DPO's own trainer made 84."""
     assert updates_per_epoch(10_795, 128) == 85
-    assert len(update(range(10_795), 0, 128, 84)) == 10_795 - 84 * 128 == 43
+    assert len(updates(10_795, 128)(84)) == 10_795 - 84 * 128 == 43
 
 
 @pytest.mark.parametrize("settings", [{"pairs": 0}, {"tokens": 0}])
 def test_sizes_must_be_positive(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BatchSize(**settings)
-
-
-def forest(lengths: list[int]) -> dict[int, TokenTree]:
-    """One tree a length, by odd keys, as if every second pair had been dropped."""
-    return {
-        2 * n + 1: grow([Path(np.arange(length, dtype=np.int32), 1, 0)], [2 * n + 1], [1.0])
-        for n, length in enumerate(lengths)
-    }
 
 
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=20), st.integers(1, 80), st.integers(1, 4))

@@ -31,14 +31,17 @@ def scores(model: Path, device: Device, batch: TreeBatch) -> tuple[torch.Tensor,
 
 
 def test_the_gpu_computes_what_the_cpu_computes(tiny_model: Path, preferences: Path) -> None:
+    from stepdpo.collate import collate
     from stepdpo.dataset import Dataset
     from stepdpo.level import Step
     from stepdpo.template import NativeTemplate
-    from stepdpo.tokenise import Lengths, collate, tokenise
+    from stepdpo.tokenise import Lengths, tokenise
+    from stepdpo.trees import grow
 
     tokenizer = Pretrained(str(tiny_model)).tokenizer()
     pairs = [Step()(p) for p in Dataset(str(preferences)).load().preferences]
-    batch = collate(list(tokenise(pairs, NativeTemplate(), tokenizer, Lengths()).trees.values()))
+    paths = tokenise(pairs, NativeTemplate(), tokenizer, Lengths()).paths
+    batch = collate([grow(both, [number], [1.0]) for number, both in paths.items()])
     (ours, our_gradients), (theirs, their_gradients) = (
         scores(tiny_model, device, batch) for device in (Device.cuda, Device.cpu)
     )

@@ -16,7 +16,8 @@ from stepdpo.algo.sft import SFT
 from stepdpo.dataset import Loaded
 from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
-from stepdpo.material import Material, _mismatch, prepare
+from stepdpo.making import following, mismatched
+from stepdpo.material import Material, prepare
 from stepdpo.records import Pair, Preference
 from stepdpo.tokenise import Lengths
 
@@ -86,6 +87,11 @@ def pairs(questions: str) -> list[Pair]:
     return [Pair(question, "", f"{question}{number}", "no") for number, question in enumerate(questions)]
 
 
+def mismatch(questions: str) -> list[Pair]:
+    both = pairs(questions)
+    return [mismatched(own, both[other]) for own, other in zip(both, following(questions), strict=True)]
+
+
 @pytest.mark.parametrize(
     ("questions", "answers"),
     [
@@ -99,13 +105,13 @@ def pairs(questions: str) -> list[Pair]:
 )
 def test_the_next_response_to_another_question(questions: str, answers: list[str]) -> None:
     """Rows of one problem stand side by side: the very next row would often be a good answer to the same question."""
-    assert [pair.chosen for pair in _mismatch(pairs(questions))] == answers
+    assert [pair.chosen for pair in mismatch(questions)] == answers
 
 
 @given(st.text(alphabet="abc", max_size=30))
 def test_no_question_is_matched_while_another_exists(questions: str) -> None:
-    for own, mismatched in zip(pairs(questions), _mismatch(pairs(questions)), strict=True):
-        assert mismatched.question == own.question
-        assert mismatched.rejected == ""
+    for own, made in zip(pairs(questions), mismatch(questions), strict=True):
+        assert made.question == own.question
+        assert made.rejected == ""
         if len(set(questions)) > 1:
-            assert not mismatched.chosen.startswith(own.question)
+            assert not made.chosen.startswith(own.question)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +15,8 @@ from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
 from stepdpo.records import Pair, Preference, Prompt
 from stepdpo.template import TextTemplate
-from stepdpo.tokenise import Lengths, Overlong, collate, encode, opened, plan, tokenise
-from stepdpo.trees import Path, TokenTree, grow
+from stepdpo.tokenise import Lengths, Overlong, encode, opened, tokenise
+from stepdpo.trees import TokenTree, grow
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
 """With digits as text every character is one token, so lengths can be counted by eye."""
@@ -27,7 +26,7 @@ TEN = Lengths(max_length=10, max_prompt_length=4, overlong=Overlong.official)
 def tree_of(pair: Pair, template: TextTemplate, tokenizer: Any, lengths: Lengths | None = None) -> TokenTree:
     done = tokenise([pair], template, tokenizer, lengths or Lengths())
     assert not done.dropped
-    return done.trees[0]
+    return grow(done.paths[0], [0], [pair.confidence])
 
 
 def path(tree: TokenTree, owner: int) -> tuple[list[int], list[int]]:
@@ -201,15 +200,15 @@ def test_the_official_cut_loses_the_beginning_of_text() -> None:
 def test_sides_that_differ_after_the_cut_only_are_dropped(tokenizer: Any) -> None:
     pair = Pair(digits(8), "", "7123456", "7123459")
     done = tokenise([pair], PLAIN, tokenizer, TEN)
-    assert (done.trees, dict(done.dropped)) == ({}, {"same tokens on both sides": 1})
+    assert (done.paths, dict(done.dropped)) == ({}, {"same tokens on both sides": 1})
 
 
 def test_over_long_pairs_are_dropped_and_counted(tokenizer: Any) -> None:
     pairs = [Pair(digits(n), "", "71", "8") for n in (8, 9, 8, 30)]
     done = tokenise(pairs, PLAIN, tokenizer, Lengths(max_length=10))
-    assert sorted(done.trees) == [0, 2]
+    assert sorted(done.paths) == [0, 2]
     assert dict(done.dropped) == {"over-long": 2}
-    assert [tree.pair_ids for tree in done.trees.values()] == [(0,), (2,)]
+    assert sorted(tokenise(pairs, PLAIN, tokenizer, Lengths(max_length=10), first=70).paths) == [70, 72]
 
 
 def test_over_long_pairs_may_be_an_error(tokenizer: Any) -> None:
@@ -229,12 +228,11 @@ def test_equal_and_empty_sides_are_counted(tokenizer: Any) -> None:
         Pair("1", "", "2", "2"),
         Pair("1", "", "2", "2", chosen_ends=True),
         Pair("1", "3", "", ""),
-        Pair("1", "", "2", "3", confidence=0.75),
+        Pair("1", "", "2", "3"),
     ]
     done = tokenise(pairs, PLAIN, tokenizer, Lengths())
-    assert sorted(done.trees) == [1, 3]
+    assert sorted(done.paths) == [1, 3]
     assert dict(done.dropped) == {"same tokens on both sides": 1, "nothing to score": 1}
-    assert done.trees[3].confidences == (0.75,)
 
 
 def test_supervised_data_has_one_branch(tokenizer: Any) -> None:
@@ -248,75 +246,6 @@ def test_history_precedes_the_response(tokenizer: Any) -> None:
     preference = replace(tiny.PREFERENCES[0], prefix="")
     tree = tree_of(Step()(preference), tiny.CHAT, tokenizer)
     assert tokenizer.decode(path(tree, 0)[0]).count("<|im_start|>user") == 1
-
-
-# Packing
-
-
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 100), st.integers(1, 5))
-def test_plan_is_fair(sizes: list[int], budget: int, world: int) -> None:
-    lists = plan(sizes, budget, world)
-    assert sorted(i for members in lists for i in members) == list(range(len(sizes)))
-    assert len(lists) % world == 0
-    assert len(lists) >= world
-    assert plan(sizes, budget, world) == lists
-    loads = [sum(sizes[i] for i in members) for members in lists]
-    assert all(load <= budget or len(members) == 1 for load, members in zip(loads, lists, strict=True))
-    heaviest = max(range(len(lists)), key=loads.__getitem__)
-    assert loads[heaviest] - min((sizes[i] for i in lists[heaviest]), default=0) <= min(loads)
-
-
-def test_plan_is_tight_enough() -> None:
-    """Twelve trees of 5 in lists of at most 20 need three lists."""
-    assert [len(members) for members in plan([5] * 12, 20, 1)] == [4, 4, 4]
-    assert [len(members) for members in plan([5] * 12, 20, 2)] == [3, 3, 3, 3]
-    assert plan([50], 20, 2) == [[0], []]
-
-
-def test_trees_over_the_budget_make_no_empty_lists() -> None:
-    """An empty list costs every process a stand-in pass."""
-    assert plan([50, 50, 50], 20, 1) == [[0], [1], [2]]
-
-
-def test_collate_packs_without_loss() -> None:
-    """Each response of each tree is found again in the packed row: its whole path, in order, with its positions."""
-    paths = [
-        [([7, 8, 9, 1, 2], 2), ([7, 8, 9, 3], 2)],
-        [([4, 4, 4], 1)],
-        [([1, 2], 1), ([1, 3, 3, 3], 1)],
-    ]
-    trees = [
-        grow([Path(np.array(t, np.int32), f, o) for o, (t, f) in enumerate(sides)], [10 + n], [1 - n / 10])
-        for n, sides in enumerate(paths)
-    ]
-    batch = collate(trees)
-    row, positions, ends = batch.input_ids_RL[0], batch.position_ids_RL[0], batch.ends_RL[0]
-    assert len(row) == sum(map(len, trees))
-    assert batch.pair_ids == (10, 11, 12)
-    assert batch.pairs == 3
-    torch.testing.assert_close(batch.confidence_B, torch.tensor([1.0, 0.9, 0.8]))
-    found: dict[int, list[tuple[list[int], int]]] = {}
-    for term, owner in zip(batch.term_E.tolist(), batch.owner_E.tolist(), strict=True):
-        source = int(batch.source_T[term])
-        seen = [k for k in range(source + 1) if source < ends[k]]
-        assert positions[seen].tolist() == list(range(len(seen)))
-        found.setdefault(owner, []).append((row[seen].tolist(), int(batch.target_T[term])))
-    for number, sides in enumerate(paths):
-        for side, (tokens, first) in enumerate(sides):
-            expected = [(tokens[:n], tokens[n]) for n in range(first, len(tokens))]
-            assert sorted(found.pop(2 * number + side), key=lambda t: len(t[0])) == expected
-    assert not found
-
-
-def test_packed_runs_are_shifted_with_their_trees() -> None:
-    tree = grow([Path(np.array(t, np.int32), 1, o) for o, t in enumerate(([1, 2, 3], [1, 4]))], [0], [1.0])
-    runs = collate([tree, tree]).runs
-    assert [(r.start, r.stop, r.ancestors) for r in runs] == [
-        (0, 3, ()),
-        (3, 4, ((0, 1),)),
-        (4, 7, ()),
-        (7, 8, ((4, 5),)),
-    ]
 
 
 def test_an_opened_prompt_is_the_beginning_of_what_training_sees() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
+from stepdpo import tinymath
 from stepdpo.dataset.loaded import Loaded, amount
 from stepdpo.dataset.source import gather
 from stepdpo.records import Preference
@@ -27,6 +30,13 @@ class TinymathSolutions:
         amount(self.heldout, 0)
         if self.count < 1:
             raise ValueError(f"count: expected a number from 1, got {self.count}")
+
+    def fingerprint(self) -> str:
+        """Hash of the settings, and of the code that makes the problems."""
+        digest = hashlib.sha256(repr(self).encode())
+        for file in sorted(Path(tinymath.__file__).parent.glob("*.py")):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     def load(self) -> Loaded:
         """Generate the problems and take their solutions."""

@@ -24,16 +24,22 @@ def read_rows(path: str, *, split: str = "", subset: str = "", revision: str = "
     `subset`, `split` (default: train) and `revision` apply. In a folder, `split` chooses the files whose
     names begin with it. UserError when there is nothing to read.
     """
-    place = locate(path)
-    if place is None:
+    found = local_files(path, split)
+    if found is None:
         yield from hub.read(path, subset=subset, split=split or "train", revision=revision)
         return
-    for file in _files(place, split):
+    for file in found:
         reader = READERS.get(file.suffix.lower(), files.jsonl)
         try:
             yield from reader(file)
         except OSError as error:
             raise UserError(f"{file}: {error.strerror or error}") from error
+
+
+def local_files(path: str, split: str = "") -> list[Path] | None:
+    """The files that `read_rows` reads, in order; None for a data set of the hub."""
+    place = locate(path)
+    return None if place is None else _files(place, split)
 
 
 def locate(path: str) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from itertools import chain, islice
 from stepdpo.dataset.columns import RowError
 from stepdpo.dataset.formats import LAYOUTS, Format, Layout, detect, make
 from stepdpo.dataset.loaded import Loaded, amount, find_oddities, hold_out, share
-from stepdpo.dataset.read import read_rows
+from stepdpo.dataset.read import local_files, read_rows
 from stepdpo.dataset.rows import BadRow, Row
 from stepdpo.errors import UserError, nearest
 from stepdpo.records import Preference
@@ -80,6 +82,21 @@ class Dataset:
         if layout is not None:
             odd.update(dict(_unused(layout, seen, self.columns)))
         return gather(good, bad, odd, heldout=self.heldout, seed=self.seed, max_bad=share(self.max_bad))
+
+    def fingerprint(self) -> str | None:
+        """Hash of the settings and of the bytes of the files; None for a data set of the hub, which has no files here.
+
+        With the same fingerprint `load` gives the same, so that it need not be called.
+        """
+        files = local_files(self.path, self.split)
+        if files is None:
+            return None
+        digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
+        for file in files:
+            digest.update(b"\n" + os.fsencode(file) + b"\n")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
 
     def _check_columns(self, layout: Layout | None) -> None:
         for column in self.columns if layout else ():

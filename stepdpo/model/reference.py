@@ -7,7 +7,7 @@ For losses without a KL two numbers a pair; with one, the reference's final hidd
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from stepdpo.batch import TreeBatch
 from stepdpo.feed import Piece
-from stepdpo.trees import TokenTree
+from stepdpo.store import TokenStore
 
 
 @torch.no_grad()
-def write_shard(
-    engine: Any, pieces: Iterable[Piece], trees: Mapping[int, TokenTree], keep_hidden: bool, path: Path
-) -> None:
+def write_shard(engine: Any, pieces: Iterable[Piece], trees: TokenStore, keep_hidden: bool, path: Path) -> None:
     """Score this process's pieces with the model as it is now, and write them as one safetensors file."""
     ids: list[int] = []
     logps: list[Tensor] = []
@@ -38,8 +36,9 @@ def write_shard(
         ids += piece.batch.pair_ids
         logps.append(logps_B2.cpu())
         if keep_hidden:
-            hidden.append(hidden_TH.cpu())
-    counts = torch.tensor([0] + [len(trees[i].targets) for i in ids])
+            own = piece.batch.prediction_P
+            hidden.append((hidden_TH if own is None else hidden_TH[own.to(hidden_TH.device)]).cpu())
+    counts = torch.tensor([0, *trees.predictions(ids).tolist()])
     shard = {"ids": torch.tensor(ids), "starts": counts.cumsum(0)}
     shard["logps"] = torch.cat(logps) if logps else torch.zeros(0, 2)
     if keep_hidden:
@@ -75,6 +74,10 @@ class ReferenceScores:
                 start, stop = self.starts[number][row : row + 2].tolist()
                 parts.append(self.files[number].get_slice("hidden")[start:stop])
             hidden = torch.cat(parts)
+            if batch.prediction_P is not None:  # of predictions that pairs share, any pair's will do
+                hidden = hidden.new_zeros(len(batch.target_T), hidden.shape[1]).index_copy(
+                    0, batch.prediction_P, hidden
+                )
         return dataclasses.replace(
             batch,
             reference_logps_B2=torch.stack([self.logps[number][row] for number, row in places]),

@@ -12,9 +12,9 @@ from torch import Tensor
 from twins import close, gradient_of
 
 from stepdpo.batch import TreeBatch
+from stepdpo.collate import collate
 from stepdpo.engine.settings import recompute_activations
 from stepdpo.model.attention import register
-from stepdpo.tokenise import collate
 from stepdpo.trees import Path, TokenTree, grow
 
 

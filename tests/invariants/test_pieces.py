@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO
+from stepdpo.collate import collate
 from stepdpo.feed import pieces
 from stepdpo.level import Instance, Step
 from stepdpo.model.reference import ReferenceScores, write_shard
-from stepdpo.tokenise import collate
 
 MANY = tiny.PREFERENCES + tiny.PREFERENCES[:3]
 """Eight pairs."""
@@ -41,11 +42,13 @@ def test_the_shares_of_all_processes_add_up(world: int, tmp_path: Path) -> None:
     _, gradient = ours(setting, tmp_path / "whole")
     with scoring(setting, tmp_path / "shares") as (done, material):
         ids = sorted(material.train)
+        known = done.reference["train"]
         shares = [list(pieces(material.train, ids, 150, rank, world)) for rank in range(world)]
+        shares = [[replace(p, batch=known.attach(p.batch)) for p in share] for share in shares]
         assert len({len(share) for share in shares}) == 1
         assert sorted(i for share in shares for p in share if p.weight for i in p.batch.pair_ids) == ids
         for piece in (p for share in shares for p in share):
-            losses_B = done.loss(done._scores(piece, "train")).losses_B
+            losses_B = done.loss(done._scores(piece)).losses_B
             done.engine.backward(losses_B.sum() * (piece.weight / len(ids)), last=False)
         close(gradient_of(done.engine.model), gradient)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from stepdpo.dataset import Loaded
 from stepdpo.engine.local import Local, LocalEngine
 from stepdpo.engine.settings import Device
+from stepdpo.feed import Group
 from stepdpo.material import Material, prepare
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Scorer
@@ -82,7 +83,9 @@ def close(got: Gradient, wanted: Gradient, rtol: float = 1e-6) -> None:
 
 
 @contextmanager
-def scoring(setting: Setting, folder: Path, tokens: int = 100_000, **local: Any) -> Iterator[tuple[Scoring, Material]]:
+def scoring(
+    setting: Setting, folder: Path, tokens: int = 100_000, group: Group = Group.none, **local: Any
+) -> Iterator[tuple[Scoring, Material]]:
     """Our stack, its reference written, its policy moved away from it."""
     attention = register()
 
@@ -100,7 +103,7 @@ def scoring(setting: Setting, folder: Path, tokens: int = 100_000, **local: Any)
         False,
     )
     with Local(device=Device.cpu, **local).open(build, AdamW()) as engine:
-        done = Scoring(engine, setting.algo, tokens, folder / "reference")
+        done = Scoring(engine, setting.algo, tokens, folder / "reference", group)
         with done.references(material):
             moved(engine.model, setting.move)
             yield done, material
