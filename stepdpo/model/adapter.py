@@ -140,7 +140,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def head_parts(head: Any) -> tuple[Tensor, Tensor | None, Tensor | None, float]:
+def head_parts(head: Any) -> tuple[nn.Parameter, nn.Parameter | None, nn.Parameter | None, float]:
     """(weight_VH, down_RH, up_VR, scaling) of an output head: logits = h W^T + (scaling h down^T) up^T.
 
     Without an adapter, or with it switched off, down and up are None.
@@ -150,6 +150,12 @@ def head_parts(head: Any) -> tuple[Tensor, Tensor | None, Tensor | None, float]:
     if head.disable_adapters:
         return head.base_layer.weight, None, None, 0.0
     return head.base_layer.weight, head.lora_A[NAME].weight, head.lora_B[NAME].weight, float(head.scaling[NAME])
+
+
+def head_weight(head: Any) -> Tensor:
+    """The output head as one matrix (V, H), its adapter added in."""
+    weight_VH, down_RH, up_VR, scaling = head_parts(head)
+    return weight_VH if down_RH is None or up_VR is None else weight_VH + scaling * (up_VR @ down_RH)
 
 
 def merged(weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: str | None) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
 from stepdpo.logps import sum_by_owner, token_scores
-from stepdpo.model.adapter import head_parts
+from stepdpo.model.adapter import head_parts, head_weight
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
@@ -54,13 +54,10 @@ class Scorer(nn.Module):
             runs=batch.runs,
         ).last_hidden_state
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
-        weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
-        if down_RH is not None and up_VR is not None:
-            weight_VH = weight_VH + scaling * (up_VR @ down_RH)
         reference_hidden = batch.reference_hidden_TH
         logps_T, kl_T = token_scores(
             hidden_TH,
-            weight_VH,
+            head_weight(self.model.get_output_embeddings()),
             batch.target_T,
             reference_hidden.to(hidden_TH.dtype) if reference_hidden is not None else None,
             self.reference_head_VH if reference_hidden is not None else None,

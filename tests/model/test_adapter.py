@@ -22,7 +22,7 @@ from stepdpo.model.adapter import (
     merged,
     targets,
 )
-from stepdpo.model.write import write_model
+from stepdpo.model.write import _without_adapters, write_model
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 TOKENS = torch.tensor([[5, 9, 2, 30, 7, 7, 1]])
@@ -112,6 +112,20 @@ def test_a_tied_head_is_merged_apart_from_its_embeddings() -> None:
         whole = merged({"embed.weight": torch.zeros(3, 2), **shared, **adapter}, {"head": 0.5}, tied="embed.weight")
         assert whole["embed.weight"].eq(0.0).all()
         assert whole["head.weight"].eq(0.5).all()
+
+
+@pytest.mark.parametrize("untie", [False, True])
+def test_the_bare_model_takes_any_weights(tiny_model: Path, tmp_path: Path, untie: bool) -> None:
+    """Under its own class and configuration; an untied head keeps a matrix of its own."""
+    model = load(tiny_model)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    if untie:
+        weights["lm_head.weight"] *= 2
+    before = logits(model) * (2 if untie else 1)
+    _without_adapters(model, untie).save_pretrained(tmp_path, state_dict=weights)
+    torch.testing.assert_close(logits(load(tmp_path)), before)
+    assert load(tmp_path).config.tie_word_embeddings == (not untie)
+    assert model.config.tie_word_embeddings
 
 
 def adapted(folder: Path, **settings: Any) -> Any:
