@@ -19,9 +19,9 @@ FLOORS = (
     # nouns and plain functions
     "stepdpo errors logps optim package progress protocols records redact steps stopping trees",
     # parts that know nothing but nouns
-    "batch config decode files grade level lock overrides stats teach template tinymath workers",
+    "batch config decode files grade level lock overrides stats teach template tinymath nodes",
     # what is made of them: losses, engines, data, tokens
-    "algo caches checkpoints dataset engine grading report tokenise track",
+    "algo caches checkpoints dataset engine grading report tokenise track workers",
     # run folders, updates, tasks
     "display feed pairs runs task",
     "material",
