@@ -10,6 +10,7 @@ from typing import Any
 
 from stepdpo.errors import UserError
 from stepdpo.model.load import write_card
+from stepdpo.model.write import write_model
 from stepdpo.runs import (
     begin_checkpoint,
     checkpoint_path,
@@ -75,7 +76,7 @@ class Keeper:
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
-        self.engine.model.save_pretrained(folder, state_dict=weights)
+        write_model(self.engine.model, weights, folder)
         self.tokenizer.save_pretrained(folder)
         write_card(folder, {"template": describe(self.template), "run": self.folder.name})
 

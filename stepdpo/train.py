@@ -14,6 +14,7 @@ import torch
 from stepdpo.feed import BatchSize
 from stepdpo.loop import Loop, Window
 from stepdpo.material import prepare
+from stepdpo.model.adapter import NoAdapter
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Gather, Scorer
 from stepdpo.model.load import refuse_sliding_window
@@ -38,6 +39,7 @@ class Training:
     optim: AdamW
     engine: Any
     track: Any
+    adapter: Any = field(default_factory=NoAdapter)
     batch: BatchSize = field(default_factory=BatchSize)
     lengths: Lengths = field(default_factory=Lengths)
     epochs: int = 1
@@ -70,6 +72,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     def build(dtype: torch.dtype, gather: Gather) -> Scorer:
         model = spec.model.model(attention, dtype)
         refuse_sliding_window(model.config, spec.lengths.max_length)
+        model = spec.adapter.attach(model)
         return Scorer(model, "kl" in spec.algo.needs, gather)
 
     with ExitStack() as stack:

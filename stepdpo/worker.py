@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from stepdpo import nodes
 from stepdpo.config import build
 from stepdpo.errors import UserError
 from stepdpo.workers import DIVERGED, EXIT, FAILED, MEND, OK
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
+    if nodes.SIGNALS in os.environ:
+        nodes.listen(Path(os.environ[nodes.SIGNALS]))
     code, message, outcome = _run(options.verb, options.folder, options.resume)
     _leave(options.folder / EXIT, int(os.environ.get("RANK", "0")), code, message, outcome)
     return code

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import ctypes
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from stepdpo.errors import UserError
+from stepdpo import nodes
 
 EXIT = "exit.json"
 """Written by a worker: {"code", "message", "outcome"}."""
@@ -32,26 +30,45 @@ PR_SET_PDEATHSIG = 1
 def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> dict[str, Any]:
     """Run a verb on a run folder in fresh processes and wait; returns what `exit.json` says.
 
-    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143. The workers end
-    with this process, however it ends.
+    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143. The workers of this
+    machine end with this process, however it ends.
     """
     (folder / EXIT).unlink(missing_ok=True)
     words = [WORKER, verb, str(folder), *(["--resume"] if resume else [])]
-    command = _command(words, engine)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
-    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
-    if not _gpus():
-        environment.setdefault("DS_ACCELERATOR", "cpu")
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
-    process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with(os.getpid()))
-    with _passing_on_signals(process) as passed:
+    signals = folder / nodes.SIGNALS_FILE if several(engine) else None
+    environment = _environment(engine, signals)
+    command = _command(words, engine, environment)
+    if signals:
+        signals.unlink(missing_ok=True)
+        hostfile = str(engine["hostfile"])
+        nodes.ready(nodes.hosts(Path(hostfile)), hostfile, [Path(sys.executable), folder])
+        environment = nodes.with_ssh(environment)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL if signals else None, start_new_session=True,
+        preexec_fn=_end_with(os.getpid()),
+    )  # fmt: skip
+    with _passing_on_signals(process, signals) as passed:
         code = process.wait()
+    if signals:
+        signals.unlink(missing_ok=True)
     if (folder / EXIT).is_file():
         answer: dict[str, Any] = json.loads((folder / EXIT).read_text())
         (folder / EXIT).unlink()
         return {**answer, "signal": passed[0] if passed else 0}
     return _without_a_word(code, passed)
+
+
+def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
+    """Of the workers; what depends on the machine is left to each where there are several."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
+    if signals:
+        environment[nodes.SIGNALS] = str(signals)
+    elif not _gpus():
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
+    return environment
 
 
 def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
@@ -69,7 +86,7 @@ def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
 
 def processes(engine: Mapping[str, Any]) -> int:
     """How many processes this machine runs: what is asked for, else one a visible GPU, else one."""
-    if engine.get("hostfile") and len(hosts := _hosts(Path(engine["hostfile"]))) == 1:
+    if engine.get("hostfile") and len(hosts := nodes.hosts(Path(engine["hostfile"]))) == 1:
         return next(iter(hosts.values()))
     wanted = int(engine.get("processes", 1))
     if wanted or engine.get("device") == "cpu":
@@ -84,33 +101,22 @@ def _gpus() -> int:
     return devices if visible is None else min(devices, len([d for d in visible.split(",") if d.strip()]))
 
 
-def _command(words: list[str], engine: Mapping[str, Any]) -> list[str]:
-    hostfile, count = engine.get("hostfile"), processes(engine)
+def several(engine: Mapping[str, Any]) -> bool:
+    """Whether other machines than this one take part."""
+    return bool(engine.get("hostfile")) and nodes.others(nodes.hosts(Path(engine["hostfile"])))
+
+
+def _command(words: list[str], engine: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    count = processes(engine)
     port = int(engine.get("master_port") or 0) or _free_port()
-    if hostfile and set(_hosts(Path(hostfile))) - {"localhost", "127.0.0.1", socket.gethostname()}:
-        if not shutil.which("pdsh"):
-            raise UserError(f"engine.hostfile={hostfile}: several machines are reached by pdsh, which is not installed")
-        launcher = ["deepspeed.launcher.runner", f"--hostfile={hostfile}", f"--master_port={port}", "--no_local_rank"]
-        return [sys.executable, "-m", *launcher, "--module", *words]
+    if several(engine):
+        hostfile = str(engine["hostfile"])
+        return nodes.command(words, nodes.hosts(Path(hostfile)), hostfile, port, environment)
     if count == 1:
         return [sys.executable, "-m", *words]
-    world = base64.urlsafe_b64encode(json.dumps({"localhost": list(range(count))}).encode()).decode()
+    world = nodes.world_info({"localhost": count})
     launcher = ["deepspeed.launcher.launch", f"--world_info={world}", f"--master_port={port}", "--no_local_rank", "-q"]
     return [sys.executable, "-m", *launcher, "--module", *words]
-
-
-def _hosts(hostfile: Path) -> dict[str, int]:
-    """Slots by host. DeepSpeed takes a hostfile that is not there for none at all, and would train on this machine."""
-    try:
-        lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
-        found = {host: int(slots.removeprefix("slots=")) for host, slots in filter(None, lines)}
-    except OSError as error:
-        raise UserError(f"engine.hostfile={hostfile}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"engine.hostfile={hostfile}: expected `host slots=8` on every line") from error
-    if not found:
-        raise UserError(f"engine.hostfile={hostfile}: names no host")
-    return found
 
 
 def _free_port() -> int:
@@ -120,16 +126,20 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+def _passing_on_signals(process: subprocess.Popen[bytes], file: Path | None) -> Iterator[list[int]]:
     """Hand signals to the workers themselves: DeepSpeed's launcher would kill them 30 s later, saved or not.
 
-    They run in a session of their own, so that a terminal's Ctrl-C comes this way too. Yields what was passed on.
+    They run in a session of their own, so that a terminal's Ctrl-C comes this way too. Those of several machines read
+    signals from `file`. Yields what was passed on.
     """
     passed: list[int] = []
 
     def pass_on(signum: int, _: object) -> None:
         signum = signal.SIGTERM if signum == signal.SIGHUP else signum
         passed.append(signum)
+        if file:
+            nodes.send(file, signum)
+            return
         for worker in _workers(process.pid):
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signum)
@@ -146,7 +156,7 @@ def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
 
 
 def _workers(pid: int) -> list[psutil.Process]:
-    """The processes below `pid` that are workers; `pid` itself while none has started, or on other machines."""
+    """The processes below `pid` that are workers; `pid` itself while none has started."""
     with suppress(psutil.NoSuchProcess):
         top = psutil.Process(pid)
         return [p for p in [top, *top.children(recursive=True)] if _is_worker(p)] or [top]

@@ -19,9 +19,9 @@ FLOORS = (
     # nouns and plain functions
     "ahead stepdpo errors logps optim package progress protocols records redact steps stopping trees",
     # parts that know nothing but nouns
-    "batch bundles config decode files grade level lock overrides stats store teach template tinymath workers",
+    "batch bundles config decode files grade level lock nodes overrides stats store teach template tinymath",
     # what is made of them: losses, engines, data, tokens
-    "algo caches checkpoints collate dataset engine grading report storing tokenise track",
+    "algo caches checkpoints collate dataset engine grading report storing tokenise track workers",
     # run folders, updates, tasks
     "display feed identity making pairs runs task",
     "material",

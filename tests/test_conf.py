@@ -23,6 +23,10 @@ class _Model(Protocol):
     def model(self, attention: str, dtype: Any) -> Any: ...
 
 
+class _Adapter(Protocol):
+    def attach(self, model: Any) -> Any: ...
+
+
 class _Dataset(Protocol):
     def load(self) -> Any: ...
 
@@ -49,6 +53,7 @@ SEAMS: dict[str, type] = {
     "pairs": protocols.PairSource,
     "decode": protocols.Decoder,
     "model": _Model,
+    "adapter": _Adapter,
     "dataset": _Dataset,
     "task": _Task,
     "optim": _Optim,
@@ -186,7 +191,9 @@ def test_the_command_line_beats_the_experiment_beats_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in PARTS if p.parent.name in ("algo", "level", "template", "model", "dataset")], ids=named
+    "path",
+    [p for p in PARTS if p.parent.name in ("algo", "level", "template", "model", "adapter", "dataset")],
+    ids=named,
 )
 def test_every_option_composes_into_training(path: Path) -> None:
     config = composed("train", [f"{path.parent.name}={path.stem}"])

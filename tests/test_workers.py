@@ -16,8 +16,8 @@ from stepdpo.errors import UserError
 
 
 def test_one_process_needs_no_launcher() -> None:
-    assert workers._command(["x"], {"processes": 1}) == [sys.executable, "-m", "x"]
-    assert workers._command(["x"], {}) == [sys.executable, "-m", "x"]
+    assert workers._command(["x"], {"processes": 1}, {}) == [sys.executable, "-m", "x"]
+    assert workers._command(["x"], {}, {}) == [sys.executable, "-m", "x"]
 
 
 def world(command: list[str]) -> Any:
@@ -26,7 +26,7 @@ def world(command: list[str]) -> Any:
 
 
 def test_several_run_under_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = workers._command(["x", "y"], {"processes": 3, "master_port": 29511})
+    command = workers._command(["x", "y"], {"processes": 3, "master_port": 29511}, {})
     assert command[1:3] == ["-m", "deepspeed.launcher.launch"]
     assert "--master_port=29511" in command
     assert command[-3:] == ["--module", "x", "y"]
@@ -42,23 +42,21 @@ def test_hostfiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = tmp_path / "hosts"
     engine = {"processes": 0, "hostfile": str(hosts)}
     with pytest.raises(UserError, match="cannot be read"):
-        workers._command(["x"], engine)
+        workers._command(["x"], engine, {})
     for text, what in (("", "names no host"), ("a\n", "expected `host slots=8`"), ("a slots=x\n", "expected")):
         hosts.write_text(text)
         with pytest.raises(UserError, match=what):
-            workers._command(["x"], engine)
+            workers._command(["x"], engine, {})
     hosts.write_text("# this machine\nlocalhost slots=2  # two\n")
-    command = workers._command(["x"], engine)
+    command = workers._command(["x"], engine, {})
     assert command[2] == "deepspeed.launcher.launch"
     assert world(command) == {"localhost": [0, 1]}
     hosts.write_text("one slots=8\ntwo slots=8\n")
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="pdsh, which is not installed"):
-        workers._command(["x"], engine)
+        workers._command(["x"], engine, {})
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/pdsh")
-    command = workers._command(["x"], engine)
-    assert command[2:4] == ["deepspeed.launcher.runner", f"--hostfile={hosts}"]
-    assert command[-2:] == ["--module", "x"]
+    assert workers._command(["x"], engine, {})[0] == "pdsh"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Runs:
         """Runs of two processes under DeepSpeed's launcher, one after another."""
         listing = self.root / "jobs.jsonl"
         listing.write_text("".join(json.dumps({"root": str(self.root), **asdict(job)}) + "\n" for job in jobs))
-        command = workers._command([], {"processes": PROCESSES})
+        command = workers._command([], {"processes": PROCESSES}, {})
         command = [word for word in command if word != "--module"]
         script = str(Path(__file__).parent / "engine" / "many.py")
         return subprocess.run(

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
+from stepdpo.engine.settings import (
+    Device,
+    Dtype,
+    Gather,
+    decay_groups,
+    frozen_names,
+    pick_device,
+    pick_dtype,
+    recompute_activations,
+)
 from stepdpo.optim import AdamW
 
 STATE = "optimizer.pt"
@@ -83,11 +92,18 @@ class LocalEngine:
         return {k: v.detach().cpu() for k, v in self.scorer.model.state_dict().items()}
 
     def save_state(self, folder: Path) -> None:
-        """What resuming needs: fp32 weights and the optimiser's state."""
+        """What resuming needs: fp32 weights (those that are trained) and the optimiser's state."""
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": self.scorer.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / STATE)
+        torch.save({"model": self._trained(), "optimizer": self.optimizer.state_dict()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
         state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
-        self.scorer.load_state_dict(state["model"])
+        missing = set(self._trained()) - set(state["model"])
+        if missing:
+            raise RuntimeError(f"{folder / STATE}: lacks {min(missing)}")
+        self.scorer.load_state_dict(state["model"], strict=False)  # what is frozen is as it was loaded
         self.optimizer.load_state_dict(state["optimizer"])
+
+    def _trained(self) -> dict[str, Tensor]:
+        frozen = frozen_names(self.scorer)
+        return {name: value for name, value in self.scorer.state_dict().items() if name not in frozen}

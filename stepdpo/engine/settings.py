@@ -60,3 +60,8 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": [p for p in trained if shapes[id(p)] < 2], "weight_decay": 0.0},
     ]
     return [g for g in groups if g["params"]]
+
+
+def frozen_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that are not trained; a shared one under all its names."""
+    return {name for name, p in module.named_parameters(remove_duplicate=False) if not p.requires_grad}

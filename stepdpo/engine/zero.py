@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Device, Dtype, Gather, decay_groups, pick_device, pick_dtype, recompute_activations
+from stepdpo.engine.settings import (
+    Device,
+    Dtype,
+    Gather,
+    decay_groups,
+    frozen_names,
+    pick_device,
+    pick_dtype,
+    recompute_activations,
+)
 from stepdpo.optim import AdamW
 
 TAG = "zero"
@@ -125,6 +134,8 @@ class ZeroEngine:
             self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
         dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
         scorer = build(dtype, self.gather).to(device if not self.sharded else None)
+        self.frozen = bool(frozen_names(scorer))
+        """Whether a part of the model is not trained; it is then no part of a checkpoint's state."""
         if spec.gradient_checkpointing:
             recompute_activations(scorer.model)
         optimizer = torch.optim.AdamW(
@@ -202,7 +213,9 @@ class ZeroEngine:
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs, in DeepSpeed's format; called by every process."""
-        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self.frozen)
 
     def load_state(self, folder: Path) -> None:
-        self.engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        self.engine.load_checkpoint(
+            str(folder), tag=TAG, load_lr_scheduler_states=False, load_module_strict=not self.frozen
+        )

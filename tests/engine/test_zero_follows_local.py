@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import partial
 import pytest
 import torch
 from commands import metrics
@@ -14,6 +16,8 @@ from trainings import Job, Runs
 
 pytestmark = pytest.mark.slow
 
+PEFT = find_spec("peft") is not None
+LORA = ("adapter=lora", "adapter.rank=4", "optim.lr=1e-2")
 FP32 = ("engine=zero", "engine.dtype=float32")
 SMALL = ("batch.pairs=3", "batch.tokens=1", "max_steps=4", "save_every=0")
 
@@ -27,17 +31,25 @@ PLAIN = {
     "unclipped": ("algo=dpo", "optim.clip=0", "optim.weight_decay=0.1", "save_every=0"),
     "untied-dpo": ("algo=dpo", "untied"),
     "untied-tdpo": ("algo=tdpo", "untied"),
+    "frozen": ("algo=tdpo", *partial.WORDS),
+    **({"lora": ("algo=tdpo", *LORA), "lora-head": ("algo=tdpo", *LORA, "adapter.head=true")} if PEFT else {}),
 }
 """What plain torch runs, by name."""
 
 STAGES = {
     "dpo": (0, 1, 2, 3), "tdpo": (0, 1, 2, 3), "stand-ins": (0, 1, 2, 3), "untied-dpo": (2, 3), "untied-tdpo": (2, 3),
-    "clipped": (0, 2, 3), "unclipped": (0, 2, 3), "kto": (3,), "sft": (3,),
+    "clipped": (0, 2, 3), "unclipped": (0, 2, 3), "kto": (3,), "sft": (3,), "frozen": (0, 1, 2, 3),
+    **({"lora": (0, 1, 2, 3), "lora-head": (0, 2, 3)} if PEFT else {}),
 }  # fmt: skip
 FOLLOWS = {
     **{f"{name}/stage-{s}": (*PLAIN[name], f"engine.stage={s}") for name, stages in STAGES.items() for s in stages},
     "dpo/checkpointing-2": (*PLAIN["dpo"], "engine.stage=2", "engine.gradient_checkpointing=true"),
     "tdpo/checkpointing-3": (*PLAIN["tdpo"], "engine.stage=3", "engine.gradient_checkpointing=true"),
+    **{
+        f"{name}/checkpointing-{s}": (*PLAIN[name], f"engine.stage={s}", "engine.gradient_checkpointing=true")
+        for name in ("frozen", *(("lora",) if PEFT else ()))
+        for s in (0, 2, 3)
+    },
     "dpo/offload-1": (*PLAIN["dpo"], "engine.stage=1", "engine.offload_optimizer=true"),
     "dpo/offload-2": (*PLAIN["dpo"], "engine.stage=2", "engine.offload_optimizer=true"),
     "dpo/offload-3": (*PLAIN["dpo"], "engine.stage=3", "engine.offload_optimizer=true"),
@@ -58,6 +70,7 @@ BF16 = {f"bf16/stage-{s}": ("algo=tdpo", "engine=zero", f"engine.stage={s}", "op
 RESUMED = (
     *(f"tdpo/stage-{s}" for s in range(4)), *(f"bf16/stage-{s}" for s in range(4)), "untied-dpo/stage-3",
     "dpo/offload-2", "dpo/offload-3", "tdpo/offload-all-3", "tdpo/checkpointing-3",
+    *(f"{name}/stage-{s}" for name in ("frozen", *(("lora",) if PEFT else ())) for s in range(4)),
 )  # fmt: skip
 
 

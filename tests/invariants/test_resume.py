@@ -6,7 +6,9 @@ import json
 import signal
 from pathlib import Path
 
+import partial
 import pytest
+import torch
 from commands import metrics
 from trainings import Runs
 
@@ -72,6 +74,23 @@ def test_stopped_by_a_signal(runs: Runs, monkeypatch: pytest.MonkeyPatch, update
     assert not (folder / "reference").exists()
     assert runs.go_on(folder) == (0, "")
     assert_same(runs.root / "whole", folder)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "lora"])
+def test_what_is_frozen_is_no_part_of_the_state(runs: Runs, kind: str) -> None:
+    """The state holds what learns; the rest comes from where it came from at first."""
+    if kind == "lora":
+        pytest.importorskip("peft")
+    words = partial.WORDS if kind == "frozen" else ("adapter=lora", "adapter.rank=4", "adapter.head=true")
+    whole = runs.local(kind, "log_every=4", *words)
+    state = torch.load(whole / "checkpoints" / "step-000004" / "state" / "optimizer.pt", weights_only=True)
+    named = state["model"]
+    assert named
+    assert all((".layers.1." if kind == "frozen" else ".lora_") in name for name in named)
+    assert len(state["optimizer"]["state"]) == len(named)
+    folder = runs.cut(f"{kind}-cut", kind, *EARLIER)
+    assert runs.go_on(folder) == (0, "")
+    assert_same(whole, folder)
 
 
 def test_stopped_again_and_again(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
