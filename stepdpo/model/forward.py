@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
 from stepdpo.logps import sum_by_owner, token_scores
+from stepdpo.model.attention import fitted, tree_inputs
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
@@ -44,12 +45,9 @@ class Scorer(nn.Module):
         kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
         """
         backbone = getattr(self.model, self.model.base_model_prefix)
+        batch = fitted(batch, self.model)
         hidden_RLH = backbone(
-            input_ids=batch.input_ids_RL,
-            position_ids=batch.position_ids_RL,
-            attention_mask=None,
-            use_cache=False,
-            runs=batch.runs,
+            input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
         ).last_hidden_state
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
         head = self.model.get_output_embeddings()
