@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from stepdpo.batch import SIDES, TreeBatch
 from stepdpo.errors import UserError
 from stepdpo.logps import Head, Keep, sum_by_owner, token_scores
+from stepdpo.model.adapter import head_parts
+from stepdpo.model.attention import fitted, tree_inputs
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
@@ -21,21 +23,22 @@ Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 class Scorer(nn.Module):
     """TreeBatch -> summed log-probabilities (and KL) of every response.
 
-    With `keep_reference_head` a frozen copy of the head is kept, which together with cached hidden states of the
-    reference gives the full-vocabulary KL without a second model.
+    With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
+    gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
     """
 
     reference_head_VH: Tensor | None
 
-    def __init__(self, model: Any, keep_reference_head: bool, gather: Gather) -> None:
+    def __init__(self, model: Any, keep_reference_head: bool, gather: Gather, keep: Keep = Keep.auto) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.keep = model, keep
         head = model.get_output_embeddings()
         _refuse_unsupported(model, head)
-        kept = None
-        if keep_reference_head:
-            with gather([head.weight]):
-                kept = head.weight.detach().clone()
+        self.scale, self.cap = logit_form(model.config)
+        weight_VH, kept = head_parts(head)[0], None
+        if keep_reference_head and weight_VH.requires_grad:
+            with gather([weight_VH]):
+                kept = weight_VH.detach().clone()
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -44,24 +47,12 @@ class Scorer(nn.Module):
         kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
         """
         backbone = getattr(self.model, self.model.base_model_prefix)
+        batch = fitted(batch, self.model)
         hidden_RLH = backbone(
-            input_ids=batch.input_ids_RL,
-            position_ids=batch.position_ids_RL,
-            attention_mask=None,
-            use_cache=False,
-            runs=batch.runs,
+            input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
         ).last_hidden_state
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
-        head = self.model.get_output_embeddings()
-        reference_hidden = batch.reference_hidden_TH
-        logps_T, kl_T = token_scores(
-            hidden_TH,
-            Head(head.weight),
-            batch.target_T,
-            None,
-            reference_hidden.to(hidden_TH.dtype) if reference_hidden is not None else None,
-            self.reference_head_VH if reference_hidden is not None else None,
-        )
+        logps_T, kl_T = self._token_scores(hidden_TH, batch)
         responses = SIDES * batch.pairs
         summed = [
             sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
@@ -69,14 +60,28 @@ class Scorer(nn.Module):
         ]
         return summed[0], summed[1], summed[2], hidden_TH.detach()
 
+    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+        weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
+        low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
+        reference_TH = reference_VH = None
+        if batch.reference_hidden_TH is not None:
+            reference_TH = batch.reference_hidden_TH.to(hidden_TH.dtype)
+            reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
+        head = Head(weight_VH, up_VR, self.scale, self.cap)
+        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.keep)
 
-def _refuse_unsupported(model: Any, head: Any) -> None:
+
+def logit_form(config: Any) -> tuple[float, float | None]:
+    """(scale, cap) of a model's logits: Cohere multiplies them, Granite divides them, Gemma 2 caps them."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return scale, float(cap) if cap else None
+
+
+def def _refuse_unsupported(model: Any, head: Any) -> None:
     """What would be computed wrongly and in silence is refused: above all, layers that never see the tree."""
     config = model.config
     name = getattr(config, "model_type", "this model")
-    for key in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, key, None) not in (None, 1, 1.0):
-            raise UserError(f"{name} models scale or cap their logits ({key}), which is not supported yet")
     if getattr(head, "bias", None) is not None:
         raise UserError(f"{name} models have a bias on the output head, which is not supported")
     if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):

@@ -14,7 +14,7 @@ from twins import close, gradient_of
 from stepdpo.batch import TreeBatch
 from stepdpo.collate import collate
 from stepdpo.engine.settings import recompute_activations
-from stepdpo.model.attention import register
+from stepdpo.model.attention import register, tree_inputs
 from stepdpo.trees import Path, TokenTree, grow
 
 
@@ -59,9 +59,9 @@ def test_runs_are_the_dense_mask(trees: Sequence[TokenTree], stock: str, off: fl
     """Eager attention takes its softmax in single precision, whatever the model's."""
     batch = collate(trees)
     ours, theirs = tiny.model(register()).double(), tiny.model(stock).double()
-    common = {"input_ids": batch.input_ids_RL, "position_ids": batch.position_ids_RL, "use_cache": False}
-    hidden = ours.model(**common, attention_mask=None, runs=batch.runs).last_hidden_state
-    expected = theirs.model(**common, attention_mask=dense(batch)).last_hidden_state
+    common = {"input_ids": batch.input_ids_RL, "position_ids": batch.position_ids_RL}
+    hidden = ours.model(**common, **tree_inputs(batch)).last_hidden_state
+    expected = theirs.model(**common, attention_mask=dense(batch), use_cache=False).last_hidden_state
     torch.testing.assert_close(hidden, expected, rtol=off, atol=off)
     direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (hidden * direction).sum().backward()
@@ -77,9 +77,7 @@ def test_each_path_is_as_if_it_stood_alone() -> None:
         hidden = ours.model(
             input_ids=batch.input_ids_RL,
             position_ids=batch.position_ids_RL,
-            attention_mask=None,
-            use_cache=False,
-            runs=batch.runs,
+            **tree_inputs(batch),
         ).last_hidden_state[0]
         ends = batch.ends_RL[0].tolist()
         for last in range(len(ends)):
