@@ -117,10 +117,12 @@ def pieces(
             yield Piece(collate([trees[ids[int(trees.sizes(ids).argmin())]]]), 0.0)
 
 
-def all_pieces(trees: TokenStore, tokens: int, rank: int, world: int, window: int = WINDOW) -> Iterator[Piece]:
+def all_pieces(
+    trees: TokenStore, tokens: int, rank: int, world: int, group: Group = Group.none, window: int = WINDOW
+) -> Iterator[Piece]:
     """This process's share of all pairs, planned window by window: as many pieces for every process."""
     for first in range(0, len(trees), window):
-        yield from pieces(trees, trees.ids[first : first + window].tolist(), tokens, rank, world)
+        yield from pieces(trees, trees.ids[first : first + window].tolist(), tokens, rank, world, group)
 
 
 def _alone(trees: TokenStore, ids: Sequence[int]) -> list[Bundle]:

@@ -183,7 +183,7 @@ def _at(tensor: Tensor | None, part: slice) -> Tensor | None:
 def _kl(log_CV: Tensor, policy_CV: Tensor) -> Tensor:
     """KL(reference, policy) of each row. `log_CV`, the reference's log-probabilities, become probabilities in place."""
     kl_C = torch.empty_like(log_CV[:, 0])
-    for part in _parts(*log_CV.shape, log_CV, False):
+    for part in _parts(log_CV.shape[0], log_CV.shape[1], log_CV, False):
         ratio_CV = log_CV[part] - policy_CV[part]
         kl_C[part] = torch.einsum("cv,cv->c", log_CV[part].exp_(), ratio_CV)
     return kl_C

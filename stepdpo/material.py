@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ class Material:
     """Each question with another pair's chosen side, for losses that need a reference point; else empty."""
     fingerprint: str
     """Hash of the training trees: the same data under the same template and level."""
+    identity: Mapping[str, str]
+    """By name of the trees: a hash of their numbers, what is read and what is scored."""
+
+    def named(self) -> dict[str, Trees]:
+        """All trees by name."""
+        return {"train": self.train, "heldout": self.heldout, "mismatched": self.mismatched}
 
 
 def prepare(
@@ -75,7 +81,8 @@ def prepare(
     if not facts.stores["train"].pairs:
         raise UserError(f"dataset: no pair is left to train on ({facts.dropped or 'it is empty'})")
     train, heldout, mismatched = (opened(entry, name) for name in NAMES)
-    return Material(train, heldout, mismatched, fingerprint=facts.stores["train"].fingerprint)
+    identity = {name: f"{written.fingerprint}/{written.index}" for name, written in facts.stores.items()}
+    return Material(train, heldout, mismatched, facts.stores["train"].fingerprint, identity)
 
 
 def _whole(entry: Path) -> bool:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stepdpo.batch import CHOSEN, REJECTED, LossOutput, PairScores
-from stepdpo.feed import Group, Piece, all_pieces, pieces
+from stepdpo.feed import Group, Piece, pieces
 from stepdpo.material import Material, Trees
-from stepdpo.model.reference import ReferenceScores, write_shard
+from stepdpo.references import References
 
 
 @dataclass(frozen=True)
@@ -32,33 +29,16 @@ class Share:
 class Scoring:
     """An engine, a loss, and the reference's numbers."""
 
-    def __init__(self, engine: Any, loss: Any, tokens: int, store: Path, group: Group = Group.none) -> None:
-        self.engine, self.loss, self.tokens, self.store, self.group = engine, loss, tokens, store, group
-        self.reference: dict[str, ReferenceScores] = {}
+    def __init__(self, engine: Any, loss: Any, tokens: int, references: References, group: Group = Group.none) -> None:
+        self.engine, self.loss, self.tokens, self.references, self.group = engine, loss, tokens, references, group
+        self.compares = "reference" in loss.needs
         self.mismatched: Trees | None = None
 
-    @contextmanager
-    def references(self, material: Material) -> Iterator[None]:
-        """While the block lasts, what the untrained model says of every pair is at hand (if the loss needs it)."""
+    def prepare(self, material: Material) -> None:
+        """Make ready what the loss wants to know of the reference, which the policy still is at this moment."""
         self.mismatched = material.mismatched
-        named = {"train": material.train, "heldout": material.heldout, "mismatched": material.mismatched}
-        try:
-            with ExitStack() as stack:
-                for name, trees in named.items():
-                    if trees and "reference" in self.loss.needs:
-                        self.reference[name] = stack.enter_context(self._reference(name, trees))
-                yield
-            self.engine.barrier()
-        finally:  # after a failure the others may not come to a barrier any more; open maps outlive their names
-            if self.engine.rank == 0:
-                shutil.rmtree(self.store, ignore_errors=True)
-
-    def _reference(self, name: str, trees: Trees) -> ReferenceScores:
-        shards = [self.store / f"{name}-{rank:05d}.safetensors" for rank in range(self.engine.world)]
-        share = all_pieces(trees, self.tokens, self.engine.rank, self.engine.world)
-        write_shard(self.engine, share, trees, "kl" in self.loss.needs, shards[self.engine.rank])
-        self.engine.barrier()
-        return ReferenceScores(shards)
+        if self.compares:
+            self.references.prepare(material)
 
     def share(self, trees: Trees, ids: Sequence[int], name: str) -> Share:
         """This process's part of the pairs `ids`; touches no engine, so it may be made while another is computed."""
@@ -74,8 +54,9 @@ class Scoring:
 
     def _pieces(self, trees: Trees, ids: Sequence[int], name: str) -> tuple[Piece, ...]:
         share = pieces(trees, ids, self.tokens, self.engine.rank, self.engine.world, self.group)
-        reference = self.reference.get(name)
-        return tuple(replace(p, batch=reference.attach(p.batch)) if reference else p for p in share)
+        if not self.compares:
+            return tuple(share)
+        return tuple(replace(piece, batch=self.references.attach(piece.batch, name)) for piece in share)
 
     def passes(self, trees: Trees, ids: Sequence[int], name: str, learn: bool) -> dict[str, float]:
         """`compute` for some pairs, with nothing prepared."""
@@ -113,7 +94,7 @@ class Scoring:
             sums[key] = sums[key] + summed if key in sums else summed
 
     def _scores(self, piece: Piece, point: Tensor | None = None) -> PairScores:
-        batch = piece.batch
+        batch = self.references.live(piece.batch) if self.compares else piece.batch
         logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
         device = logps_B2.device
         known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None

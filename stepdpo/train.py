@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 
+from stepdpo.batch import TreeBatch
+from stepdpo.engine.settings import Build
 from stepdpo.feed import BatchSize
+from stepdpo.logps import Keep
 from stepdpo.loop import Loop, Window
 from stepdpo.material import prepare
-from stepdpo.model.adapter import NoAdapter
+from stepdpo.model.adapter import NoAdapter, adapter_off
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Gather, Scorer
 from stepdpo.model.load import refuse_sliding_window
 from stepdpo.optim import AdamW
 from stepdpo.progress import Progress
+from stepdpo.references import Kept, Live, Mode, References
 from stepdpo.saving import Keeper
 from stepdpo.scoring import Scoring
 from stepdpo.stopping import StopSignals
@@ -40,6 +44,8 @@ class Training:
     engine: Any
     track: Any
     adapter: Any = field(default_factory=NoAdapter)
+    reference: Mode = Mode.cache
+    head: Keep = Keep.auto
     batch: BatchSize = field(default_factory=BatchSize)
     lengths: Lengths = field(default_factory=Lengths)
     epochs: int = 1
@@ -57,6 +63,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.log_every < 1 or self.keep < 1:
             raise ValueError("epochs, log_every and keep must be at least 1")
+        if self.reference is Mode.adapter_off and isinstance(self.adapter, NoAdapter):
+            raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
 
 
 def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float]:
@@ -69,11 +77,15 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     tokenizer = spec.model.tokenizer()
     template, warning = resolve(spec.template, spec.model.source)
 
+    def plain(dtype: torch.dtype, gather: Gather) -> Scorer:
+        model = spec.model.model(attention, dtype)
+        refuse_sliding_window(model.config, spec.lengths.max_length)
+        return Scorer(model, False, gather, spec.head)
+
     def build(dtype: torch.dtype, gather: Gather) -> Scorer:
         model = spec.model.model(attention, dtype)
         refuse_sliding_window(model.config, spec.lengths.max_length)
-        model = spec.adapter.attach(model)
-        return Scorer(model, "kl" in spec.algo.needs, gather)
+        return Scorer(spec.adapter.attach(model), "kl" in spec.algo.needs, gather, spec.head)
 
     with ExitStack() as stack:
         engine = stack.enter_context(spec.engine.open(build, spec.optim))
@@ -87,8 +99,9 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
             print(f"warning: {warning}")
         keeper = Keeper(engine, folder, tokenizer, template, material.fingerprint, spec.keep)
         checkpoint = keeper.find() if resume else None
-        scoring = Scoring(engine, spec.algo, spec.batch.tokens, folder / "reference", spec.batch.group)
-        stack.enter_context(scoring.references(material))
+        references = _references(spec, engine, plain, attention)
+        scoring = Scoring(engine, spec.algo, spec.batch.tokens, references, spec.batch.group)
+        scoring.prepare(material)
         start, sums = keeper.load(checkpoint) if checkpoint else (0, {})
         loop = Loop(spec, material, scoring, keeper)
         kept = start if start else -1  # resumed without a checkpoint, every line is written again
@@ -98,6 +111,22 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         outcome = loop.run(start, Window(sums), signals, tracker, progress)
         keeper.save_model(folder / "model")
     return outcome
+
+
+def _references(spec: Training, engine: Any, plain: Build, attention: str) -> References:
+    """Where the reference's scores come from; a second model is loaded for `online` alone."""
+    needs = spec.algo.needs
+    if spec.reference is Mode.cache or "reference" not in needs:
+        key = {"weights": spec.model.fingerprint(), "attention": attention} if "reference" in needs else {}
+        return Kept(engine, needs, spec.batch.tokens, key, spec.batch.group)
+    if spec.reference is Mode.online:
+        return Live(engine.second(plain), "kl" in needs)
+
+    def without_adapter(batch: TreeBatch) -> Any:
+        with adapter_off(engine.model):
+            return engine.score(batch)
+
+    return Live(without_adapter, "kl" in needs)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ FLOORS = (
     # models, jobs
     "check jobs model",
     # passes over a model; what a verb's work is made of
-    "afterwards construct evaluate sampler saving scoring",
+    "afterwards construct evaluate references sampler saving",
+    "scoring",
     "launch loop",
     # the doors
     "cli train",

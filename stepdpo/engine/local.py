@@ -13,9 +13,9 @@ from torch import Tensor
 
 from stepdpo.batch import TreeBatch
 from stepdpo.engine.settings import (
+    Build,
     Device,
     Dtype,
-    Gather,
     decay_groups,
     frozen_names,
     pick_device,
@@ -36,7 +36,7 @@ class Local:
     device: Device = Device.auto
 
     @contextmanager
-    def open(self, build: Callable[[torch.dtype, Gather], Any], optim: AdamW) -> Iterator[LocalEngine]:
+    def open(self, build: Build, optim: AdamW) -> Iterator[LocalEngine]:
         scorer = build(torch.float32, lambda parameters: nullcontext())
         yield LocalEngine(self, scorer, optim)
 
@@ -48,6 +48,8 @@ class LocalEngine:
         self.device = pick_device(spec.device)
         self.scorer = scorer.to(self.device).train()
         self.autocast = pick_dtype(spec.dtype, self.device) is Dtype.bfloat16
+        self.numbers = "bfloat16 by autocast" if self.autocast else "float32"
+        """Number format that scores are computed in."""
         self.clip = optim.clip
         self.model = scorer.model
         if spec.gradient_checkpointing:
@@ -65,6 +67,17 @@ class LocalEngine:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.scorer(batch.to(self.device))
         return scores
+
+    def second(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """A second model that is only scored, as `score` does it."""
+        scorer = build(torch.float32, lambda parameters: nullcontext()).to(self.device).requires_grad_(False)
+
+        def score(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                scores: tuple[Tensor, Tensor, Tensor, Tensor] = scorer(batch.to(self.device))
+            return scores
+
+        return score
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradient of this process's share of the loss (already divided by the global number of pairs)."""

@@ -12,6 +12,8 @@ from torch import nn
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
+Build = Callable[[torch.dtype, Gather], Any]
+"""(number format of the weights, gather) -> a Scorer."""
 
 
 class Dtype(Enum):

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from stepdpo.batch import TreeBatch
 from stepdpo.engine.settings import (
+    Build,
     Device,
     Dtype,
-    Gather,
     decay_groups,
     frozen_names,
     pick_device,
@@ -82,7 +82,7 @@ class Zero:
         return _merged(ours, self.deepspeed)
 
     @contextmanager
-    def open(self, build: Callable[[torch.dtype, Gather], Any], optim: AdamW) -> Iterator[ZeroEngine]:
+    def open(self, build: Build, optim: AdamW) -> Iterator[ZeroEngine]:
         device = pick_device(self.device, int(os.environ.get("LOCAL_RANK", "0")))
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         _alone_unless_launched()
@@ -119,21 +119,21 @@ def _alone_unless_launched() -> None:
 
 
 class ZeroEngine:
-    def __init__(
-        self, spec: Zero, build: Callable[[torch.dtype, Gather], Any], optim: AdamW, device: torch.device
-    ) -> None:
+    def __init__(self, spec: Zero, build: Build, optim: AdamW, device: torch.device) -> None:
         import deepspeed
 
         self.spec, self.device = spec, device
         kind = pick_dtype(spec.dtype, device)
-        config = spec.config(optim, kind)
+        self.numbers = kind.value
+        """Number format that scores are computed in."""
+        self.config = config = spec.config(optim, kind)
         self.sharded = spec.stage == 3
         if self.sharded:
             from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
             self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
-        dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
-        scorer = build(dtype, self.gather).to(device if not self.sharded else None)
+        self.dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
+        scorer = build(self.dtype, self.gather).to(device if not self.sharded else None)
         self.frozen = bool(frozen_names(scorer))
         """Whether a part of the model is not trained; it is then no part of a checkpoint's state."""
         if spec.gradient_checkpointing:
@@ -162,6 +162,23 @@ class ZeroEngine:
         """Scorer.forward on this process's device; every process must call it equally often."""
         scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.engine(batch.to(self.device))
         return scores
+
+    def second(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """A second model that is only scored, as `score` does it; at stage 3 it is sharded too."""
+        import deepspeed
+
+        scorer = build(self.dtype, self.gather).requires_grad_(False)
+        if self.sharded:
+            scorer, *_ = deepspeed.initialize(model=scorer, config=self.config)
+        else:
+            scorer = scorer.to(self.device)
+
+        def score(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            with torch.no_grad():
+                scores: tuple[Tensor, Tensor, Tensor, Tensor] = scorer(batch.to(self.device))
+            return scores
+
+        return score
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradient of this process's share of the loss (already divided by the global number of pairs).

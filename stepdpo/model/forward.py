@@ -78,7 +78,7 @@ def logit_form(config: Any) -> tuple[float, float | None]:
     return scale, float(cap) if cap else None
 
 
-def def _refuse_unsupported(model: Any, head: Any) -> None:
+def _refuse_unsupported(model: Any, head: Any) -> None:
     """What would be computed wrongly and in silence is refused: above all, layers that never see the tree."""
     config = model.config
     name = getattr(config, "model_type", "this model")

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.hub import cached_file
 
 from stepdpo.errors import UserError
+from stepdpo.model.weights import fingerprint
 from stepdpo.package import packaged
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -34,6 +37,15 @@ class Pretrained:
     @property
     def source(self) -> str:
         return packaged(self.path)
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, wherever they lie."""
+        _must_exist(self.path, self.source)
+        folder = Path(self.source)
+        if not folder.is_dir():
+            found = cached_file(self.source, "config.json", revision=self.revision)
+            folder = Path(str(found)).parent
+        return fingerprint(folder)
 
     def tokenizer(self) -> Any:
         _must_exist(self.path, self.source)
@@ -84,6 +96,10 @@ class Fresh:
     @property
     def source(self) -> str:
         return "fresh"
+
+    def fingerprint(self) -> str:
+        """Everything the weights depend on."""
+        return f"{self!r} torch {torch.__version__} transformers {transformers.__version__}"
 
     def tokenizer(self) -> Any:
         from stepdpo.tinymath.tokenizer import build

@@ -26,6 +26,7 @@ from stepdpo.model.attention import register
 from stepdpo.model.forward import Scorer
 from stepdpo.optim import AdamW
 from stepdpo.records import Preference
+from stepdpo.references import Kept
 from stepdpo.scoring import Scoring
 from stepdpo.tokenise import Lengths
 
@@ -103,10 +104,11 @@ def scoring(
         False,
     )
     with Local(device=Device.cpu, **local).open(build, AdamW()) as engine:
-        done = Scoring(engine, setting.algo, tokens, folder / "reference", group)
-        with done.references(material):
-            moved(engine.model, setting.move)
-            yield done, material
+        references = Kept(engine, setting.algo.needs, tokens, {"test": str(folder)}, group)
+        done = Scoring(engine, setting.algo, tokens, references, group)
+        done.prepare(material)
+        moved(engine.model, setting.move)
+        yield done, material
 
 
 def ours(setting: Setting, folder: Path, tokens: int = 100_000, **local: Any) -> tuple[dict[str, float], Gradient]:
