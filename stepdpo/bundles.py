@@ -6,7 +6,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stepdpo.trees import Ints, Path, shared_length
+from stepdpo.planting import shared_length
+from stepdpo.trees import Ints, Path
 
 
 @dataclass(frozen=True, slots=True)

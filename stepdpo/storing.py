@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from stepdpo.planting import shared_length
 from stepdpo.store import ENTRY, WIDTH, Read, TokenStore
-from stepdpo.trees import Ints, Path, shared_length
+from stepdpo.trees import Ints, Path
 
 SMALL = 64 * 2**20
 """Bytes of tokens that are read through before they are used."""
@@ -134,15 +135,17 @@ def ranks(entries: NDArray[Any], read: Read) -> Ints:
     found = np.zeros(len(entries), np.int32)
     order = np.argsort(entries["group"], kind="stable")
     groups = entries["group"][order]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(order) else order
-    for rows in np.split(order, starts[1:]):
-        if len(rows) > 1:
-            place = sorted(range(len(rows)), key=[_sortable(entries[row], read) for row in rows].__getitem__)
-            found[rows[place]] = np.arange(len(rows))
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    counts = np.diff(starts, append=len(groups))
+    for start, count in zip(starts[counts > 1], counts[counts > 1], strict=True):
+        rows = order[start : start + count]
+        place = sorted(range(count), key=[_sortable(entries[row], read) for row in rows].__getitem__)
+        found[rows[place]] = np.arange(count)
     return found
 
 
-def _sortable(entry: Any, read: Read) -> bytes:
-    """Bytes that sort as the tokens do: the chosen path, then the rest."""
+def _sortable(entry: Any, read: Read) -> tuple[bytes, bytes]:
+    """Sorts as the tokens do: by the chosen path, then by what the rejected one has of its own."""
     count = int(entry["chosen"]) + max(0, int(entry["rejected"]) - int(entry["shared"]))
-    return np.frombuffer(read(WIDTH * int(entry["start"]), WIDTH * count), "<i4").astype(">i4").tobytes()
+    tokens = np.frombuffer(read(WIDTH * int(entry["start"]), WIDTH * count), "<i4").astype(">i4")
+    return tokens[: entry["chosen"]].tobytes(), tokens[entry["chosen"] :].tobytes()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stepdpo.planting import Planter
+
 Ints = NDArray[np.int32]
 
 
@@ -70,7 +72,7 @@ def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[f
     """
     if not paths or any(len(p.tokens) == 0 or p.first_scored < 1 for p in paths):
         raise ValueError("every path needs a token before its first scored one")
-    planter = _Planter(paths)
+    planter = Planter([path.tokens for path in paths])
     planter.walk()
     tokens = np.concatenate(planter.tokens)
     sources, targets, terms, owners = _predictions(paths, [np.concatenate(p) for p in planter.places])
@@ -78,7 +80,7 @@ def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[f
         tokens=tokens,
         positions=np.concatenate(planter.positions),
         ends=planter.ends(),
-        runs=tuple(planter.runs),
+        runs=tuple(TokenRun(0, *run) for run in planter.runs),
         sources=sources,
         targets=targets,
         terms=terms,
@@ -123,14 +125,6 @@ def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
     return found
 
 
-def shared_length(one: Ints, other: Ints) -> int:
-    """How many tokens two paths begin with in common."""
-    length = min(len(one), len(other))
-    differs = one[:length] != other[:length]
-    at = int(differs.argmax()) if length else 0
-    return at if length and differs[at] else length
-
-
 def _upto(count: int) -> Ints:
     return np.arange(count, dtype=np.int32)
 
@@ -147,66 +141,3 @@ def _predictions(paths: Sequence[Path], places: Sequence[Ints]) -> tuple[Ints, I
         terms.astype(np.int32),
         owners.astype(np.int32),
     )
-
-
-class _Planter:
-    """The state of one depth-first walk."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.size = 0
-        self.tokens: list[Ints] = []
-        self.positions: list[Ints] = []
-        self.segments: list[tuple[int, int]] = []
-        """(start, how many forks lie above) of every stretch."""
-        self.runs: list[TokenRun] = []
-        self.places: list[list[Ints]] = [[] for _ in paths]
-
-    def walk(self) -> None:
-        """Stretch by stretch, each before its branches; without recursion, as chains of steps are deep."""
-        waiting: list[tuple[tuple[int, ...], int, int | None, tuple[tuple[int, int], ...], int]]
-        waiting = [(tuple(range(len(self.paths))), 0, 0, (), 0)]
-        while waiting:
-            group, depth, begun, ancestors, level = waiting.pop()
-            run_start = self.size if begun is None else begun
-            self.segments.append((self.size, level))
-            depth = self._write(group, depth)
-            forks = self._forks(group, depth)
-            if not forks:
-                self.runs.append(TokenRun(0, run_start, self.size, ancestors))
-                continue
-            seen = (*ancestors, (run_start, self.size))
-            waiting += [(fork, depth, None, seen, level + 1) for fork in reversed(forks[1:])]
-            waiting.append((forks[0], depth, run_start, ancestors, level + 1))
-
-    def _write(self, group: tuple[int, ...], depth: int) -> int:
-        """The stretch that all of `group` share from `depth` on; returns where it ends."""
-        first = self.paths[group[0]].tokens[depth:]
-        length = min((shared_length(first, self.paths[m].tokens[depth:]) for m in group[1:]), default=len(first))
-        place = np.arange(self.size, self.size + length, dtype=np.int32)
-        self.tokens.append(first[:length])
-        self.positions.append(np.arange(depth, depth + length, dtype=np.int32))
-        for member in group:
-            self.places[member].append(place)
-        self.size += length
-        return depth + length
-
-    def _forks(self, group: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
-        branches: dict[int, list[int]] = {}
-        for member in group:
-            tokens = self.paths[member].tokens
-            if depth < len(tokens):
-                branches.setdefault(int(tokens[depth]), []).append(member)
-        return [tuple(branch) for branch in branches.values()]
-
-    def ends(self) -> Ints:
-        """A stretch is seen until the next one with as few forks above it begins."""
-        ends = np.empty(self.size, np.int32)
-        waiting: list[tuple[int, int, int]] = []
-        for number, (start, level) in enumerate([*self.segments, (self.size, 0)]):
-            while waiting and waiting[-1][2] >= level:
-                begin, stop, _ = waiting.pop()
-                ends[begin:stop] = start
-            after = self.segments[number + 1][0] if number + 1 < len(self.segments) else self.size
-            waiting.append((start, after, level))
-        return ends

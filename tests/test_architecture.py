@@ -16,8 +16,9 @@ from stepdpo.package import conf
 
 ROOT = Path(stepdpo.__file__).parent
 FLOORS = (
+    "planting",
     # nouns and plain functions
-    "ahead stepdpo errors logps optim package progress protocols records redact steps stopping trees",
+    "stepdpo ahead errors logps optim package progress protocols records redact steps stopping trees",
     # parts that know nothing but nouns
     "batch bundles config decode files grade level lock nodes overrides stats store teach template tinymath",
     # what is made of them: losses, engines, data, tokens

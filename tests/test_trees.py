@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.trees import Path, TokenTree, grow
+from stepdpo.planting import shared_length
+from stepdpo.trees import Path, TokenTree, grow, grow_pair, places_in
 
 Forest = list[tuple[list[int], int]]
 """(tokens, first scored) of every path."""
@@ -140,3 +141,60 @@ def test_a_single_path_is_a_plain_sequence() -> None:
 def test_paths_that_cannot_be_predicted_are_refused(paths: Forest) -> None:
     with pytest.raises(ValueError, match="before its first scored"):
         plant(paths)
+
+
+# Pairs, and pairs within larger trees
+
+
+def same(one: TokenTree, other: TokenTree) -> None:
+    for name in ("tokens", "positions", "ends", "sources", "targets", "terms", "owners"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    assert (one.runs, one.pair_ids, one.confidences) == (other.runs, other.pair_ids, other.confidences)
+
+
+@given(forests(pairs=1))
+def test_a_pair_grows_without_a_search(paths: Forest) -> None:
+    chosen, rejected = (Path(np.array(t, np.int32), first, side) for side, (t, first) in enumerate(paths))
+    shared = shared_length(chosen.tokens, rejected.tokens)
+    same(grow_pair(chosen, rejected, shared, 7, 0.75), grow([chosen, rejected], [7], [0.75]))
+
+
+@given(st.lists(st.integers(0, 1), max_size=6), st.lists(st.integers(0, 1), max_size=6))
+def test_the_shared_length_is_counted(one: list[int], other: list[int]) -> None:
+    expected = 0
+    while one[: expected + 1] == other[: expected + 1] and expected < min(len(one), len(other)):
+        expected += 1
+    assert shared_length(np.array(one, np.int32), np.array(other, np.int32)) == expected
+
+
+@given(forests(pairs=4))
+def test_own_predictions_are_found_in_the_merged_tree(paths: Forest) -> None:
+    """Same context, same target: whatever was computed for a pair alone belongs there."""
+    merged = plant(paths)
+    own = [plant(paths[2 * k : 2 * k + 2]) for k in range(len(paths) // 2)]
+    for tree, found in zip(own, places_in(merged, own), strict=True):
+        assert len(found) == len(tree.targets)
+        for mine, its in enumerate(found):
+            contexts = [t.tokens[places(t, t.sources[n])].tolist() for t, n in ((tree, mine), (merged, its))]
+            assert contexts[0] == contexts[1]
+            assert tree.targets[mine] == merged.targets[its]
+
+
+def test_one_sided_pairs_are_found_too() -> None:
+    """Owners 0, 2, 4: supervised data of one problem."""
+    paths = [[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]
+    merged = grow([Path(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(paths)], range(3), [1.0] * 3)
+    own = [grow([Path(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(paths)]
+    found = places_in(merged, own)
+    assert [merged.targets[places].tolist() for places in found] == [[2, 3], [2, 4], [2, 3, 5]]
+
+
+def test_a_deep_chain_needs_no_deep_stack() -> None:
+    """1,500 forks below one another."""
+    length = 1500
+    chain = np.zeros(length + 1, np.int32)
+    paths = [Path(chain, 1, 0)]
+    paths += [Path(np.r_[chain[:n], 1].astype(np.int32), n, n) for n in range(1, length)]
+    tree = grow(paths, range(length // 2), [1.0] * (length // 2))
+    assert len(tree) == length + 1 + (length - 1)
+    assert tree.ends[0] == len(tree)
