@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all format lint types docs wheel tinymath check clean
+.PHONY: help install demo test test-slow test-gpu test-all bench-processes format lint types docs wheel tinymath check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test-gpu: install ## the tests that need one CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
 test-all: test test-slow ## both
+
+bench-processes: install ## what a second process is worth, each with a core of its own (ten minutes)
+	$(BIN)/python benchmarks/processes.py
 
 format: install ## format the code
 	$(BIN)/ruff format -q stepdpo tests
