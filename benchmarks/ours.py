@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.rows import Row
 from benchmarks.shapes import build, move
@@ -46,22 +47,19 @@ def ours(work: Work, trees: Sequence[TokenTree] | None = None, name: str = "ours
     """The product, from its public parts; `trees` where pairs are not to be packed one by one."""
     model = build(work.shape, register(), work.dtype, work.device)
     has_kl = work.loss == "tdpo2"
-    scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext())
-    scorer = scorer.to(work.device).train()
+    scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
     plain = collate(trees if trees is not None else apart(work.rows)).to(work.device)
-    loss = TDPO(beta=BETA, alpha=ALPHA) if has_kl else DPO(beta=BETA)
+    objective = TDPO(beta=BETA, alpha=ALPHA) if has_kl else DPO(beta=BETA)
     batch = with_reference(scorer, plain, has_kl) if work.known else _made_up(work, plain, has_kl)
     move(model)
 
-    def step() -> float:
-        value = loss(scores(scorer, batch)).losses_B.mean()
-        value.backward()
-        return float(value.detach())
+    def loss() -> Tensor:
+        return objective(scores(scorer, batch)).losses_B.mean()
 
     def prepare() -> None:
         with_reference(scorer, plain, has_kl)
 
-    return Side(name, step, prepare, model)
+    return Side(name, loss, prepare, model)
 
 
 @torch.no_grad()

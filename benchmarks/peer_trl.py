@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 from benchmarks.rows import Row
 from benchmarks.shapes import build, move
@@ -32,12 +33,7 @@ def trl(work: Work) -> Side:
     trainer = _trainer(work, policy, ref_model=reference)
     batch = _on(work, trainer.data_collator(examples(work.rows)))
 
-    def step() -> float:
-        loss = trainer.compute_loss(policy, batch)
-        loss.backward()
-        return float(loss.detach())
-
-    return Side("trl", step, None, policy)
+    return Side("trl", lambda: trainer.compute_loss(policy, batch), None, policy)
 
 
 def trl_best(work: Work) -> Side:
@@ -46,22 +42,20 @@ def trl_best(work: Work) -> Side:
     trainer = _trainer(work, policy, precompute_ref_log_probs=True)
     plain = _on(work, trainer.data_collator(examples(work.rows)))
 
-    def prepare() -> tuple[torch.Tensor, torch.Tensor]:
+    def reference() -> Any:
         with compact():
-            return tuple(trainer.compute_ref_log_probs(policy, plain))
+            return trainer.compute_ref_log_probs(policy, plain)
 
     zeros = torch.zeros(len(work.rows), device=work.device)
-    chosen, rejected = prepare() if work.known else (zeros, zeros)
+    chosen, rejected = reference() if work.known else (zeros, zeros)
     batch = {**plain, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
     move(policy)
 
-    def step() -> float:
+    def loss() -> Tensor:
         with compact():
-            loss = trainer.compute_loss(policy, batch)
-        loss.backward()
-        return float(loss.detach())
+            return trainer.compute_loss(policy, batch)
 
-    return Side("trl_best", step, prepare, policy)
+    return Side("trl_best", loss, reference, policy)
 
 
 def examples(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -57,9 +57,14 @@ def build(shape: Shape, attention: str = "sdpa", dtype: torch.dtype = torch.floa
     )
     config._attn_implementation = attention
     torch.manual_seed(SEED)
-    with torch.device(device):
-        model: Any = Qwen2ForCausalLM(config)
-    return model.to(dtype).train()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model: Any = Qwen2ForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    return model.train()
 
 
 @torch.no_grad()

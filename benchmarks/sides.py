@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.rows import Row
 from benchmarks.shapes import Shape
@@ -33,9 +34,15 @@ class Side:
     """One implementation, ready to run."""
 
     name: str
-    step: Callable[[], float]
-    """Forward, loss and backward; gradients are left on the model. Returns the loss."""
-    prepare: Callable[[], None] | None
+    loss: Callable[[], Tensor]
+    """Forward and loss, ready for backward."""
+    prepare: Callable[[], Any] | None
     """The reference pass that happens once before an epoch; none where the reference is asked at every step."""
     model: Any
-    """The policy."""
+    """The policy, on which gradients are left."""
+
+    def step(self) -> Tensor:
+        """Forward, loss and backward: what is timed."""
+        loss = self.loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()

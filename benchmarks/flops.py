@@ -1,0 +1,89 @@
+"""One way of counting floating-point operations for every side: those that PyTorch's dispatcher really issued.
+
+A multiplication and an addition count as two. Counted are matrix products and attention; element-wise work is not.
+Attention: 4 x head size operations for every head and every (query, key) the kernel visits forward, 10 backward; a
+causal call visits the lower triangle, a masked one the whole rectangle. PyTorch's own counter misses the CPU's flash
+attention and products into given outputs, so those are added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.shapes import Shape
+from stepdpo.trees import TokenTree
+
+aten = torch.ops.aten
+
+
+def counted(action: Callable[[], Any]) -> tuple[int, Any]:
+    """(operations issued while the action ran, what it returned)."""
+    with FlopCounterMode(display=False, custom_mapping=_RULES) as counter:
+        result = action()
+    return counter.get_total_flops(), result
+
+
+def floor(shape: Shape, trees: Sequence[TokenTree], has_kl: bool) -> int:
+    """What must be done: 6 N T + 3.5 forward attention + 6 H V S, and 2 H V S more for a KL.
+
+    N weights of the trunk, T distinct tokens, S scored tokens; the attention of a token is over its own path alone.
+    """
+    tokens = sum(len(tree) for tree in trees)
+    scored = sum(len(tree.targets) for tree in trees)
+    visible = sum(int(tree.positions.sum()) + len(tree) for tree in trees)
+    attention = 4 * shape.layers * shape.hidden * visible
+    head = 2 * shape.hidden * shape.vocab * scored
+    return 6 * shape.trunk_weights * tokens + 7 * attention // 2 + (4 if has_kl else 3) * head
+
+
+def _visits(query: Any, key: Any, causal: bool) -> int:
+    """(query, key) pairs, over all rows and heads."""
+    rows, heads, queries, _ = query.shape
+    keys = key.shape[2]
+    each = sum(min(i + 1, keys) for i in range(queries)) if causal else queries * keys
+    return int(rows * heads * each)
+
+
+def _attention(query: Any, key: Any, value: Any, dropout: float = 0.0, causal: bool = False, **rest: Any) -> int:
+    causal = rest.get("is_causal", causal)
+    return 2 * _visits(query, key, causal) * (query.shape[3] + value.shape[3])
+
+
+def _attention_backward(
+    gradient: Any, query: Any, key: Any, value: Any, out: Any, normaliser: Any, dropout: float, causal: bool, **rest: Any
+) -> int:
+    return 2 * _visits(query, key, causal) * (3 * query.shape[3] + 2 * value.shape[3])
+
+
+def _product(one: Any, other: Any, *rest: Any, **named: Any) -> int:
+    return int(2 * one.shape[0] * one.shape[1] * other.shape[1])
+
+
+def _product_into(into: Any, one: Any, other: Any, *rest: Any, **named: Any) -> int:
+    return _product(one, other)
+
+
+def _batched(one: Any, other: Any, *rest: Any, **named: Any) -> int:
+    return int(one.shape[0]) * _product(one[0], other[0])
+
+
+def _batched_into(into: Any, one: Any, other: Any, *rest: Any, **named: Any) -> int:
+    return _batched(one, other)
+
+
+_RULES: dict[Any, Any] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten.mm: _product,
+    aten.addmm: _product_into,
+    aten.addmm_: _product_into,
+    aten.bmm: _batched,
+    aten.baddbmm: _batched_into,
+    aten.baddbmm_: _batched_into,
+}
+for _rule in (_attention, _attention_backward, _product, _product_into, _batched, _batched_into):
+    _rule._get_raw = True  # type: ignore[attr-defined]  # the counter then passes tensors and flags, not shapes alone
