@@ -43,12 +43,21 @@ def together(rows: Sequence[Row]) -> list[TokenTree]:
     return [grow(members, range(len(rows)), [1.0] * len(rows))]
 
 
-def ours(work: Work, trees: Sequence[TokenTree] | None = None, name: str = "ours") -> Side:
-    """The product, from its public parts; `trees` where pairs are not to be packed one by one."""
+def ours(work: Work) -> Side:
+    """The product, as it is trained with: one tree a pair, or one tree for all pairs of one problem."""
+    return _side("ours", work, together(work.rows) if work.grouped else apart(work.rows))
+
+
+def pairs(work: Work) -> Side:
+    """The product on the same pairs without grouping: each pair shares its own beginning alone."""
+    return _side("pairs", work, apart(work.rows))
+
+
+def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
     model = build(work.shape, register(), work.dtype, work.device)
     has_kl = work.loss == "tdpo2"
     scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
-    plain = collate(trees if trees is not None else apart(work.rows)).to(work.device)
+    plain = collate(trees).to(work.device)
     objective = TDPO(beta=BETA, alpha=ALPHA) if has_kl else DPO(beta=BETA)
     batch = with_reference(scorer, plain, has_kl) if work.known else _made_up(work, plain, has_kl)
     move(model)

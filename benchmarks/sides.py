@@ -23,6 +23,8 @@ class Work:
     rows: Sequence[Row]
     loss: str = "dpo"
     """`dpo` or `tdpo2`."""
+    grouped: bool = False
+    """All rows belong to one problem."""
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     known: bool = True
