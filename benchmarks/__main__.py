@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.page import bring_up_to_date
 from benchmarks.run import MORE, RESULTS, Plan, results, write
+from benchmarks.scaling import curves, recorded
 from benchmarks.table import markdown, verdicts
 
 THREADS = 2
@@ -31,6 +33,10 @@ def main(arguments: list[str]) -> int:
     for one in results(plan):
         found.append(one)
         write(RESULTS, found)
+    if not plan.quick and not plan.only:
+        more = {"recorded": recorded(), "curves": curves()}
+        write(MORE, more)
+        bring_up_to_date(found, more)
     print("\n" + markdown(found))
     for target, value in verdicts(found):
         if value is not None and not target.met(value):

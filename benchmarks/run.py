@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import flops, ours, peer_trl
-from benchmarks.cases import CASES, Case
-from benchmarks.counting import at_shape
+from benchmarks.cases import CASES, SIDES, Case
+from benchmarks.counting import PAIRS, at_shape
 from benchmarks.machine import machine, versions
-from benchmarks.measure import measured, result
+from benchmarks.measure import comparison, counted_only
 from benchmarks.memory import peak_mb
+from benchmarks.timing import interleaved
 
 HERE = Path(__file__).parent
 RESULTS, MORE = HERE / "results.json", HERE / "more.json"
@@ -44,7 +45,7 @@ def results(plan: Plan) -> Iterator[dict[str, Any]]:
             yield from ({**found, **about} for found in _case(case, pairs, plan))
             print(f"{case.name}: {time.perf_counter() - start:.0f} s", flush=True)
     if plan.wants("floor_7b"):
-        yield {**_counted("floor_7b", *at_shape("Qwen2-7B")), **about}
+        yield {"case": "floor_7b", "against": "floor", **counted_only(*at_shape("Qwen2-7B")), **about, "pairs": PAIRS}
 
 
 def _case(case: Case, pairs: int, plan: Plan) -> Iterator[dict[str, Any]]:
@@ -52,43 +53,19 @@ def _case(case: Case, pairs: int, plan: Plan) -> Iterator[dict[str, Any]]:
     for peer in set(case.against) - set(peers):
         print(f"{case.name} against {peer}: left out, TRL is not installed", flush=True)
     work = case.work(pairs)
-    found = measured(work, ["ours", *peers], plan.rounds, case.epoch)
-    floor = flops.floor(case.shape, (ours.together if work.grouped else ours.apart)(work.rows), case.loss == "tdpo2")
+    found = interleaved([SIDES[name](work) for name in ("ours", *peers)], plan.rounds, case.epoch)
+    peaks = {side: peak_mb(case.name, side) for side in ("ours", *peers)} if case.memory and not plan.quick else {}
+    trees = (ours.together if work.grouped else ours.apart)(work.rows)
+    floor = flops.floor(case.shape, trees, case.loss == "tdpo2")
     about = {"pairs": pairs, "micro_batch": pairs, "rounds": plan.rounds, "dtype": "float32"}
-    peaks = _peaks(case, peers, plan)
-    for peer in peers:
-        found_one = result(case, "step", found["ours"], found[peer], peer, floor)
-        yield {**found_one, **about, **_memory(case, peaks, peer)}
-    if case.epoch:
+    for epoch in (False, True) if case.epoch else (False,):
         for peer in peers:
-            yield {**result(case, "epoch", found["ours"], found[peer], peer, floor), **about}
-    yield {**_counted(case.name, found["ours"].flops, floor), **about}
-
-
-def _peaks(case: Case, peers: Sequence[str], plan: Plan) -> dict[str, float | None]:
-    if not case.memory or plan.quick:
-        return {}
-    return {side: peak_mb(case.name, side) for side in ("ours", *peers)}
-
-
-def _memory(case: Case, peaks: dict[str, float | None], peer: str) -> dict[str, Any]:
-    return {"ours_peak_mb": peaks.get("ours"), "theirs_peak_mb": peaks.get(peer), "memory_pairs": case.memory or None}
-
-
-def _counted(case: str, operations: int, floor: int) -> dict[str, Any]:
-    """A comparison with the floor: counted, not timed."""
-    nothing = dict.fromkeys(
-        ("ours_s", "theirs_s", "ratio", "ours_peak_mb", "theirs_peak_mb", "loss_diff"),
-    )
-    return {
-        "case": case,
-        "against": "floor",
-        **nothing,
-        "ours_flops": operations,
-        "theirs_flops": floor,
-        "flops_ratio": floor / operations,
-        "floor_ratio": operations / floor,
-    }
+            named = {"case": case.name + ("_epoch" if epoch else ""), "against": peer}
+            figures = comparison(found["ours"], found[peer], epoch, floor)
+            if peaks and not epoch:
+                figures |= {"ours_peak_mb": peaks["ours"], "theirs_peak_mb": peaks[peer], "memory_pairs": case.memory}
+            yield {**named, **figures, **about}
+    yield {"case": case.name, "against": "floor", **counted_only(found["ours"].flops(False), floor), **about}
 
 
 def write(path: Path, content: Any) -> None:

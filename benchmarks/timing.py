@@ -1,50 +1,75 @@
-"""Both sides in one run, turn and turn about: A B A B ..., and the median of the rounds."""
+"""Both sides in one run, turn and turn about: A B A B ...; every round counts, none is picked.
+
+In the first round the dispatcher's operations are counted, which costs about a hundredth of a step.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
+from torch import Tensor
+
+from benchmarks.flops import counted
 from benchmarks.sides import Side
 
 
-@dataclass
-class Clock:
-    """Seconds of every round of one side: (wall, CPU)."""
+@dataclass(frozen=True)
+class Part:
+    """One piece of work, done once."""
 
-    step: list[tuple[float, float]] = field(default_factory=list)
-    epoch: list[tuple[float, float]] = field(default_factory=list)
-    """The reference pass and the step after it, where passes are timed."""
-
-    def wall(self, of: str) -> float:
-        return median(wall for wall, _ in getattr(self, of))
-
-    def cpu(self, of: str) -> float:
-        return median(cpu for _, cpu in getattr(self, of))
+    wall: float
+    cpu: float
+    """Seconds of all threads."""
+    flops: int
+    """0 where they were not counted."""
 
 
-def interleaved(sides: Sequence[Side], rounds: int, passes: bool = False) -> dict[str, Clock]:
-    """Time every side once a round; with `passes` the pass that fills a cache, too."""
-    clocks = {side.name: Clock() for side in sides}
-    for _ in range(rounds):
+@dataclass(frozen=True)
+class Measured:
+    """One side of a case: a step in every round, and the reference pass before it where epochs are timed."""
+
+    steps: list[Part]
+    passes: list[Part]
+    loss: float
+    gradient: list[Tensor]
+
+    def rounds(self, epoch: bool, unit: str) -> list[float]:
+        """`wall` or `cpu` seconds of every round; those of an epoch are pass and step together."""
+        passes = self.passes if epoch and self.passes else [Part(0.0, 0.0, 0)] * len(self.steps)
+        return [getattr(a, unit) + getattr(b, unit) for a, b in zip(passes, self.steps, strict=True)]
+
+    def seconds(self, epoch: bool, unit: str = "wall") -> float:
+        """The median round."""
+        return median(self.rounds(epoch, unit))
+
+    def flops(self, epoch: bool) -> int:
+        return self.steps[0].flops + (self.passes[0].flops if epoch and self.passes else 0)
+
+
+def interleaved(sides: Sequence[Side], rounds: int, epoch: bool) -> dict[str, Measured]:
+    """Every side once a round."""
+    found: dict[str, Measured] = {}
+    for number in range(rounds):
         for side in sides:
-            clock = clocks[side.name]
             side.model.zero_grad(set_to_none=True)
             gc.collect()
-            start = _now()
-            if passes and side.prepare is not None:
-                side.prepare()
-            between = _now()
-            side.step()
-            end = _now()
-            clock.step.append((end[0] - between[0], end[1] - between[1]))
-            clock.epoch.append((end[0] - start[0], end[1] - start[1]))
+            passes = [_part(side.prepare, number == 0)[0]] if epoch and side.prepare is not None else []
+            step, loss = _part(side.step, number == 0)
+            if number == 0:
+                gradient = [weight.grad.detach().clone() for weight in side.model.parameters()]
+                found[side.name] = Measured([], [], float(loss), gradient)
+            found[side.name].passes.extend(passes)
+            found[side.name].steps.append(step)
             side.model.zero_grad(set_to_none=True)
-    return clocks
+    return found
 
 
-def _now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
+def _part(action: Callable[[], Any], count: bool) -> tuple[Part, Any]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    flops, value = counted(action) if count else (0, action())
+    return Part(time.perf_counter() - wall, time.process_time() - cpu, flops), value
