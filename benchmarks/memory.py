@@ -1,0 +1,52 @@
+"""Peak memory of one step above the built models: `python -m benchmarks.memory CASE SIDE`, a fresh process each.
+
+Resident memory is read once the models stand, the kernel's high-water mark is set back, and the mark is read again
+after one step. Gradients are part of it; the reference model of a side that keeps one is not.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MB = 1024
+
+
+def peak_mb(case: str, side: str) -> float | None:
+    """Megabytes of one step of this side, above its models; None where the system does not tell."""
+    if not STATUS.exists():
+        return None
+    command = [sys.executable, "-m", "benchmarks.memory", case, side]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    if done.returncode != 0:
+        raise RuntimeError(f"measuring the memory of {side} in {case} failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["peak_mb"])
+
+
+def _read(field: str) -> float:
+    """A field of the process's status, in megabytes."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / MB
+    raise KeyError(field)
+
+
+def _measure(case_name: str, side_name: str) -> float:
+    from benchmarks.cases import CASES, SIDES
+
+    case = next(case for case in CASES if case.name == case_name)
+    side = SIDES[side_name](case.work(case.memory, known=False))
+    gc.collect()
+    RESET.write_text("5")
+    built = _read("VmRSS")
+    side.step()
+    return _read("VmHWM") - built
+
+
+if __name__ == "__main__":
+    print(json.dumps({"peak_mb": _measure(*sys.argv[1:3])}))

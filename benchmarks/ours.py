@@ -1,0 +1,104 @@
+"""stepdpo's side: token trees, tree attention, the head on scored tokens, the reference from its cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.rows import Row
+from benchmarks.shapes import build, move
+from benchmarks.sides import ALPHA, BETA, Side, Work
+from stepdpo.algo.dpo import DPO
+from stepdpo.algo.tdpo import TDPO
+from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
+from stepdpo.model.attention import register
+from stepdpo.model.forward import Scorer
+from stepdpo.tokenise import collate
+from stepdpo.trees import Path, TokenTree, grow
+
+
+def paths(row: Row, pair: int = 0) -> list[Path]:
+    """Both sides of a row, scored from the end of the prompt on."""
+    sides = (row.chosen, row.rejected)
+    return [
+        Path(np.asarray(row.prompt + side, np.int32), len(row.prompt), 2 * pair + number)
+        for number, side in enumerate(sides)
+    ]
+
+
+def apart(rows: Sequence[Row]) -> list[TokenTree]:
+    """A tree for every pair."""
+    return [grow(paths(row), [number], [1.0]) for number, row in enumerate(rows)]
+
+
+def together(rows: Sequence[Row]) -> list[TokenTree]:
+    """One tree for all pairs."""
+    members = [path for number, row in enumerate(rows) for path in paths(row, number)]
+    return [grow(members, range(len(rows)), [1.0] * len(rows))]
+
+
+def ours(work: Work) -> Side:
+    """The product, as it is trained with: one tree a pair, or one tree for all pairs of one problem."""
+    return _side("ours", work, together(work.rows) if work.grouped else apart(work.rows))
+
+
+def pairs(work: Work) -> Side:
+    """The product on the same pairs without grouping: each pair shares its own beginning alone."""
+    return _side("pairs", work, apart(work.rows))
+
+
+def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
+    model = build(work.shape, register(), work.dtype, work.device)
+    has_kl = work.loss == "tdpo2"
+    scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
+    plain = collate(trees).to(work.device)
+    objective = TDPO(beta=BETA, alpha=ALPHA) if has_kl else DPO(beta=BETA)
+    batch = with_reference(scorer, plain, has_kl) if work.known else _made_up(work, plain, has_kl)
+    move(model)
+
+    def loss() -> Tensor:
+        return objective(scores(scorer, batch)).losses_B.mean()
+
+    def prepare() -> None:
+        with_reference(scorer, plain, has_kl)
+
+    return Side(name, loss, prepare, model)
+
+
+@torch.no_grad()
+def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
+    """The batch with the numbers of the model as it is now: the pass that fills the cache."""
+    logps_B2, _, _, hidden_TH = scorer(batch)
+    return dataclasses.replace(batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if has_kl else None)
+
+
+def _made_up(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
+    hidden = torch.zeros(len(batch.target_T), work.shape.hidden, dtype=work.dtype) if has_kl else None
+    return dataclasses.replace(
+        batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden
+    ).to(work.device)
+
+
+def scores(scorer: Any, batch: TreeBatch) -> PairScores:
+    """What a loss sees, as in training."""
+    logps_B2, kl_B2, tokens_B2, _ = scorer(batch)
+    known = batch.reference_logps_B2
+    assert known is not None
+    has_kl = batch.reference_hidden_TH is not None
+    return PairScores(
+        chosen_logps_B=logps_B2[:, CHOSEN],
+        rejected_logps_B=logps_B2[:, REJECTED],
+        chosen_tokens_B=tokens_B2[:, CHOSEN],
+        rejected_tokens_B=tokens_B2[:, REJECTED],
+        confidence_B=batch.confidence_B,
+        reference_chosen_logps_B=known[:, CHOSEN],
+        reference_rejected_logps_B=known[:, REJECTED],
+        chosen_kl_B=kl_B2[:, CHOSEN] if has_kl else None,
+        rejected_kl_B=kl_B2[:, REJECTED] if has_kl else None,
+    )
