@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stepdpo.batch import SIDES, TreeBatch
-from stepdpo.errors import UserError
 from stepdpo.logps import sum_by_owner, token_scores
 from stepdpo.model.attention import fitted, tree_inputs
+from stepdpo.model.support import refuse_unsupported
 
-ATTENTION = {"full_attention", "sliding_attention"}
-"""Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 
 
@@ -32,7 +30,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model = model
         head = model.get_output_embeddings()
-        _refuse_unsupported(model, head)
+        refuse_unsupported(model)
         kept = None
         if keep_reference_head:
             with gather([head.weight]):
@@ -65,21 +63,3 @@ class Scorer(nn.Module):
             for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
         ]
         return summed[0], summed[1], summed[2], hidden_TH.detach()
-
-
-def _refuse_unsupported(model: Any, head: Any) -> None:
-    """What would be computed wrongly and in silence is refused: above all, layers that never see the tree."""
-    config = model.config
-    name = getattr(config, "model_type", "this model")
-    for key in ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, key, None) not in (None, 1, 1.0):
-            raise UserError(f"{name} models scale or cap their logits ({key}), which is not supported yet")
-    if getattr(head, "bias", None) is not None:
-        raise UserError(f"{name} models have a bias on the output head, which is not supported")
-    if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
-        raise UserError(f"{name} is a mixture of experts, which is not supported")
-    if not getattr(model, "_supports_attention_backend", False):
-        raise UserError(f"{name} models have an attention of their own, which cannot read token trees")
-    others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)
-    if others:
-        raise UserError(f"{name} has layers of kind {', '.join(others)}, which cannot read token trees")
