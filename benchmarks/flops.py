@@ -70,7 +70,15 @@ def _attention(query: Any, key: Any, value: Any, dropout: float = 0.0, causal: b
 
 
 def _attention_backward(
-    gradient: Any, query: Any, key: Any, value: Any, out: Any, normaliser: Any, dropout: float, causal: bool, **rest: Any
+    gradient: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    normaliser: Any,
+    dropout: float,
+    causal: bool,
+    **rest: Any,
 ) -> int:
     return 2 * _visits(query, key, causal) * (3 * query.shape[3] + 2 * value.shape[3])
 

@@ -19,7 +19,7 @@ from stepdpo.algo.tdpo import TDPO
 from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Scorer
-from stepdpo.tokenise import collate
+from stepdpo.collate import collate
 from stepdpo.trees import Path, TokenTree, grow
 
 
@@ -80,9 +80,9 @@ def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
 
 def _made_up(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     hidden = torch.zeros(len(batch.target_T), work.shape.hidden, dtype=work.dtype) if has_kl else None
-    return dataclasses.replace(
-        batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden
-    ).to(work.device)
+    return dataclasses.replace(batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden).to(
+        work.device
+    )
 
 
 def scores(scorer: Any, batch: TreeBatch) -> PairScores:

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from stepdpo.batch import TreeBatch
-from stepdpo.engine.settings import Build
+from stepdpo.engine.settings import Build, pick_device
 from stepdpo.feed import BatchSize
 from stepdpo.logps import Keep
 from stepdpo.loop import Loop, Window
 from stepdpo.material import prepare
 from stepdpo.model.adapter import NoAdapter, adapter_off
-from stepdpo.model.attention import register
+from stepdpo.model.attention import Attention, register
 from stepdpo.model.forward import Gather, Scorer
-from stepdpo.model.load import refuse_sliding_window
+from stepdpo.model.support import refuse_sliding_window
 from stepdpo.optim import AdamW
 from stepdpo.progress import Progress
 from stepdpo.references import Kept, Live, Mode, References
@@ -48,6 +48,7 @@ class Training:
     head: Keep = Keep.auto
     batch: BatchSize = field(default_factory=BatchSize)
     lengths: Lengths = field(default_factory=Lengths)
+    attention: Attention = Attention.auto
     epochs: int = 1
     max_steps: int | None = None
     """Stop after this many updates, whatever the epochs."""
@@ -73,7 +74,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     Returns the last held-out metrics (else the last of training). Raises UserError for bad input, Diverged when a
     loss is not finite, Interrupted after a signal and a clean save.
     """
-    attention = register()
+    attention = register(spec.attention, pick_device(spec.engine.device))
     tokenizer = spec.model.tokenizer()
     template, warning = resolve(spec.template, spec.model.source)
 

@@ -29,7 +29,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, 
 
 
 def _plain() -> Callable[..., Any]:
-    return flex_attention  # type: ignore[return-value]
+    return flex_attention
 
 
 @cache

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from stepdpo.batch import SIDES, TreeBatch
-from stepdpo.errors import UserError
 from stepdpo.logps import Head, Keep, sum_by_owner, token_scores
 from stepdpo.model.adapter import head_parts
 from stepdpo.model.attention import fitted, tree_inputs
+from stepdpo.model.support import refuse_unsupported
 
-ATTENTION = {"full_attention", "sliding_attention"}
-"""Kinds of layers that tree attention serves; a sliding window must be wider than any path (model/load.py)."""
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 
 
@@ -33,7 +31,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model, self.keep = model, keep
         head = model.get_output_embeddings()
-        _refuse_unsupported(model, head)
+        refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
         weight_VH, kept = head_parts(head)[0], None
         if keep_reference_head and weight_VH.requires_grad:
@@ -76,18 +74,3 @@ def logit_form(config: Any) -> tuple[float, float | None]:
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     return scale, float(cap) if cap else None
-
-
-def _refuse_unsupported(model: Any, head: Any) -> None:
-    """What would be computed wrongly and in silence is refused: above all, layers that never see the tree."""
-    config = model.config
-    name = getattr(config, "model_type", "this model")
-    if getattr(head, "bias", None) is not None:
-        raise UserError(f"{name} models have a bias on the output head, which is not supported")
-    if getattr(config, "num_local_experts", None) or getattr(config, "num_experts", None):
-        raise UserError(f"{name} is a mixture of experts, which is not supported")
-    if not getattr(model, "_supports_attention_backend", False):
-        raise UserError(f"{name} models have an attention of their own, which cannot read token trees")
-    others = sorted(set(getattr(config, "layer_types", None) or ()) - ATTENTION)
-    if others:
-        raise UserError(f"{name} has layers of kind {', '.join(others)}, which cannot read token trees")

@@ -75,6 +75,12 @@ class Pretrained:
                 attn_implementation=attention,
                 use_safetensors=True,
             )
+        except KeyError as error:  # of a model that looks its attention up in a list of its own
+            if error.args != (attention,):
+                raise
+            raise UserError(
+                f"model: {self.path!r} has an attention of its own, which cannot read token trees"
+            ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"model: cannot load {self.path!r} ({_first_line(error)})") from error
         return without_dropout(model)
@@ -140,16 +146,6 @@ def without_dropout(model: Any) -> Any:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
-
-
-def refuse_sliding_window(config: Any, longest: int) -> None:
-    """Tree attention is full attention: a sliding window must be wider than the longest path."""
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None)
-    if window and longest > window and ("sliding_attention" in kinds or not kinds):
-        raise UserError(
-            f"{config.model_type}: lengths.max_length={longest} is longer than the model's sliding window of {window}"
-        )
 
 
 def _must_exist(path: str, source: str) -> None:
