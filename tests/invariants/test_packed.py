@@ -10,6 +10,12 @@ import tiny
 import torch
 import twins
 from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -109,6 +115,29 @@ def granite(attention: str) -> Any:
     return build(GraniteConfig, GraniteForCausalLM, attention, attention_multiplier=0.9)
 
 
+def scaled(attention: str) -> Any:
+    """It divides its logits."""
+    return build(GraniteConfig, GraniteForCausalLM, attention, logits_scaling=3.0)
+
+
+def cohere(attention: str) -> Any:
+    """It multiplies its logits, and has attention and feed-forward side by side."""
+    return build(CohereConfig, CohereForCausalLM, attention, logit_scale=0.3)
+
+
+def gemma2(attention: str) -> Any:
+    """It caps its logits and its attention; every second layer has a window, wider than anything here."""
+    return build(
+        Gemma2Config, Gemma2ForCausalLM, attention, head_dim=8, final_logit_softcapping=4.0,
+        attn_logit_softcapping=2.0, query_pre_attn_scalar=8,
+    )  # fmt: skip
+
+
+def gemma3(attention: str) -> Any:
+    """Layers of two kinds with two rotary bases."""
+    return build(Gemma3TextConfig, Gemma3ForCausalLM, attention, head_dim=8, query_pre_attn_scalar=8)
+
+
 def untied(attention: str) -> Any:
     return tiny.model(attention, tied=False)
 
@@ -132,13 +161,22 @@ def build(config_class: Any, model_class: Any, attention: str, **more: Any) -> A
     return model_class(config).train()
 
 
-@pytest.mark.parametrize("make", [llama, mistral, qwen3, granite, untied])
+@pytest.mark.parametrize("make", [llama, mistral, qwen3, granite, scaled, cohere, gemma3, untied])
 def test_for_other_architectures(make: Any, tmp_path: Path) -> None:
     setting = Setting(TDPO(), Instance(), make=make)
     metrics, gradient = ours(setting, tmp_path)
     expected = twin(setting, twins.tdpo2)
     assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-6)
     close(gradient, expected.gradient)
+
+
+def test_for_caps_on_logits_and_attention(tmp_path: Path) -> None:
+    """The stock model caps its attention in eager alone, whose softmax is in single precision."""
+    setting = Setting(TDPO(), Instance(), make=gemma2)
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, twins.tdpo2, attention="eager")
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-5)
+    close(gradient, expected.gradient, rtol=1e-4)
 
 
 def test_for_eager_attention(tmp_path: Path) -> None:

@@ -204,7 +204,9 @@ def twin(setting: Setting, formula: Formula, attention: str = "sdpa") -> Twin:
     sides: tuple[list[Row], list[Row]] = ([], [])
     mismatched = []
     pairs = [setting.level(p) for p in setting.preferences]
-    for pair, following in zip(pairs, pairs[1:] + pairs[:1], strict=True):
+    for number, pair in enumerate(pairs):
+        round_the_end = pairs[number + 1 :] + pairs[:number]
+        following = next(other for other in round_the_end if other.question != pair.question)
         prompt = setting.template.render(pair.question, pair.history, tokenizer)
 
         def unscored(context: str, prompt: Any = prompt) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from torch import nn
 from stepdpo.errors import UserError
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Scorer
-from stepdpo.model.load import Fresh, Pretrained, refuse_sliding_window
+from stepdpo.model.load import Fresh, Pretrained
+from stepdpo.model.support import refuse_sliding_window
 
 SMALL = {
     "vocab_size": 64,
@@ -57,15 +58,20 @@ def test_mixtures_of_experts(name: str, settings: dict[str, Any]) -> None:
         score(name, **settings)
 
 
-def test_capped_logits() -> None:
-    with pytest.raises(UserError, match=r"gemma2.*final_logit_softcapping"):
-        score("Gemma2", head_dim=8)
-
-
-@pytest.mark.parametrize(("name", "key"), [("Cohere", "logit_scale"), ("Granite", "logits_scaling")])
-def test_scaled_logits(name: str, key: str) -> None:
-    with pytest.raises(UserError, match=key):
-        score(name, **{key: 0.5})
+@pytest.mark.parametrize(
+    ("name", "settings", "form"),
+    [
+        ("Gemma2", {"head_dim": 8, "final_logit_softcapping": 20.0}, (1.0, 20.0)),
+        ("Cohere", {"logit_scale": 0.5}, (0.5, None)),
+        ("Granite", {"logits_scaling": 8.0}, (0.125, None)),
+        ("Llama", {}, (1.0, None)),
+    ],
+)
+def test_logits_that_are_scaled_or_capped(
+    name: str, settings: dict[str, Any], form: tuple[float, float | None]
+) -> None:
+    scorer = score(name, **settings)
+    assert (scorer.scale, scorer.cap) == form
 
 
 def test_a_head_with_a_bias() -> None:
