@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench-processes format lint types docs wheel tinymath check clean
+.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-stream format lint types docs wheel tinymath check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ test-all: test test-slow ## both
 
 bench-processes: install ## what a second process is worth, each with a core of its own (ten minutes)
 	$(BIN)/python benchmarks/processes.py
+
+bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
+	$(BIN)/python -m benchmarks.stream --steps 600
+	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
 
 format: install ## format the code
 	$(BIN)/ruff format -q stepdpo tests

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from stepdpo.files import write_json
 from stepdpo.records import Pair, Preference
 from stepdpo.storing import Written, damage, writing
 from stepdpo.tokenise import Lengths, tokenise
+from stepdpo.trees import Path as TokenPath
 
 NAMES = ("train", "heldout", "mismatched")
 FACTS = "facts.json"
 CHUNK = 2048
 """Pairs whose texts and tokens exist at the same time."""
+Row = tuple[int, list[TokenPath], float, int]
+"""(number, paths, confidence, group)."""
 PATIENCE = 5.0
 """Seconds between two lines about how far it is."""
 
@@ -42,7 +45,7 @@ class Facts:
     @classmethod
     def of(cls, loaded: Loaded) -> Facts:
         """As far as loading tells."""
-        return cls(dict(loaded.counts), loaded.bad, len(loaded.preferences), {}, {})
+        return cls(loaded.counts, loaded.bad, len(loaded.preferences), {}, {})
 
 
 def read_facts(entry: Path) -> Facts:
@@ -76,55 +79,52 @@ def make(
     folder: Path,
     speaks: bool,
 ) -> None:
-    """Write all three stores and the facts of an entry."""
-    both = "rejected" in needs
+    """Write all that a run reads of some data into the folder of an entry."""
     train, heldout = loaded.preferences, loaded.heldout
+    dropped: Counter[str] = Counter()
 
-    def cut(preferences: Sequence[Preference]) -> Callable[[int], Pair]:
-        return lambda number: sided(level(preferences[number]), both)
+    def pair(preference: Preference) -> Pair:
+        return sided(level(preference), both="rejected" in needs)
 
-    sources: dict[str, tuple[Sequence[Preference], Callable[[int], Pair]]] = {
-        "train": (train, cut(train)),
-        "heldout": (heldout, cut(heldout)),
-        "mismatched": ((), cut(())),
+    def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[Row]:
+        pace = Pace(f"tokenising {name}", count, speaks)
+        groups: dict[bytes, int] = {}
+        for first in range(0, count, CHUNK):
+            pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
+            done = tokenise(pairs, template, tokenizer, lengths, first=first)
+            for number, paths in done.paths.items():
+                one = pairs[number - first]
+                yield number, paths, one.confidence, groups.setdefault(_problem(one), len(groups))
+            dropped.update(done.dropped if name == "train" else {})
+            pace.say(first + len(pairs))
+
+    sources = {
+        "train": rows("train", len(train), lambda n: pair(train[n])),
+        "heldout": rows("heldout", len(heldout), lambda n: pair(heldout[n])),
     }
     if "reference_point" in needs:
         other = following([p.question for p in train])
-        sources["mismatched"] = (train, lambda n: mismatched(cut(train)(n), cut(train)(other[n])))
+        sources["mismatched"] = rows(
+            "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
+        )
+    stores = write_stores(folder, sources)
+    write_facts(folder, Facts(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
+
+
+def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, Written]:
+    """The stores of an entry, one after another; those that have no rows are empty."""
     stores: dict[str, Written] = {}
-    dropped: dict[str, Counter[str]] = {}
-    for name, (preferences, pair_of) in sources.items():
-        shown = Pace(f"tokenising {name}", len(preferences), speaks)
-        stores[name], dropped[name] = _write(folder, name, preferences, pair_of, template, tokenizer, lengths, shown)
-    facts = Facts(dict(loaded.counts), loaded.bad, len(train), dict(dropped["train"]), stores)
+    for name in NAMES:
+        with writing(folder, name) as writer:
+            for row in rows.get(name, ()):
+                writer.add(*row)
+            stores[name] = writer.finish()
+    return stores
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """The last file of an entry."""
     write_json(folder / FACTS, dataclasses.asdict(facts))
-
-
-def _write(
-    folder: Path,
-    name: str,
-    preferences: Sequence[Preference],
-    pair_of: Callable[[int], Pair],
-    template: Any,
-    tokenizer: Any,
-    lengths: Lengths,
-    pace: Pace,
-) -> tuple[Written, Counter[str]]:
-    """One store, chunk by chunk."""
-    groups: dict[bytes, int] = {}
-    dropped: Counter[str] = Counter()
-    with writing(folder, name) as writer:
-        for first in range(0, len(preferences), CHUNK):
-            numbers = range(first, min(first + CHUNK, len(preferences)))
-            pairs = [pair_of(number) for number in numbers]
-            done = tokenise(pairs, template, tokenizer, lengths, first=first)
-            dropped += done.dropped
-            for number, paths in done.paths.items():
-                pair = pairs[number - first]
-                group = groups.setdefault(_problem(pair), len(groups))
-                writer.add(number, paths, pair.confidence, group)
-            pace.say(numbers.stop)
-        return writer.finish(), dropped
 
 
 def _problem(pair: Pair) -> bytes:

@@ -68,7 +68,7 @@ class Runs:
             shutil.rmtree(folder / part)
         return folder
 
-    def together(self, jobs: Sequence[Job]) -> subprocess.CompletedProcess[str]:
+    def together(self, jobs: Sequence[Job], patience: float = 240) -> subprocess.CompletedProcess[str]:
         """Runs of two processes under DeepSpeed's launcher, one after another."""
         listing = self.root / "jobs.jsonl"
         listing.write_text("".join(json.dumps({"root": str(self.root), **asdict(job)}) + "\n" for job in jobs))
@@ -77,7 +77,7 @@ class Runs:
         script = str(Path(__file__).parent / "engine" / "many.py")
         return subprocess.run(
             [*command, script, str(listing)], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False, timeout=240,
+            text=True, check=False, timeout=patience,
         )  # fmt: skip
 
     def outcome(self, name: str) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""A stream of a million pairs: time to the first step, memory while it runs. `make bench-stream`.
+
+python -m benchmarks.stream                     tokens written by the real writer, then `stepdpo train`
+python -m benchmarks.stream --text 50000        from text: read, tokenised, cached, trained; then again from the cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from stepdpo import caches
+from stepdpo.config import build
+from stepdpo.dataset import write_preferences
+from stepdpo.feed import BatchSize, Group, Piece, Updates, pieces
+from stepdpo.identity import data_identity, key_of
+from stepdpo.jobs import LAUNCH_KEYS
+from stepdpo.making import Facts, write_facts, write_stores
+from stepdpo.package import conf
+from stepdpo.records import Preference
+from stepdpo.store import TokenStore, opened
+from stepdpo.template import resolve
+
+HERE = Path(__file__).parent
+SETTLED = 50
+"""Steps after which memory should have settled."""
+TINY = (
+    "model=fresh", "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.key_value_heads=1",
+    "model.intermediate_size=64", "engine=local", "engine.device=cpu", "log_every=1", "save_every=0", "eval_every=0",
+    "epochs=1", "~recipe", "template=alpaca",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--text", type=int, default=0, help="so many pairs from text instead")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--update", type=int, default=8, help="pairs an update")
+    parser.add_argument("--group", choices=["none", "problem"], default="none")
+    options = parser.parse_args()
+    words = [*TINY, f"max_steps={options.steps}", f"batch.pairs={options.update}", f"batch.group={options.group}"]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[caches.HOME] = f"{folder}/home"
+        if options.text:
+            path = Path(folder) / "preferences.jsonl"
+            write_preferences(islice(_texts(), options.text), path)
+            words += ["dataset=jsonl", f"dataset.path={path}"]
+            _report(words, Path(folder), "cold")
+        else:
+            words += ["dataset=synthetic", f"dataset.pairs={options.pairs}"]
+            _write(words)
+        _report(words, Path(folder), "warm")
+
+
+def _texts() -> Any:
+    """Step pairs about generated problems, without end: a right step and one with another result."""
+    from stepdpo.tinymath.problems import problems
+
+    for number, problem in enumerate(problems("preference", 2**31)):
+        step = problem.solution.splitlines()[-1]
+        before = problem.solution[: -len(step)]
+        yield Preference(problem.question, before, step, f"{step} {number}")
+
+
+def _write(words: Sequence[str]) -> None:
+    """The entry that a training with these words will look for."""
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        search = [f"hydra.searchpath=[file://{HERE / 'stream_conf'}]", "algo=reference_free", "track=none"]
+        config: Any = OmegaConf.to_container(compose("train", overrides=[*words, *search]), resolve=True)
+    spec = build({name: value for name, value in config.items() if name not in LAUNCH_KEYS})
+    tokenizer = spec.model.tokenizer()
+    template, _ = resolve(spec.template, spec.model.source)
+    data, _ = data_identity(spec.dataset)
+    key = key_of(data, spec.level, template, tokenizer, spec.lengths, spec.algo.needs)
+    began = time.monotonic()
+    with caches.making(entry := caches.entry("tokens", key), key) as folder:
+        stores = write_stores(folder, {"train": spec.dataset.rows(len(tokenizer))})
+        write_facts(folder, Facts({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores))
+    seconds = time.monotonic() - began
+    size = sum(path.stat().st_size for path in entry.iterdir())
+    print(f"wrote {spec.dataset.pairs:,} pairs, {size / 2**30:.2f} GiB, in {seconds:.0f} s", flush=True)
+    _prepare(entry)
+
+
+def _prepare(entry: Path, updates: int = 20) -> None:
+    """CPU time of what the background does for an update of 128 pairs: read, grow, plan, collate."""
+    trees = opened(entry, "train")
+    for group in Group:
+        size = BatchSize(pairs=128, tokens=8192, group=group)
+        of = Updates(trees, 0, size)
+        began = time.thread_time()
+        of(0)
+        ordered = time.thread_time()
+        count = sum(piece.batch.input_ids_RL.numel() for n in range(updates) for piece in _pieces(trees, of(n), size))
+        spent = 1000 * (time.thread_time() - ordered) / updates
+        print(
+            f"group={group.value}: an epoch ordered in {1000 * (ordered - began):.0f} ms; an update of 128 pairs, "
+            f"{count / updates:,.0f} tokens, prepared in {spent:.1f} ms of CPU",
+            flush=True,
+        )
+
+
+def _pieces(trees: TokenStore, ids: list[int], size: BatchSize) -> Iterator[Piece]:
+    return pieces(trees, ids, size.tokens, rank=0, world=1, group=size.group)
+
+
+def _report(words: Sequence[str], folder: Path, name: str) -> None:
+    lines = folder / f"{name}.jsonl"
+    ours = ["--config-dir", str(HERE / "stream_conf"), "algo=reference_free", "track=memory", f"track.path={lines}"]
+    command = [sys.executable, "-m", "stepdpo", "train", *ours, *words, f"run={name}", f"runs={folder}/runs"]
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    began = time.time()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    said = [line for line in done.stdout.splitlines() if line.startswith(("data:", "training on", "tokenising"))]
+    print("\n".join(said))
+    log = [json.loads(line) for line in lines.read_text().splitlines()]
+    steps = np.array([line["step"] for line in log])
+    memory = np.array([line["rss"] for line in log]) / 2**20
+    print(f"{name}: first step after {log[0]['time'] - began:.1f} s")
+    for step, rss in zip(steps[::SETTLED], memory[::SETTLED], strict=True):
+        print(f"  step {step:>5}  {rss:8.1f} MiB")
+    settled = steps > SETTLED
+    if settled.sum() > 2:
+        slope = 100 * np.polyfit(steps[settled], memory[settled], 1)[0]
+        pairs = sum(line["pairs_per_second"] for line in log) / len(log)
+        print(f"{name}: {slope:+.3f} MiB per 100 steps after step {SETTLED}; {pairs:.0f} pairs/s in the steps")
+
+
+if __name__ == "__main__":
+    main()
