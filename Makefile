@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# On a machine that has the packages already: make test-gpu PYTHON_GPU=python3
+PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
@@ -30,8 +32,8 @@ test: install ## the default tests: CPU, offline, a few minutes
 test-slow: install ## the tests that start real DeepSpeed processes
 	$(BIN)/python -m pytest -q -m 'slow and not gpu and not browser'
 
-test-gpu: install ## the tests that need one CUDA device
-	$(BIN)/python -m pytest -q -m gpu
+test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
+	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
 
 test-all: test test-slow ## both
 

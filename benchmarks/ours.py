@@ -17,9 +17,9 @@ from benchmarks.sides import ALPHA, BETA, Side, Work
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
+from stepdpo.collate import collate
 from stepdpo.model.attention import register
 from stepdpo.model.forward import Scorer
-from stepdpo.collate import collate
 from stepdpo.trees import Path, TokenTree, grow
 
 

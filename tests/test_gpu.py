@@ -1,57 +1,153 @@
-"""What needs one CUDA device: the same numbers as on the CPU, and a whole run in bfloat16."""
+"""What needs one CUDA device: every attention the same numbers as on the CPU, and whole runs in bfloat16.
+
+Needs torch, transformers and pytest; neither DeepSpeed nor TRL.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import commands
+import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from stepdpo.batch import TreeBatch
+from stepdpo.collate import collate
 from stepdpo.engine.local import Local
 from stepdpo.engine.settings import Device, Dtype
-from stepdpo.model.attention import register
+from stepdpo.model.attention import Attention, register
 from stepdpo.model.forward import Scorer
-from stepdpo.model.load import Pretrained
 from stepdpo.optim import AdamW
+from stepdpo.trees import Path as TokenPath
+from stepdpo.trees import TokenTree, grow
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("default"),  # the compiler has hints that depend on the card
+]
+torch.set_float32_matmul_precision("highest")  # no TF32: fp32 is fp32
+
+VOCABULARY = 512
+KINDS = [Attention.runs, Attention.flex, Attention.dense]
+Gradient = dict[str, Tensor]
 
 
-def scores(model: Path, device: Device, batch: TreeBatch) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Summed log-probabilities and every gradient of their sum."""
-    spec = Local(dtype=Dtype.float32, device=device)
-    build = lambda dtype, gather: Scorer(Pretrained(str(model)).model(register(), dtype), False, gather)  # noqa: E731
-    with spec.open(build, AdamW()) as engine:
-        logps_B2, *_ = engine.score(batch)
-        engine.backward(logps_B2.sum(), last=True)
-        return logps_B2.detach().cpu(), [p.grad.cpu() for p in engine.scorer.parameters()]
-
-
-def test_the_gpu_computes_what_the_cpu_computes(tiny_model: Path, preferences: Path) -> None:
-    from stepdpo.collate import collate
-    from stepdpo.dataset import Dataset
-    from stepdpo.level import Step
-    from stepdpo.template import NativeTemplate
-    from stepdpo.tokenise import Lengths, tokenise
-    from stepdpo.trees import grow
-
-    tokenizer = Pretrained(str(tiny_model)).tokenizer()
-    pairs = [Step()(p) for p in Dataset(str(preferences)).load().preferences]
-    paths = tokenise(pairs, NativeTemplate(), tokenizer, Lengths()).paths
-    batch = collate([grow(both, [number], [1.0]) for number, both in paths.items()])
-    (ours, our_gradients), (theirs, their_gradients) = (
-        scores(tiny_model, device, batch) for device in (Device.cuda, Device.cpu)
+def model(attention: str) -> Qwen2ForCausalLM:
+    """Seven query heads a key head, as in Qwen2-0.5B, and heads of 32."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=224,
+        num_hidden_layers=2,
+        num_attention_heads=7,
+        num_key_value_heads=1,
+        intermediate_size=256,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
     )
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
-    for one, other in zip(our_gradients, their_gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    config._attn_implementation = attention
+    return Qwen2ForCausalLM(config)
 
 
-def test_a_run_on_the_gpu(tiny_model: Path, pairs_words: list[str], tmp_path: Path) -> None:
-    words = [f"model={tiny_model}", *pairs_words, "algo=tdpo", "engine=local", "engine.device=cuda", "run=gpu"]
+@cache
+def batch(seed: int, pairs: int = 3) -> TreeBatch:
+    """Pairs with trunks of a few hundred tokens, and a search tree."""
+    generator = np.random.default_rng(seed)
+
+    def some(low: int, high: int) -> np.ndarray:
+        return generator.integers(2, VOCABULARY, int(generator.integers(low, high))).astype(np.int32)
+
+    def tree(paths: list[np.ndarray], scored: int, number: int) -> TokenTree:
+        several = [TokenPath(p, min(scored, len(p) - 1), owner) for owner, p in enumerate(paths)]
+        return grow(several, [number + i for i in range(len(paths) // 2)], [1.0] * (len(paths) // 2))
+
+    trees = []
+    for number in range(pairs):
+        trunk = some(100, 400)
+        trees.append(tree([np.concatenate([trunk, some(10, 60)]) for _ in range(2)], len(trunk), number))
+    paths = [some(150, 200)]
+    for _ in range(5):
+        paths.append(np.concatenate([paths[-1][: int(generator.integers(80, len(paths[-1])))], some(10, 60)]))
+    return collate([*trees, tree(paths, 60, pairs)])
+
+
+def scores(
+    kind: Attention, device: Device, dtype: Dtype = Dtype.float32, recompute: bool = False, seed: int = 0
+) -> tuple[Tensor, Tensor, Gradient]:
+    """(summed log-probabilities, hidden states at scored positions, gradient of the mean log-ratio of the sides)."""
+    spec = Local(dtype=dtype, device=device, gradient_checkpointing=recompute)
+    name = register(kind)
+    with spec.open(lambda _, gather: Scorer(model(name), False, gather), AdamW()) as engine:
+        logps_B2, _, _, hidden_TH = engine.score(batch(seed))
+        engine.backward((logps_B2[:, 0] - logps_B2[:, 1]).mean(), last=True)
+        gradient = {n: p.grad.double().cpu() for n, p in engine.model.named_parameters() if p.grad is not None}
+        return logps_B2.detach().double().cpu(), hidden_TH.double().cpu(), gradient
+
+
+def off(one: Gradient, other: Gradient) -> float:
+    """Size of the difference, relative to the whole gradient."""
+    assert one.keys() == other.keys()
+    norm = torch.stack([g.norm() for g in other.values()]).norm()
+    return float(torch.stack([(one[n] - other[n]).norm() for n in one]).norm() / norm)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_attention_computes_what_the_cpu_computes(kind: Attention) -> None:
+    logps, hidden, gradient = scores(kind, Device.cuda)
+    wanted_logps, wanted_hidden, wanted_gradient = scores(Attention.runs, Device.cpu)
+    torch.testing.assert_close(logps, wanted_logps, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(hidden, wanted_hidden, rtol=1e-3, atol=1e-3)
+    assert off(gradient, wanted_gradient) < 1e-4
+
+
+@pytest.mark.parametrize("kind", [Attention.runs, Attention.flex])
+def test_bfloat16_is_as_near_as_the_dense_twin(kind: Attention) -> None:
+    """Half as far again as the twin's own distance between the formats is allowed."""
+    exact_logps, _, exact = scores(Attention.dense, Device.cuda)
+    twin_logps, _, twin = scores(Attention.dense, Device.cuda, Dtype.bfloat16)
+    logps, _, gradient = scores(kind, Device.cuda, Dtype.bfloat16)
+    assert 0 < off(gradient, exact) < 1.5 * off(twin, exact)
+    assert (logps - exact_logps).norm() < 1.5 * (twin_logps - exact_logps).norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recomputed_activations(kind: Attention) -> None:
+    logps, _, gradient = scores(kind, Device.cuda, recompute=True)
+    wanted_logps, _, wanted = scores(kind, Device.cuda)
+    torch.testing.assert_close(logps, wanted_logps, rtol=1e-5, atol=1e-3)
+    assert off(gradient, wanted) < 1e-5
+
+
+def test_lengths_that_differ_from_batch_to_batch() -> None:
+    """FlexAttention stays compiled: a fall back to its plain form would show as an error of memory on long rows."""
+    lengths = set()
+    for seed in range(6):
+        lengths.add(batch(seed).input_ids_RL.shape[1])
+        logps, _, gradient = scores(Attention.flex, Device.cuda, seed=seed)
+        wanted_logps, _, wanted = scores(Attention.dense, Device.cuda, seed=seed)
+        torch.testing.assert_close(logps, wanted_logps, rtol=1e-5, atol=1e-3)
+        assert off(gradient, wanted) < 1e-4
+    assert len(lengths) > 3
+
+
+@pytest.mark.parametrize("algo", ["dpo", "tdpo"])
+def test_a_run_in_bfloat16(algo: str, pairs_words: list[str], tmp_path: Path) -> None:
+    words = ["model=fresh", *pairs_words, f"algo={algo}", "engine=local", "engine.device=cuda", "run=gpu"]
     done = commands.stepdpo("train", *words, cwd=tmp_path)
     assert done.code == 0, done.err
     AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "gpu" / "model")
+
+
+def test_a_run_with_recomputed_activations(pairs_words: list[str], tmp_path: Path) -> None:
+    words = ["model=fresh", *pairs_words, "engine=local", "engine.gradient_checkpointing=true", "run=gpu", "epochs=1"]
+    done = commands.stepdpo("train", *words, cwd=tmp_path)
+    assert done.code == 0, done.err

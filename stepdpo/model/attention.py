@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from stepdpo.batch import TreeBatch
+from stepdpo.errors import UserError
 from stepdpo.model import dense, flex, runs
 from stepdpo.model.tree import Tree
 from stepdpo.trees import TokenRun
@@ -47,10 +48,16 @@ MULTIPLE = 128
 """Rows for FlexAttention are padded to a multiple of its block, so that it compiles for few shapes."""
 
 
-def register(kind: Attention = Attention.runs, device: torch.device | str = "cpu") -> str:
-    """Make the backend known to transformers (without a mask function, so no mask is built); returns its name."""
+def register(kind: Attention = Attention.runs, device: torch.device | None = None) -> str:
+    """Make the backend known to transformers (without a mask function, so no mask is built); returns its name.
+
+    Raises UserError if the backend cannot train on the device.
+    """
+    on_gpu = device is not None and device.type == "cuda"
     if kind is Attention.auto:
-        kind = Attention.flex if torch.device(device).type == "cuda" else Attention.runs
+        kind = Attention.flex if on_gpu else Attention.runs
+    if kind is Attention.flex and device is not None and not on_gpu:
+        raise UserError("attention=flex needs a CUDA device (on a CPU it has no backward pass); choose attention=runs")
     AttentionInterface.register(NAMES[kind], _backend(COMPUTE[kind]))
     return NAMES[kind]
 

@@ -16,6 +16,7 @@ from twins import Gradient, close, gradient_of
 from stepdpo.batch import TreeBatch
 from stepdpo.collate import collate
 from stepdpo.engine.settings import recompute_activations
+from stepdpo.errors import UserError
 from stepdpo.model import runs
 from stepdpo.model.attention import Attention, fitted, padded, register, tree_inputs
 from stepdpo.trees import Path, TokenRun, TokenTree, grow
@@ -261,5 +262,10 @@ def test_dropout_is_refused() -> None:
 
 
 def test_auto_follows_the_device() -> None:
-    assert register(Attention.auto, "cpu") == register(Attention.runs)
+    assert register(Attention.auto, torch.device("cpu")) == register(Attention.auto) == register(Attention.runs)
     assert register(Attention.auto, torch.device("cuda", 0)) == register(Attention.flex)
+
+
+def test_flex_is_refused_where_it_cannot_train() -> None:
+    with pytest.raises(UserError, match=r"attention=flex needs a CUDA device.*attention=runs"):
+        register(Attention.flex, torch.device("cpu"))

@@ -13,10 +13,10 @@ import transformers
 from torch import nn
 
 from stepdpo.errors import UserError
-from stepdpo.model.attention import register
+from stepdpo.model.attention import Attention, register
 from stepdpo.model.forward import Scorer
 from stepdpo.model.load import Fresh, Pretrained
-from stepdpo.model.support import refuse_sliding_window
+from stepdpo.model.support import refuse_sliding_window, refuse_unsupported
 
 SMALL = {
     "vocab_size": 64,
@@ -33,15 +33,24 @@ SMALL = {
 EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
 
 
-def score(name: str, **more: Any) -> Scorer:
+def score(name: str, attention: Attention = Attention.runs, causal: str = "CausalLM", **more: Any) -> Scorer:
     config = getattr(transformers, f"{name}Config")(**SMALL | more)
-    config._attn_implementation = register()
-    return Scorer(getattr(transformers, f"{name}ForCausalLM")(config), False, lambda parameters: nullcontext())
+    config._attn_implementation = register(attention)
+    model = getattr(transformers, f"{name.removesuffix('Text')}For{causal}")(config)
+    return Scorer(model, False, lambda parameters: nullcontext())
 
 
-@pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Olmo2", "Phi3"])
+PLAIN = ["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Olmo2", "Olmo3", "Phi3", "SmolLM3", "Granite"]
+PLAIN += ["Gemma3Text", "SeedOss", "Glm4", "GPTNeoX", "Starcoder2"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_plain_transformers_are_welcome(name: str) -> None:
+    """SeedOssMLP only looks like a state-space model."""
     assert isinstance(score(name), nn.Module)
+
+
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +60,9 @@ def test_plain_transformers_are_welcome(name: str) -> None:
         ("Qwen2Moe", EXPERTS | {"shared_expert_intermediate_size": 8}),
         ("Qwen3Moe", EXPERTS),
         ("GraniteMoe", {"num_local_experts": 2, "num_experts_per_tok": 1}),
+        ("Olmoe", EXPERTS),
+        ("GptOss", {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8}),
+        ("DeepseekV3", EXPERTS | LATENT | {"n_routed_experts": 8, "first_k_dense_replace": 1, "head_dim": 8}),
     ],
 )
 def test_mixtures_of_experts(name: str, settings: dict[str, Any]) -> None:
@@ -75,26 +87,110 @@ def test_logits_that_are_scaled_or_capped(
 
 
 def test_a_head_with_a_bias() -> None:
-    with pytest.raises(UserError, match="phi models have a bias"):
+    with pytest.raises(UserError, match="phi has a bias"):
         score("Phi")
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("Bloom", {"n_head": 2, "n_layer": 2}), ("StableLm", {}), ("Mamba", {"state_size": 4})],
+    [
+        ("Bloom", {"n_head": 2, "n_layer": 2}),
+        ("Mpt", {"d_model": 16, "n_heads": 2, "n_layers": 1}),
+        ("Falcon", {"alibi": True}),
+        ("StableLm", {}),
+        ("Nemotron", {}),
+        ("GPTJ", {"n_embd": 16, "n_head": 2, "n_layer": 1, "rotary_dim": 4}),
+    ],
 )
 def test_models_with_an_attention_of_their_own(name: str, settings: dict[str, Any]) -> None:
     """They would never ask for the tree, and read across branches."""
-    with pytest.raises((UserError, ValueError), match=r"(?i)attention|stepdpo_tree"):
+    with pytest.raises((UserError, ValueError, KeyError), match=r"(?i)attention|stepdpo_tree"):
         score(name, **settings)
 
 
-def test_hybrid_layers() -> None:
-    """A recurrent layer carries one branch into the next."""
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("Mamba", {"state_size": 4}),
+        ("FalconMamba", {"state_size": 4}),
+        ("RecurrentGemma", {"lru_width": 16, "block_types": ["recurrent", "attention"], "head_dim": 8}),
+        ("Rwkv", {"attention_hidden_size": 16}),
+        ("Lfm2", {"layer_types": ["conv", "full_attention"]}),
+        ("Qwen3_5Text", {"head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
+                         "linear_key_head_dim": 8, "linear_value_head_dim": 8}),
+        ("FalconH1", {"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4,
+                      "mamba_chunk_size": 4, "head_dim": 8}),
+    ],
+)  # fmt: skip
+def test_layers_that_carry_a_state(name: str, settings: dict[str, Any]) -> None:
+    """A recurrent layer or a convolution carries one branch into the next."""
+    if not hasattr(transformers, f"{name}Config"):
+        pytest.skip("not in this release of transformers")
+    with pytest.raises(UserError, match=f"model: {SAID[name]} has layers that cannot read token trees"):
+        score(name, **settings)
+
+
+SAID = {
+    "Mamba": "mamba",
+    "FalconMamba": "falcon_mamba",
+    "RecurrentGemma": "recurrent_gemma",
+    "Rwkv": "rwkv",
+    "Lfm2": "lfm2",
+    "Qwen3_5Text": "qwen3_5_text",
+    "FalconH1": "falcon_h1",
+}
+
+
+def test_hybrid_layers_by_their_kind() -> None:
     model = tiny.model(register())
     model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(UserError, match="linear_attention"):
         Scorer(model, False, lambda parameters: nullcontext())
+
+
+def test_models_that_look_ahead() -> None:
+    with pytest.raises(UserError, match="gemma3_text looks ahead"):
+        score("Gemma3Text", head_dim=8, use_bidirectional_attention=True)
+
+
+def test_encoders_and_decoders() -> None:
+    part = SMALL | {"head_dim": 8}
+    config = transformers.T5GemmaConfig(encoder=part, decoder=part, vocab_size=64)
+    model = transformers.T5GemmaForConditionalGeneration(config)
+    with pytest.raises(UserError, match="t5gemma is an encoder with a decoder"):
+        refuse_unsupported(model)
+
+
+def test_models_of_images_and_text() -> None:
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    vision |= {"image_size": 28, "patch_size": 14}
+    text = SMALL | {"head_dim": 8}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    with pytest.raises(UserError, match="gemma3 wraps a language model"):
+        refuse_unsupported(model)
+
+
+def test_positions_by_bias() -> None:
+    """As code from a model repository may have them."""
+    model = tiny.model(register())
+    model.config.alibi = True
+    with pytest.raises(UserError, match="qwen2 has positions by bias"):
+        refuse_unsupported(model)
+
+
+def test_attention_sinks() -> None:
+    """They are one more place for attention to go, which none of our backends has."""
+    model = tiny.model(register())
+    model.model.layers[0].self_attn.sinks = nn.Parameter(torch.zeros(4))
+    with pytest.raises(UserError, match="qwen2 has attention sinks"):
+        refuse_unsupported(model)
+
+
+def test_heads_too_small_for_flex() -> None:
+    with pytest.raises(UserError, match=r"heads of 8 numbers.*attention=runs"):
+        score("Qwen2", Attention.flex)
+    assert isinstance(score("Qwen2", Attention.flex, hidden_size=32), nn.Module)
 
 
 # Sliding windows
@@ -110,12 +206,14 @@ def window(name: str, **more: Any) -> Any:
         window("Mistral", sliding_window=100),
         window("Qwen2", use_sliding_window=True, sliding_window=100, max_window_layers=1),
         window("Phi3", sliding_window=100),
+        window("Gemma2", sliding_window=100),
+        window("Gemma3Text", sliding_window=100, num_hidden_layers=6),
     ],
     ids=lambda c: c.model_type,
 )
 def test_a_window_narrower_than_the_longest_path(config: Any) -> None:
     refuse_sliding_window(config, longest=100)
-    with pytest.raises(UserError, match=r"max_length=101 is longer.*window of 100"):
+    with pytest.raises(UserError, match=rf"{config.model_type}.*100 tokens \(sliding_window\).*max_length=101"):
         refuse_sliding_window(config, longest=101)
 
 
@@ -161,3 +259,13 @@ def test_code_from_a_repository_needs_a_pinned_revision() -> None:
     with pytest.raises(ValueError, match="revision"):
         Pretrained(path="somebody/model", trust_remote_code=True)
     assert Pretrained(path="somebody/model", trust_remote_code=True, revision="abc").revision == "abc"
+
+
+def test_a_saved_model_that_cannot_is_refused_when_it_opens(tmp_path: Path) -> None:
+    """GPT-J looks its attention up in a list of its own; StableLM asks for no backend."""
+    for name, more in (("GPTJ", {"n_embd": 16, "n_head": 2, "n_layer": 1, "rotary_dim": 4}), ("StableLm", {})):
+        folder = tmp_path / name
+        config = getattr(transformers, f"{name}Config")(**SMALL | more)
+        getattr(transformers, f"{name}ForCausalLM")(config).save_pretrained(folder)
+        with pytest.raises(UserError, match=r"(?i)attention"):
+            Scorer(Pretrained(path=str(folder)).model(register(), torch.float32), False, lambda p: nullcontext())
