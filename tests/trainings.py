@@ -77,7 +77,7 @@ class Runs:
         script = str(Path(__file__).parent / "engine" / "many.py")
         return subprocess.run(
             [*command, script, str(listing)], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False, timeout=240,
+            text=True, check=False, timeout=480,
         )  # fmt: skip
 
     def outcome(self, name: str) -> dict[str, Any]:
