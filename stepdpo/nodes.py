@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from stepdpo.errors import UserError
@@ -128,7 +129,9 @@ def listen(path: Path) -> None:
     def look() -> None:
         heard = 0
         while True:
-            lines = path.read_text().split("\n")[:-1] if path.exists() else []
+            lines: list[str] = []
+            with suppress(OSError):  # there is none until the first signal, and again at the end
+                lines = path.read_text().split("\n")[:-1]
             for line in lines[heard:]:
                 os.kill(os.getpid(), int(line))
             heard = max(heard, len(lines))

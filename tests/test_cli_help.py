@@ -35,6 +35,7 @@ def test_help_lists_groups_and_settings(tmp_path: Path) -> None:
     said = stepdpo("train", "--help", cwd=tmp_path).out
     assert "algo       dpo, kto, nca, sft, tdpo  [dpo]" in said
     assert "engine     local, zero  [zero]" in said
+    assert "adapter    lora, none  [none]" in said
     assert "instance, step  [step]" in said
     assert "epochs: " in said
     assert "stepdpo train run=qwen resume=true" in said

@@ -68,7 +68,7 @@ class Runs:
             shutil.rmtree(folder / part)
         return folder
 
-    def together(self, jobs: Sequence[Job], patience: float = 240) -> subprocess.CompletedProcess[str]:
+    def together(self, jobs: Sequence[Job], patience: float = 480) -> subprocess.CompletedProcess[str]:
         """Runs of two processes under DeepSpeed's launcher, one after another."""
         listing = self.root / "jobs.jsonl"
         listing.write_text("".join(json.dumps({"root": str(self.root), **asdict(job)}) + "\n" for job in jobs))

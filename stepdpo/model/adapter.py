@@ -86,6 +86,8 @@ def targets(model: Any, wanted: str | list[str], head: bool) -> list[str]:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     heads = [name for name in linear if model.get_submodule(name) is output]
     inner = [name for name in linear if name not in heads]
+    if not inner:
+        raise UserError(f"adapter: {type(model).__name__} has no linear layers to adapt")
     named = [wanted] if isinstance(wanted, str) else wanted
     chosen = {_last(name) for name in inner} if wanted == ALL else set(named)
     for name in sorted(chosen):
