@@ -36,7 +36,7 @@ test-gpu: install ## the tests that need one CUDA device
 test-all: test test-slow ## both
 
 bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
-	$(BIN)/python -m benchmarks.stream --steps 600
+	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
 
 format: install ## format the code
