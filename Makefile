@@ -42,7 +42,7 @@ bench-processes: install ## what a second process is worth, each with a core of 
 	$(BIN)/python benchmarks/processes.py
 
 bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
-	$(BIN)/python -m benchmarks.stream --steps 600
+	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
 
 format: install ## format the code

@@ -35,8 +35,8 @@ from stepdpo.store import TokenStore, opened
 from stepdpo.template import resolve
 
 HERE = Path(__file__).parent
-SETTLED = 50
-"""Steps after which memory should have settled."""
+SETTLED, SHOWN = 200, 50
+"""Steps after which memory should have settled; steps between two lines."""
 TINY = (
     "model=fresh", "model.hidden_size=32", "model.layers=1", "model.heads=2", "model.key_value_heads=1",
     "model.intermediate_size=64", "engine=local", "engine.device=cpu", "log_every=1", "save_every=0", "eval_every=0",
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--text", type=int, default=0, help="so many pairs from text instead")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--update", type=int, default=8, help="pairs an update")
     parser.add_argument("--group", choices=["none", "problem"], default="none")
     options = parser.parse_args()
@@ -133,7 +133,7 @@ def _report(words: Sequence[str], folder: Path, name: str) -> None:
     steps = np.array([line["step"] for line in log])
     memory = np.array([line["rss"] for line in log]) / 2**20
     print(f"{name}: first step after {log[0]['time'] - began:.1f} s")
-    for step, rss in zip(steps[::SETTLED], memory[::SETTLED], strict=True):
+    for step, rss in zip(steps[::SHOWN], memory[::SHOWN], strict=True):
         print(f"  step {step:>5}  {rss:8.1f} MiB")
     settled = steps > SETTLED
     if settled.sum() > 2:
