@@ -29,7 +29,7 @@ class TreeBatch:
     position_ids_RL: Tensor
     """Depth in the tree: a branch continues where its trunk ended."""
     ends_RL: Tensor
-    """First index of the row that may no longer see this one; a pad token sees and is seen by itself alone."""
+    """First index of the row that may no longer see this one; padding at a row's end is a tree of its own."""
     runs: tuple[TokenRun, ...]
     """The same visibility as contiguous stretches, for attention without a mask."""
     source_T: Tensor

@@ -140,7 +140,7 @@ class _Row(torch.autograd.Function):
         grad_query = torch.empty_like(query)
         grad_query_GSFLD = heads.apart(grad_query)
         wide = torch.promote_types(key.dtype, torch.float32)
-        grad_key, grad_value = (torch.zeros_like(x, dtype=wide) for x in (key, value))
+        grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
         left = iter(logsumexps)
         for run in ctx.runs:
             keys, values = heads.shared(_keys(key[0], run)), heads.shared(_keys(value[0], run))
