@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all format lint types docs wheel tinymath check clean
+.PHONY: help install bench bench-quick bench-gpu demo test test-slow test-gpu test-all format lint types docs wheel tinymath check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,12 +35,21 @@ test-gpu: install ## the tests that need one CUDA device
 
 test-all: test test-slow ## both
 
+bench: install ## time stepdpo beside its peers (about twenty minutes on two quiet cores); rewrites docs/speed.md
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+
+bench-quick: install ## the same with fewer cases, pairs and rounds (a few minutes)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks --quick
+
+bench-gpu: install ## tokens/s, utilisation and memory on one CUDA device
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python -m benchmarks.gpu
+
 format: install ## format the code
-	$(BIN)/ruff format -q stepdpo tests
-	$(BIN)/ruff check -q --fix stepdpo tests
+	$(BIN)/ruff format -q stepdpo tests benchmarks
+	$(BIN)/ruff check -q --fix stepdpo tests benchmarks
 
 lint: install ## ruff
-	$(BIN)/ruff check stepdpo tests
+	$(BIN)/ruff check stepdpo tests benchmarks
 
 types: install ## mypy, strict
 	$(BIN)/mypy

@@ -22,7 +22,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer cases and pairs, 3 rounds; docs stay as they are")
     parser.add_argument("--rounds", type=int, help="rounds a median is taken of (5, or 3 with --quick)")
-    parser.add_argument("--only", nargs="*", default=[], metavar="CASE", help="these cases alone; docs stay as they are")
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="CASE", help="these cases alone; docs stay as they are"
+    )
     parser.add_argument("--threads", type=int, default=THREADS)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)

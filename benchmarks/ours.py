@@ -17,7 +17,7 @@ from benchmarks.sides import ALPHA, BETA, Side, Work
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
-from stepdpo.model.attention import register
+from stepdpo.model import attention
 from stepdpo.model.forward import Scorer
 from stepdpo.tokenise import collate
 from stepdpo.trees import Path, TokenTree, grow
@@ -54,7 +54,7 @@ def pairs(work: Work) -> Side:
 
 
 def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
-    model = build(work.shape, register(), work.dtype, work.device)
+    model = build(work.shape, backend(work.device), work.dtype, work.device)
     has_kl = work.loss == "tdpo2"
     scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
     plain = collate(trees).to(work.device)
@@ -71,6 +71,13 @@ def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
     return Side(name, loss, prepare, model)
 
 
+def backend(device: str) -> str:
+    """The name of the tree attention that training would choose for the device."""
+    kinds: Any = getattr(attention, "Attention", None)
+    register: Any = attention.register
+    return str(register() if kinds is None else register(kinds.auto, device))
+
+
 @torch.no_grad()
 def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     """The batch with the numbers of the model as it is now: the pass that fills the cache."""
@@ -80,9 +87,9 @@ def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
 
 def _made_up(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     hidden = torch.zeros(len(batch.target_T), work.shape.hidden, dtype=work.dtype) if has_kl else None
-    return dataclasses.replace(
-        batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden
-    ).to(work.device)
+    return dataclasses.replace(batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden).to(
+        work.device
+    )
 
 
 def scores(scorer: Any, batch: TreeBatch) -> PairScores:

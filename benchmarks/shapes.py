@@ -30,7 +30,9 @@ class Shape:
     def trunk_weights(self) -> int:
         """Weights a token is multiplied with before the head: projections of attention and MLP, all layers."""
         kv = self.hidden // self.heads * self.kv_heads
-        return self.layers * (2 * self.hidden * self.hidden + 2 * self.hidden * kv + 3 * self.hidden * self.intermediate)
+        return self.layers * (
+            2 * self.hidden * self.hidden + 2 * self.hidden * kv + 3 * self.hidden * self.intermediate
+        )
 
 
 BENCH_32K = Shape("bench-32k", vocab=32_000)

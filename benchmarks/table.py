@@ -71,7 +71,14 @@ def _memory(r: Result) -> list[str]:
     share = figure(r, "memory")
     assert share is not None
     sizes = [f"{r[f'{side}_peak_mb']:.0f}" for side in ("ours", "theirs")]
-    return [r["case"], TITLES[r["against"]], str(r["memory_pairs"]), *sizes, f"{share:.3f}", *_target(r, "memory", "{:.3g}")]
+    return [
+        r["case"],
+        TITLES[r["against"]],
+        str(r["memory_pairs"]),
+        *sizes,
+        f"{share:.3f}",
+        *_target(r, "memory", "{:.3g}"),
+    ]
 
 
 def _target(r: Result, name: str, form: str) -> list[str]:
