@@ -38,6 +38,15 @@ test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that 
 
 test-all: test test-slow ## both
 
+bench: install ## time stepdpo beside its peers (about twenty minutes on two quiet cores); rewrites docs/speed.md
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+
+bench-quick: install ## the same with fewer cases, pairs and rounds (a few minutes)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks --quick
+
+bench-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## tokens/s, utilisation and memory on one CUDA device
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(PYTHON_GPU) -m benchmarks.gpu
+
 bench-processes: install ## what a second process is worth, each with a core of its own (ten minutes)
 	$(BIN)/python benchmarks/processes.py
 
@@ -46,11 +55,11 @@ bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, me
 	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
 
 format: install ## format the code
-	$(BIN)/ruff format -q stepdpo tests
-	$(BIN)/ruff check -q --fix stepdpo tests
+	$(BIN)/ruff format -q stepdpo tests benchmarks
+	$(BIN)/ruff check -q --fix stepdpo tests benchmarks
 
 lint: install ## ruff
-	$(BIN)/ruff check stepdpo tests
+	$(BIN)/ruff check stepdpo tests benchmarks
 
 types: install ## mypy, strict
 	$(BIN)/mypy

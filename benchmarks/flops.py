@@ -28,11 +28,11 @@ def counted(action: Callable[[], Any]) -> tuple[int, Any]:
     return counter.total, result
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of everything that is dispatched."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,7 +66,7 @@ def _visits(query: Any, key: Any, causal: bool) -> int:
 
 def _attention(query: Any, key: Any, value: Any, dropout: float = 0.0, causal: bool = False, **rest: Any) -> int:
     causal = rest.get("is_causal", causal)
-    return 2 * _visits(query, key, causal) * (query.shape[3] + value.shape[3])
+    return _visits(query, key, causal) * 2 * int(query.shape[3] + value.shape[3])
 
 
 def _attention_backward(
@@ -80,7 +80,7 @@ def _attention_backward(
     causal: bool,
     **rest: Any,
 ) -> int:
-    return 2 * _visits(query, key, causal) * (3 * query.shape[3] + 2 * value.shape[3])
+    return _visits(query, key, causal) * 2 * int(3 * query.shape[3] + 2 * value.shape[3])
 
 
 def _product(one: Any, other: Any, *rest: Any, **named: Any) -> int:

@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MB = 1024
@@ -41,11 +43,16 @@ def _measure(case_name: str, side_name: str) -> float:
 
     case = next(case for case in CASES if case.name == case_name)
     side = SIDES[side_name](case.work(case.memory, known=False))
+    return above(side.step)
+
+
+def above(action: Callable[[], Any]) -> float:
+    """Megabytes that were resident at once while the action ran, above those before it."""
     gc.collect()
     RESET.write_text("5")
-    built = _read("VmRSS")
-    side.step()
-    return _read("VmHWM") - built
+    before = _read("VmRSS")
+    action()
+    return _read("VmHWM") - before
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
 from stepdpo.collate import collate
-from stepdpo.model.attention import register
+from stepdpo.model import attention
 from stepdpo.model.forward import Scorer
 from stepdpo.trees import Path, TokenTree, grow
 
@@ -54,7 +54,7 @@ def pairs(work: Work) -> Side:
 
 
 def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
-    model = build(work.shape, register(), work.dtype, work.device)
+    model = build(work.shape, backend(work.device), work.dtype, work.device)
     has_kl = work.loss == "tdpo2"
     scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
     plain = collate(trees).to(work.device)
@@ -69,6 +69,13 @@ def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
         with_reference(scorer, plain, has_kl)
 
     return Side(name, loss, prepare, model)
+
+
+def backend(device: str) -> str:
+    """The name of the tree attention that training would choose for the device."""
+    kinds: Any = getattr(attention, "Attention", None)
+    register: Any = attention.register
+    return str(register() if kinds is None else register(kinds.auto, device))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,8 @@ def trl_best(work: Work) -> Side:
 
     def loss() -> Tensor:
         with compact():
-            return trainer.compute_loss(policy, batch)
+            value: Tensor = trainer.compute_loss(policy, batch)
+        return value
 
     return Side("trl_best", loss, reference, policy)
 
@@ -66,7 +68,7 @@ def examples(rows: Sequence[Row]) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def compact() -> Iterator[None]:
     """TRL's completion-only head, on any device."""
-    with mock.patch(COMPACT, lambda device: True):
+    with mock.patch(COMPACT, return_value=True):
         yield
 
 
@@ -77,14 +79,14 @@ def _on(work: Work, batch: dict[str, Any]) -> dict[str, Any]:
 def _trainer(work: Work, policy: Any, **settings: Any) -> Any:
     """A trainer around the policy. It must be given texts and a tokenizer, so it gets two words; batches are ours."""
     from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
 
+    library: Any = importlib.import_module("trl")
     reference = settings.pop("ref_model", None)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        return DPOTrainer(
+        return library.DPOTrainer(
             model=policy,
             ref_model=reference,
-            args=DPOConfig(
+            args=library.DPOConfig(
                 output_dir=folder,
                 beta=BETA,
                 max_length=None,
@@ -104,6 +106,7 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
+    make: Any = PreTrainedTokenizerFast
     words = Tokenizer(models.WordLevel({"<pad>": 0, "yes": 1, "no": 2}, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>", unk_token="<pad>")
+    return make(tokenizer_object=words, pad_token="<pad>", eos_token="<pad>", unk_token="<pad>")

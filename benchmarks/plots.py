@@ -23,10 +23,8 @@ def svg(curve: dict[str, Any]) -> str:
     for side in points[0]["s"]:
         places = [(across(point["x"]), up(point["s"][side])) for point in points]
         parts.append(_line(places, COLOURS.get(side, OTHER), NAMES.get(side, side)))
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="12">'
-    )
+    font = 'font-family="sans-serif" font-size="12"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {font}>'
     return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *parts, "</svg>"]) + "\n"
 
 

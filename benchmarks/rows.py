@@ -86,9 +86,7 @@ def instance_rows(lengths: Sequence[Lengths], vocab: int, seed: int = SEED) -> l
 
 
 def chain_rows(pairs: int, vocab: int, seed: int = SEED) -> list[Row]:
-    """All pairs of one problem: pair k reads the problem and the k chosen steps before it, and tells two steps
-    apart.
-    """
+    """All pairs of one problem: pair k reads the problem and the k chosen steps before it."""
     random, ids = Random(seed), _Ids(vocab, seed)
     trunk, rows = ids(random.randint(*CHAIN_QUESTION)), []
     for _ in range(pairs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ class Plan:
         return not self.only or name in self.only
 
 
-def results(plan: Plan) -> Iterator[dict[str, Any]]:
+def results(plan: Plan, cases: Sequence[Case] = CASES) -> Iterator[dict[str, Any]]:
     """Every comparison of the plan, as results.json holds them."""
     about = {"machine": machine(), "versions": versions(), "mode": "quick" if plan.quick else "full"}
-    for case in CASES:
+    for case in cases:
         pairs = case.quick if plan.quick else case.pairs
         if pairs and plan.wants(case.name):
             start = time.perf_counter()
