@@ -96,6 +96,7 @@ class Zero:
         try:
             yield ZeroEngine(self, build, optim, device)
         finally:
+            _load_whole_again()
             torch.distributed.destroy_process_group()
 
 
@@ -106,6 +107,13 @@ def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
         known = merged.get(key)
         merged[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def _load_whole_again() -> None:
+    """transformers shards what it loads while a configuration of stage 3 is alive, and that outlives a closed engine."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 
 def _alone_unless_launched() -> None:
