@@ -112,7 +112,7 @@ def _lines(folder: Path) -> list[dict[str, float]]:
 
 def _row(stage: int, runs: dict[int, list[Run]]) -> dict[str, float]:
     def median(processes: int, figure: str) -> float:
-        return float(statistics.median(getattr(run, figure) for run in runs[processes])
+        return float(statistics.median(getattr(run, figure) for run in runs[processes]))
 
     row: dict[str, float] = {"stage": stage, "repeats": len(runs[1])}
     for figure in ("pairs_per_second", "pairs_per_cpu_second"):
