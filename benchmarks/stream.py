@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from stepdpo.package import conf
 from stepdpo.records import Preference
 from stepdpo.store import TokenStore, opened
 from stepdpo.template import resolve
+from stepdpo.tinymath.problems import problems
 
 HERE = Path(__file__).parent
 SETTLED, SHOWN = 200, 50
@@ -57,7 +57,7 @@ def main() -> None:
         os.environ[caches.HOME] = f"{folder}/home"
         if options.text:
             path = Path(folder) / "preferences.jsonl"
-            write_preferences(islice(_texts(), options.text), path)
+            write_preferences(_texts(options.text), path)
             words += ["dataset=jsonl", f"dataset.path={path}"]
             _report(words, Path(folder), "cold")
         else:
@@ -66,11 +66,9 @@ def main() -> None:
         _report(words, Path(folder), "warm")
 
 
-def _texts() -> Any:
-    """Step pairs about generated problems, without end: a right step and one with another result."""
-    from stepdpo.tinymath.problems import problems
-
-    for number, problem in enumerate(problems("preference", 2**31)):
+def _texts(count: int) -> Iterator[Preference]:
+    """Step pairs about generated problems: a right last step, and the same with something after it."""
+    for number, problem in enumerate(problems("preference", count)):
         step = problem.solution.splitlines()[-1]
         before = problem.solution[: -len(step)]
         yield Preference(problem.question, before, step, f"{step} {number}")

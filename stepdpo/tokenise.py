@@ -16,6 +16,8 @@ from stepdpo.protocols import Template
 from stepdpo.records import Pair, Prompt
 from stepdpo.trees import Ints, Path
 
+NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
+
 
 class Overlong(Enum):
     drop = "drop"
@@ -57,7 +59,7 @@ def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], li
     Raises UserError for a tokenizer that cannot give offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise UserError("this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed")
+        raise UserError(NOT_FAST)
     for start in range(0, len(texts), 1024):
         some = list(texts[start : start + 1024])
         encoded = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -66,6 +68,29 @@ def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], li
             needs_bos = bos is not None and (not ids or ids[0] != bos)
             head = [bos] if needs_bos else []
             yield head + list(ids), [0] * len(head) + [end for _, end in offsets]
+
+
+def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
+    """Token ids as `encode` gives them, and which is the first token that ends after the text's boundary.
+
+    Straight from the backend, which finds that token by itself: offsets of all tokens cost as much as the tokens.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(NOT_FAST)
+    backend, bos = tokenizer.backend_tokenizer, tokenizer.bos_token_id
+    backend.no_truncation()
+    backend.no_padding()
+    for start in range(0, len(texts), 1024):
+        some = slice(start, start + 1024)
+        encodings = backend.encode_batch(list(texts[some]), add_special_tokens=False)
+        for encoding, boundary in zip(encodings, boundaries[some], strict=True):
+            ids = encoding.ids
+            first = encoding.char_to_token(boundary)
+            if first is None:  # between tokens, or behind the last
+                ends = np.array([end for _, end in encoding.offsets], np.int64)
+                first = int(np.searchsorted(np.maximum.accumulate(ends), boundary, side="right"))
+            needs_bos = bos is not None and (not ids or ids[0] != bos)
+            yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
 
 
 def opened(prompt: Prompt, tokenizer: Any) -> Prompt:
@@ -103,15 +128,13 @@ def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
         boundary, sides = _texts(pair, template, tokenizer)
         texts += sides
         unscored += [boundary] * len(sides)
-    encoded = encode(texts, tokenizer)
-    boundaries = iter(unscored)
+    encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
     kept: dict[int, list[Path]] = {}
     dropped: Counter[str] = Counter()
     for number, pair in enumerate(pairs, start=first):
         paths = []
         for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
-            ids, stops = next(encoded)
-            scored = int(np.searchsorted(np.maximum.accumulate(stops), len(next(boundaries)), side="right"))
+            ids, scored = next(encoded)
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
             paths.append(Path(np.asarray(ids, np.int32), scored, side))

@@ -15,7 +15,7 @@ from stepdpo.errors import UserError
 from stepdpo.level import Instance, Prefix, Step
 from stepdpo.records import Pair, Preference, Prompt
 from stepdpo.template import TextTemplate
-from stepdpo.tokenise import Lengths, Overlong, encode, opened, tokenise
+from stepdpo.tokenise import Lengths, Overlong, _encode_from, encode, opened, tokenise
 from stepdpo.trees import TokenTree, grow
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
@@ -112,6 +112,19 @@ def test_scored_text_contains_the_response(context: str, chosen: str, question: 
     rest = tokenizer.decode(scored[1:])
     assert chosen.endswith(rest) or "\ufffd" in rest
     assert len(tokenizer.decode(before)) <= len(whole) - len(chosen) or "\ufffd" in tokenizer.decode(before)
+
+
+@given(texts=st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=4))
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_first_scored_token_is_the_first_to_end_after_the_boundary(texts: list[tuple[str, str]], bos: bool) -> None:
+    """As counted off the offsets of all tokens, one by one."""
+    tokenizer = tiny.with_bos(prepends=False) if bos else tiny.tokenizer()
+    whole = [before + after for before, after in texts]
+    expected = [
+        (ids, next((n for n, end in enumerate(ends) if end > len(before)), len(ids)))
+        for (ids, ends), (before, _) in zip(encode(whole, tokenizer), texts, strict=True)
+    ]
+    assert list(_encode_from(whole, [len(before) for before, _ in texts], tokenizer)) == expected
 
 
 # Special tokens
