@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)  # for the processes that measure memory
+    os.environ.update(TQDM_DISABLE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")  # TRL draws bars
     warnings.simplefilter("ignore")
     plan = Plan(chosen.quick, chosen.rounds or (3 if chosen.quick else 5), tuple(chosen.only))
     found: list[dict[str, Any]] = []

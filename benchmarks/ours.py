@@ -75,7 +75,7 @@ def backend(device: str) -> str:
     """The name of the tree attention that training would choose for the device."""
     kinds: Any = getattr(attention, "Attention", None)
     register: Any = attention.register
-    return str(register() if kinds is None else register(kinds.auto, device))
+    return str(register() if kinds is None else register(kinds.auto, torch.device(device)))
 
 
 @torch.no_grad()

@@ -115,6 +115,8 @@ def test_it_follows_plain_torch(runs: Runs, case: tuple[str, ...]) -> None:
     for ours, theirs in zip(local, zero, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
+            if key == "rewards/accuracies" and ours["step"] == 1:
+                continue  # margins are 0 there, and their signs are rounding
             assert theirs[key] == pytest.approx(value, **tolerance(case, key)), (ours["step"], key)
 
 
