@@ -110,7 +110,7 @@ def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_whole_again() -> None:
-    """Transformers shards what it loads while a configuration of stage 3 is alive, and that outlives a closed engine."""
+    """A configuration of stage 3 makes transformers shard what it loads, and may outlive a closed engine."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
