@@ -67,7 +67,7 @@ def test_an_answer_is_remembered(pool: Pool) -> None:
 def test_memory_is_bounded() -> None:
     pool = Pool(workers=1, timeout=20, megabytes=64)
     try:
-        hungry = Comparison("official", (r"\frac{(x+y+z)^{30}}{x+1}",), (r"\frac{(x+y+z)^{30}}{x+1.00000001}",))
+        hungry = Comparison("official", (r"\frac{(x+y+z)^{90}}{x+1}",), (r"\frac{(x+y+z)^{90}}{x+1.00000001}",))
         assert pool.ask(hungry) in (MEMORY, CRASH)
         assert pool.ask(Comparison("official", ("x+2",), ("2+x",))) == EQUAL
     finally:
