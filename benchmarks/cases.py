@@ -57,10 +57,10 @@ class Case:
 CASES = (
     Case("step_dpo_32k", BENCH_32K, "step", "dpo", 8, ("trl", "trl_best"), quick=4, epoch=True),
     Case("step_dpo_152k", BENCH_152K, "step", "dpo", 4, ("trl", "trl_best"), memory=2),
-    Case("step_tdpo2_32k", BENCH_32K, "step", "tdpo2", 4, ("classical",), quick=2),
+    Case("step_tdpo2_32k", BENCH_32K, "step", "tdpo2", 8, ("classical",), quick=2),
     Case("step_tdpo2_152k", BENCH_152K, "step", "tdpo2", 2, ("classical",), memory=2),
     Case("instance_dpo_32k", BENCH_32K, "instance", "dpo", 4, ("trl_best",)),
-    Case("instance_tdpo2_32k", BENCH_32K, "instance", "tdpo2", 2, ("classical",)),
+    Case("instance_tdpo2_32k", BENCH_32K, "instance", "tdpo2", 4, ("classical",)),
     Case("one_tree_8", BENCH_32K, "chain", "dpo", 8, ("pairs",), quick=8),
 )
 NAMES = (
