@@ -34,17 +34,16 @@ class Loop:
         self.total_steps = spec.epochs * self.per_epoch
         if spec.max_steps is not None:
             self.total_steps = min(self.total_steps, spec.max_steps)
-        self.ahead = Ahead(self._share, self.total_steps)
 
     def run(
         self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
     ) -> dict[str, float]:
         """Every update from `start`; returns the last held-out metrics, else the last of training."""
-        with self.ahead:
-            return self._run(start, window, signals, tracker, progress)
+        with Ahead(self._share, self.total_steps) as ahead:  # no attribute: a circle would keep the engine alive
+            return self._run(start, ahead, window, signals, tracker, progress)
 
     def _run(
-        self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
+        self, start: int, ahead: Ahead[Share], window: Window, signals: StopSignals, tracker: Any, progress: Progress
     ) -> dict[str, float]:
         spec = self.spec
         training: dict[str, float] = {}
@@ -52,7 +51,7 @@ class Loop:
         if start in (0, self.total_steps):
             heldout = self._look(start, None if start else tracker, progress)
         for step in range(start, self.total_steps):
-            window.add(self._update(step))
+            window.add(self._update(step, ahead))
             done, last = step + 1, step + 1 == self.total_steps
             progress.advance(window.latest)
             if done % spec.log_every == 0 or last:
@@ -73,10 +72,10 @@ class Loop:
         """What this process computes in an update; made in the background."""
         return self.scoring.share(self.material.train, self.updates(step), "train")
 
-    def _update(self, step: int) -> dict[str, float]:
+    def _update(self, step: int, ahead: Ahead[Share]) -> dict[str, float]:
         """One optimiser step; its metrics are means over the pairs of the whole update."""
         began = time.perf_counter()
-        metrics = self.scoring.compute(self.ahead.take(step), learn=True)
+        metrics = self.scoring.compute(ahead.take(step), learn=True)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss of update {step + 1} is {metrics['loss']}; lower optim.lr, or look at the data")
         lr = self.spec.optim.lr_at(step, self.total_steps)

@@ -12,8 +12,10 @@ import torch
 from commands import metrics
 from trainings import Runs
 
+from stepdpo.ahead import Ahead
 from stepdpo.loop import Loop
 from stepdpo.saving import Keeper
+from stepdpo.scoring import Share
 
 EARLIER = "model", "checkpoints/step-000004"
 
@@ -42,10 +44,10 @@ def signals_at(monkeypatch: pytest.MonkeyPatch, update: int, *signums: int) -> N
     """Send this process signals while it works on an update."""
     work = Loop._update
 
-    def interrupted(self: Loop, step: int) -> dict[str, float]:
+    def interrupted(self: Loop, step: int, ahead: Ahead[Share]) -> dict[str, float]:
         for signum in signums if step + 1 == update else ():
             signal.raise_signal(signum)
-        return work(self, step)
+        return work(self, step, ahead)
 
     monkeypatch.setattr(Loop, "_update", interrupted)
 
