@@ -59,20 +59,23 @@ def prepare(
     key = key_of(data, level, template, tokenizer, lengths, needs)
     entry = caches.entry("tokens", key)
     failure: Exception | None = None
-    said = False
-    if makes:
+    missing = makes and not _whole(entry)
+    if missing:
         try:
-            if not _whole(entry):
-                said = True
-                loaded = loaded or dataset.load()
-                _say_loaded(Facts.of(loaded), folder, speaks)
-                enforce(loaded)
-                with caches.making(entry, key) as scratch:
-                    make(loaded, level, template, needs, tokenizer, lengths, scratch, speaks)
+            loaded = loaded or dataset.load()
+            _say_loaded(Facts.of(loaded), folder, speaks)
+            enforce(loaded)
+            with caches.making(entry, key) as scratch:
+                make(loaded, level, template, needs, tokenizer, lengths, scratch, speaks)
         except Exception as error:
             failure = error
     if any_failed(failure is not None):
         raise failure or UserError("the process of this machine that prepares the data could not: see its message")
+    return _opened(entry, folder, speaks, said=missing)
+
+
+def _opened(entry: Path, folder: Path, speaks: bool, said: bool) -> Material:
+    """A whole entry, with the words that go with it; UserError when nothing is left to train on."""
     facts = read_facts(entry)
     if not said:
         _say_loaded(facts, folder, speaks)
