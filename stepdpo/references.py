@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -121,7 +122,11 @@ class Kept:
         scratch.mkdir(parents=True, exist_ok=True)
         share = all_pieces(trees, self.tokens, self.engine.rank, self.engine.world, self.group)
         pace = Pace(f"reference: scoring {name}", len(trees), self.speaks)
-        write_shards(self.engine, self._paced(share, pace), trees, self.keep_hidden, scratch, name)
+        try:
+            write_shards(self.engine, self._paced(share, pace), trees, self.keep_hidden, scratch, name)
+        except BaseException:  # of no use to anyone else, and possibly large
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         self.engine.barrier()
         if self.speaks:
             seal(scratch, name)

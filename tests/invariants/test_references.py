@@ -213,6 +213,18 @@ def test_a_tampered_cache_is_found_and_made_again(
     assert {path.name: path.read_bytes() for path in entry.iterdir()} == good
 
 
+def test_a_stopped_pass_leaves_nothing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Ctrl-C, or a full disc."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files._Shard, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        kept(tmp_path, Setting(DPO(), Step()))
+    assert not list((home / "reference").iterdir())
+
+
 def test_scores_of_another_model_under_the_same_name_are_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
