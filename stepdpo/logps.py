@@ -16,7 +16,7 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
 """Most memory that one chunk's distribution takes."""
-KEEP_BYTES = 512 * 2**20
+KEEP_BYTES = 2**30
 """Most memory that kept distributions take under `auto` on a CPU; on a GPU a tenth of its memory."""
 
 
