@@ -7,19 +7,17 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from corrupted import corrupt
 from hypothesis import HealthCheck, settings
 
 from stepdpo.dataset.preferences import write_preferences
-from stepdpo.records import Preference
-from stepdpo.steps import join_steps, label_of, prefix_before, split_steps
 from stepdpo.tinymath.problems import problems
 
 # A shell's background jobs ignore Ctrl-C, and so would the commands started here.
@@ -80,34 +78,9 @@ def save_model(folder: Path, tied: bool) -> Path:
 def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """preferences.jsonl of 28 step pairs: a right step, and the same with another result."""
     path = tmp_path_factory.mktemp("data") / "preferences.jsonl"
-    pairs = [_corrupt(p.question, p.solution, number) for number, p in enumerate(problems("preference", 28))]
+    pairs = [corrupt(p.question, p.solution, number) for number, p in enumerate(problems("preference", 28))]
     write_preferences(pairs, path)
     return path
-
-
-def _corrupt(question: str, solution: str, number: int) -> Preference:
-    head, steps = split_steps(solution)
-    at = number % len(steps)
-    step = steps[at].removesuffix("\n").removeprefix(label_of(steps[at]))
-    first, rest = _cut(step)
-    return Preference(
-        question=question,
-        prefix=prefix_before(head, steps, at),
-        chosen=first,
-        rejected=re.sub(r"= (\d+)", lambda m: f"= {int(m[1]) + 1 + number}", first),
-        chosen_rest=rest + _rest(steps[at + 1 :]),
-        rejected_rest=rest + _rest(steps[at + 1 :]),
-    )
-
-
-def _cut(step: str) -> tuple[str, str]:
-    """A step, and the final answer that may hang on it."""
-    first, newline, answer = step.partition("\n")
-    return first, newline + answer
-
-
-def _rest(steps: Sequence[str]) -> str:
-    return "\n" + join_steps("", steps) if steps else ""
 
 
 @pytest.fixture(scope="session")

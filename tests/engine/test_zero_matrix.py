@@ -10,9 +10,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import conftest
 import pytest
 from commands import metrics
+from corrupted import corrupt
 from trainings import Job, Runs
 
 from stepdpo.dataset.preferences import write_preferences
@@ -88,7 +88,7 @@ def name(case: tuple[str, ...]) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory, pairs_words: list[str], tiny_model: Path) -> Runs:
     folder = tmp_path_factory.mktemp("matrix")
     pairs = [
-        conftest._corrupt(problem.question, problem.solution, number)
+        corrupt(problem.question, problem.solution, number)
         for problem in problems("preference", 7)
         for number in range(3)
     ]
