@@ -38,7 +38,7 @@ test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that 
 
 test-all: test test-slow ## both
 
-bench: install ## time stepdpo beside its peers (about half an hour on two quiet cores); rewrites docs/speed.md
+bench: install ## time stepdpo beside its peers (about 20 minutes on two quiet cores); rewrites docs/speed.md
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
 
 bench-quick: install ## the same with fewer cases, pairs and rounds (a few minutes)

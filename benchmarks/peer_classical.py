@@ -20,13 +20,26 @@ from benchmarks.sides import ALPHA, BETA, Side, Work
 
 def classical(work: Work) -> Side:
     """Policy and reference, both in memory, both asked at every step."""
+    return _side("classical", work, *_models(work))
+
+
+def twin(work: Work) -> Side:
+    """The same from the same weights in fp64: what both sides of a case should have come to."""
+    policy, reference = _models(work)
+    return _side("twin", work, policy.double(), reference.double())
+
+
+def _models(work: Work) -> tuple[Any, Any]:
     policy, reference = (build(work.shape, dtype=work.dtype, device=work.device) for _ in range(2))
     move(policy)
-    reference.requires_grad_(False)
+    return policy, reference.requires_grad_(False)
+
+
+def _side(name: str, work: Work, policy: Any, reference: Any) -> Side:
     batch = tuple(part.to(work.device) for part in padded(work.rows))
     loss_of = tdpo2_loss if work.loss == "tdpo2" else dpo_loss
 
-    return Side("classical", lambda: loss_of(policy, reference, *batch), None, policy)
+    return Side(name, lambda: loss_of(policy, reference, *batch), None, policy)
 
 
 def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +83,7 @@ def tdpo2_loss(policy: Any, reference: Any, ids: Tensor, attention: Tensor, scor
 
 def _logits(model: Any, ids: Tensor, attention: Tensor) -> Tensor:
     logits: Tensor = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
-    return logits.to(torch.float32)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _token_logps(logits: Tensor, ids: Tensor) -> Tensor:

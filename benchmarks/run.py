@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import flops, ours, peer_trl
 from benchmarks.cases import CASES, SIDES, Case
 from benchmarks.counting import PAIRS, at_shape
+from benchmarks.exact import errors
 from benchmarks.machine import machine, versions
 from benchmarks.measure import comparison, counted_only
 from benchmarks.memory import peak_mb
@@ -55,6 +56,7 @@ def _case(case: Case, pairs: int, plan: Plan) -> Iterator[dict[str, Any]]:
     work = case.work(pairs)
     found = interleaved([SIDES[name](work) for name in ("ours", *peers)], plan.rounds, case.epoch)
     peaks = {side: peak_mb(case.name, side) for side in ("ours", *peers)} if case.memory and not plan.quick else {}
+    wrong = errors(case, ("ours", *peers)) if case.exact and not plan.quick else {}
     trees = (ours.together if work.grouped else ours.apart)(work.rows)
     floor = flops.floor(case.shape, trees, case.loss == "tdpo2")
     about = {"pairs": pairs, "micro_batch": pairs, "rounds": plan.rounds, "dtype": "float32"}
@@ -64,6 +66,8 @@ def _case(case: Case, pairs: int, plan: Plan) -> Iterator[dict[str, Any]]:
             figures = comparison(found["ours"], found[peer], epoch, floor)
             if peaks and not epoch:
                 figures |= {"ours_peak_mb": peaks["ours"], "theirs_peak_mb": peaks[peer], "memory_pairs": case.memory}
+            if wrong and not epoch:
+                figures |= {"ours_error": wrong["ours"], "theirs_error": wrong[peer], "exact_pairs": case.exact}
             yield {**named, **figures, **about}
     yield {"case": case.name, "against": "floor", **counted_only(found["ours"].flops(False), floor), **about}
 

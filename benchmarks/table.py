@@ -10,6 +10,19 @@ from benchmarks.cases import TARGETS, TITLES, Target
 Result = dict[str, Any]
 SPEED = ("case", "against", "pairs", "ours s", "theirs s", "ratio", "CPU", "FLOPs", "loss differs", "target", "holds")
 FLOOR = ("case", "our FLOPs / floor", "target", "holds")
+EXACT = (
+    "case",
+    "against",
+    "pairs",
+    "our loss",
+    "our gradient",
+    "their loss",
+    "their gradient",
+    "ours, target",
+    "holds",
+)
+EQUAL = 1e-5
+"""Largest relative error in fp32 that passes for equal."""
 MEMORY = ("case", "against", "pairs", "ours MB", "theirs MB", "share", "target", "holds")
 
 
@@ -33,6 +46,10 @@ def markdown(results: Sequence[Result]) -> str:
         (
             "Peak memory of a step above the built models:",
             _grid(MEMORY, [_memory(r) for r in results if figure(r, "memory") is not None]),
+        ),
+        (
+            "Relative error of each side in fp32, against the padded batch in fp64:",
+            _grid(EXACT, [_exact(r) for r in results if "ours_error" in r]),
         ),
     ]
     return "\n\n".join(f"{title}\n\n{grid}" for title, grid in parts) + "\n"
@@ -79,6 +96,13 @@ def _memory(r: Result) -> list[str]:
         f"{share:.3f}",
         *_target(r, "memory", "{:.3g}"),
     ]
+
+
+def _exact(r: Result) -> list[str]:
+    ours, theirs = r["ours_error"], r["theirs_error"]
+    figures = [f"{error:.0e}" for error in (*ours, *theirs)]
+    holds = "yes" if max(ours) <= EQUAL else "**no**"
+    return [r["case"], TITLES[r["against"]], str(r["exact_pairs"]), *figures, f"<= {EQUAL:.0e}", holds]
 
 
 def _target(r: Result, name: str, form: str) -> list[str]:

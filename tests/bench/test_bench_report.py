@@ -16,7 +16,7 @@ from benchmarks import gpu, memory, page, plots, rows, run, table
 from benchmarks.cases import NAMES, TARGETS, TITLES, Case
 from benchmarks.timing import Measured, Part
 
-TINY = Case("step_dpo_32k", small.SHAPE, "chain", "tdpo2", 2, ("classical", "pairs"), quick=2, epoch=True)
+TINY = Case("step_dpo_32k", small.SHAPE, "chain", "tdpo2", 2, ("classical", "pairs"), quick=2, epoch=True, exact=1)
 NUMBERS = ("ours_s", "theirs_s", "ratio", "flops_ratio", "ours_peak_mb", "theirs_peak_mb", "loss_diff", "floor_ratio")
 CURVE = {
     "name": "x",
@@ -52,6 +52,8 @@ def test_results_have_their_form(results: list[dict[str, Any]]) -> None:
     assert first["ratio"] == pytest.approx(sorted(first["theirs_rounds_s"])[1] / sorted(first["ours_rounds_s"])[1])
     assert first["loss_diff"] < 1e-5
     assert first["flops_ratio"] > 1
+    assert max(first["ours_error"]) < 1e-5
+    assert "ours_error" not in results[2], "an epoch is no other arithmetic"
 
 
 def test_committed_results_have_their_form() -> None:
