@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import stepdpo
-from stepdpo.dataset import write_preferences
 from stepdpo.errors import UserError
 from stepdpo.files import write_json
 from stepdpo.grade.pool import graders
 from stepdpo.grade.strict import Strict
 from stepdpo.package import conf
-from stepdpo.pairs.tools import Tools
 from stepdpo.records import Problem, Sampling
 from stepdpo.task import TinymathTask
 from stepdpo.template import resolve
+from stepdpo.workshop.drive import Desk, drive, groups
+from stepdpo.workshop.journal import PREFERENCES, Journal
+from stepdpo.workshop.progress import Progress
+from stepdpo.workshop.tools import Tools
 
-PREFERENCES, SUMMARY = "preferences.jsonl", "summary.json"
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Construction:
     template: Any
     sampler: Any
     pairs: Any
+    judge: Any
     n: int = 8
     """Solutions sampled a problem."""
     temperature: float = 0.8
@@ -42,18 +44,28 @@ class Construction:
     """The first so many problems only."""
     split: str | None = None
     """Which of the task's problems; null takes tinymath's `preference`, other tasks' `train`, never the test ones."""
+    live: int = 128
+    """Problems worked on together; what they ask for goes to the sampler in one call."""
     seed: int = 0
 
+    @property
+    def sampling(self) -> Sampling:
+        """How solutions are sampled."""
+        return Sampling(self.n, self.temperature, self.top_p, self.max_tokens, (), self.seed)
+
     def __post_init__(self) -> None:
+        if self.live < 1:
+            raise ValueError("live must be at least 1")
         if self.n < 1 or self.max_tokens < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError("n, max_tokens and limit must be at least 1")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("solutions must differ to be paired: temperature above 0, top_p in (0, 1]")
 
 
-def construct(spec: Construction, folder: Path) -> dict[str, Any]:
-    """Make preferences and write `preferences.jsonl` and `summary.json`; returns the counts of every stage.
+def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Make preferences, problem by problem, into `preferences.jsonl`; returns the counts of every stage.
 
+    Results are appended as they come (workshop/journal.py); with `resume`, finished problems are left as they are.
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without(spec)
@@ -61,29 +73,60 @@ def construct(spec: Construction, folder: Path) -> dict[str, Any]:
     if warning:
         print(f"warning: {warning}", flush=True)
     problems = _problems(spec)
-    print(f"{spec.task.name}: {len(problems)} problems, {spec.n} solutions each, template {template.name}", flush=True)
-    began = time.monotonic()
-    with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
-        tools = Tools(
-            sampler=sampler,
-            template=template,
-            tokenizer=spec.model.tokenizer(),
-            sampling=Sampling(spec.n, spec.temperature, spec.top_p, spec.max_tokens, (), spec.seed),
-            grade=lambda items: grade_many(items, Strict()),
-            checker=spec.task.checker,
-        )
-        preferences = list(spec.pairs(problems, tools))
-        facts = getattr(sampler, "facts", {})
-    counts = dict(tools.yields)
+    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    journal = Journal(folder)
+    try:
+        left = [problem for problem in problems if problem.id not in journal.done]
+        _announce(spec, template.name, len(problems), len(left))
+        facts = _work(spec, tools, left, len(problems), journal)
+        counts = _counted(journal)
+        if not journal.counts["pairs"]:
+            raise UserError(
+                "no pair came of it: take more problems (limit), more solutions (n), or another temperature"
+            )
+        journal.finish()
+    except UserError:
+        if not resume:
+            journal.discard()
+        raise
+    finally:
+        journal.close()
+    stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    write_json(
+        folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
+    )
+    print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
+    return counts
+
+
+def _announce(spec: Construction, template: str, total: int, left: int) -> None:
+    finished = f", {total - left} of them finished before" if left < total else ""
+    print(f"{spec.task.name}: {total} problems{finished}, {spec.n} solutions each, template {template}", flush=True)
+
+
+def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, journal: Journal) -> dict[str, Any]:
+    """Finish the problems that are left; returns what the sampler says of itself."""
+    if not left:
+        return {}
+    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
+    with quiet.open(spec.model) as sampler, graders() as grade_many, Progress(total, total - len(left)) as progress:
+        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+        for group in groups(left, spec.live):
+            for finished in drive(group, spec.pairs, tools, desk):
+                journal.add(finished)
+                progress.advance(finished)
+        facts: dict[str, Any] = getattr(sampler, "facts", {})
+        return facts
+
+
+def _counted(journal: Journal) -> dict[str, int]:
+    """Print and return what came of every stage."""
+    counts = {"problems": sum(journal.outcomes.values()), **journal.counts}
     for name, number in counts.items():
         print(f"  {number:>9,}  {name}", flush=True)
-    if not preferences:
-        raise UserError("no pair came of it: take more problems (limit), more solutions (n), or another temperature")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_preferences(preferences, folder / PREFERENCES)
-    stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    write_json(folder / SUMMARY, {"counts": counts, **stamp, "seconds": round(time.monotonic() - began, 2)})
-    print(f"{len(preferences)} preferences in {folder / PREFERENCES}", flush=True)
+    for name, number in sorted(journal.outcomes.items(), key=lambda item: -item[1]):
+        if name != "pairs" and number:
+            print(f"  {number:>9,}  problems without pairs: {name}", flush=True)
     return counts
 
 
@@ -98,8 +141,9 @@ def _problems(spec: Construction) -> list[Problem]:
 
 
 def _refuse_without(spec: Construction) -> None:
-    """UserError when the way of making pairs needs a checker and the task has none."""
-    if "checker" not in spec.pairs.needs or spec.task.checker is not None:
+    """UserError when the way of making pairs, or its judge, needs a checker and the task has none."""
+    needs = spec.pairs.needs | (spec.judge.needs if "judge" in spec.pairs.needs else frozenset())
+    if "checker" not in needs or spec.task.checker is not None:
         return
     files = sorted((conf() / "task").glob("*.yaml"))
     having = [file.stem for file in files if re.search(r"^checker:\s*$", file.read_text(), re.MULTILINE)]

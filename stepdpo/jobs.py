@@ -17,6 +17,8 @@ from stepdpo.errors import UserError
 CONFIG = "config.yaml"
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")
 """Settings of the launch itself; everything else is the worker's."""
+ENDS = ("model/config.json", "summary.json")
+"""What a finished run holds."""
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track"}
 """Settings that a resumed run may change: how often it looks and logs."""
 
@@ -47,7 +49,7 @@ def run_in(
         else:
             seed = int(config.get("seed", 0))
             runs.write_json(folder / runs.MANIFEST, {**runs.manifest(sys.argv, seed, choices), **(note or {})})
-        if resume and (folder / "model" / "config.json").is_file():
+        if resume and any((folder / end).is_file() for end in ENDS):
             print(f"{folder} has finished: nothing to resume", flush=True)
             return {"code": workers.OK, "message": "", "outcome": {}, "finished": True}
         runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))

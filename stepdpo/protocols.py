@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -57,9 +57,14 @@ class Loss(Protocol):
 
 
 class Sampler(Protocol):
-    """Text generation. One list of `params.n` completions a prompt, in the order of the prompts."""
+    """Text generation. One list of `params.n` completions a prompt, in the order of the prompts.
 
-    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]: ...
+    `streams` tells apart the random numbers of equal prompts; without it, how often a prompt has come before does.
+    """
+
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]: ...
 
 
 class SamplerSpec(Protocol):
@@ -75,9 +80,20 @@ class Grader(Protocol):
 
 
 class PairSource(Protocol):
-    """Problems -> preferences."""
+    """Problem -> preferences, as a generator: it yields what it asks for, is sent the answer, and returns `Made`."""
 
-    def __call__(self, problems: Iterable[Problem], tools: Any) -> Iterator[Preference]: ...
+    needs: ClassVar[frozenset[str]]
+    """What must be at hand, of {"checker", "judge"}."""
+
+    def __call__(self, problem: Problem, tools: Any) -> Any: ...
+
+
+class Judge(Protocol):
+    """(Problem, Solution) -> the first wrong step, as a generator like PairSource that returns a `Verdict`."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def __call__(self, problem: Problem, solution: Any, tools: Any) -> Any: ...
 
 
 class Decoder(Protocol):

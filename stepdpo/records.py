@@ -97,6 +97,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """A response is cut before the first of these strings."""
     seed: int = 0
+    logps: bool = False
+    """Whether completions carry their log-probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Completion:
     """Generated tokens, the end-of-text token included."""
     finish: str
     """`eos` or `stop` when the model ended by itself, `length` when it ran into max_tokens."""
+    logp: float | None = None
+    """Nats of all generated tokens together under the model itself (temperature 1, no top-p), where asked for."""
 
 
 @dataclass(frozen=True, slots=True)

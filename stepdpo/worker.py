@@ -91,7 +91,7 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
         return evaluate(spec, folder)
     from stepdpo.construct import construct
 
-    return construct(spec, folder)
+    return construct(spec, folder, resume)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ FLOORS = (
     # what is made of them: losses, engines, data, tokens
     "algo caches checkpoints collate dataset engine grading report storing tokenise track workers",
     # run folders, updates, tasks
-    "display feed identity making pairs runs task",
-    "material",
+    "display feed identity making runs task workshop",
+    "judge material pairs",
     # models, jobs
     "check jobs model",
     # passes over a model; what a verb's work is made of
@@ -57,7 +57,9 @@ WITHOUT_TENSORS = (
     "level",
     "template",
     "grade",
+    "judge",
     "pairs",
+    "workshop",
     "decode",
     "dataset",
     "task",

@@ -51,6 +51,7 @@ SEAMS: dict[str, type] = {
     "template": protocols.Template,
     "sampler": protocols.SamplerSpec,
     "pairs": protocols.PairSource,
+    "judge": protocols.Judge,
     "decode": protocols.Decoder,
     "model": _Model,
     "adapter": _Adapter,

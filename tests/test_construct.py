@@ -34,7 +34,7 @@ SMALL = Fresh(hidden_size=32, layers=1, intermediate_size=32)
 def composed(*words: str) -> Construction:
     with initialize_config_dir(str(conf()), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose("pairs", overrides=list(words)), resolve=True)
-    for key in ("run", "runs", "force"):
+    for key in ("run", "runs", "force", "resume"):
         node.pop(key)
     spec = build(node)
     assert isinstance(spec, Construction)
@@ -51,7 +51,9 @@ class Forgetful:
     def open(self, model: Any) -> Iterator[Forgetful]:
         yield self
 
-    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
         return [
             [self._write(prompt, Random(f"{prompt}/{number}/{params.seed}")) for number in range(params.n)]
             for prompt in prompts

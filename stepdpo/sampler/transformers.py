@@ -86,12 +86,14 @@ class LocalSampler:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
-    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]:
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
         """`params.n` completions a prompt, in the order of the prompts."""
         if params.temperature == 0 and params.n != 1:
             raise ValueError("temperature 0 is greedy decoding: n must be 1")
         ids = [tokens for tokens, _ in encode(prompts, self.tokenizer)]
-        seeds = list(_seeds(prompts, params.seed))
+        seeds = list(_seeds(prompts, params.seed, streams))
         nothing = Completion("", 0, "length")
         done = [[nothing] * params.n for _ in prompts]
         with Progress(len(prompts) * params.n, self.progress) as progress:
@@ -161,12 +163,20 @@ class LocalSampler:
         return Completion(text, len(tokens), "eos" if ended else "length")
 
 
-def _seeds(prompts: Sequence[str], seed: int) -> Iterator[bytes]:
-    """One a prompt, from its text and how often it has come before: not from its neighbours."""
+def _seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
+    """One a prompt, from its text and its stream: not from its neighbours."""
+    for prompt, stream in zip(prompts, times_before(prompts) if streams is None else streams, strict=True):
+        yield blake2b(f"{seed}/{stream}/{prompt}".encode(), digest_size=8).digest()
+
+
+def times_before(prompts: Sequence[str]) -> list[int]:
+    """How often each prompt has come before in the list."""
     seen: Counter[str] = Counter()
+    times = []
     for prompt in prompts:
-        yield blake2b(f"{seed}/{seen[prompt]}/{prompt}".encode(), digest_size=8).digest()
+        times.append(seen[prompt])
         seen[prompt] += 1
+    return times
 
 
 def _uniforms(seeds: Sequence[bytes], params: Sampling, steps: int) -> npt.NDArray[np.float32]:

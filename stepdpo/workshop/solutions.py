@@ -1,13 +1,15 @@
-"""Sampled solutions, split into steps and judged: what pairs are made of."""
+"""Sampled solutions, graded and split into steps: what pairs are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from stepdpo.pairs.tools import Tools
-from stepdpo.records import CORRECT, Completion, Problem
+from stepdpo.records import CORRECT, Completion
 from stepdpo.steps import prefix_before, split_steps
+from stepdpo.workshop.asks import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +20,10 @@ class Solution:
     """Which sample of its problem it is."""
     head: str
     steps: tuple[str, ...]
-    error: int | None
-    """Index of the first wrong step, in the eyes of the checker."""
     correct: bool
     """Whether its final answer is right, in the eyes of the grader."""
+    error: int | None = None
+    """Index of the first wrong step, where a checker has looked."""
 
     @property
     def text(self) -> str:
@@ -54,7 +56,6 @@ class Solution:
 class Draw:
     """Completions of one prompt."""
 
-    problem: Problem
     name: str
     """What the names of its solutions begin with."""
     before: str
@@ -64,34 +65,31 @@ class Draw:
     completions: Sequence[Completion]
 
 
-def read(draws: Iterable[Draw], tools: Tools) -> list[list[Solution]]:
-    """Judge the completions of every draw.
+def read(draws: Iterable[Draw], counts: Counter[str]) -> Generator[Mark, Any, list[list[Solution]]]:
+    """The solutions of every draw, graded in one go.
 
     Left out and counted: cut responses, those that do not start with the joint, and those without steps.
     """
-    items: list[tuple[int, Problem, str, str]] = []
-    groups = 0
+    found: list[list[tuple[str, str]]] = []
     for draw in draws:
+        found.append([])
         for number, completion in enumerate(draw.completions):
             if completion.finish == "length":
-                tools.yields["cut at max_tokens"] += 1
+                counts["cut at max_tokens"] += 1
             elif not completion.text.startswith(draw.joint):
-                tools.yields["not in the template's form"] += 1
+                counts["not in the template's form"] += 1
             else:
-                text = draw.before + completion.text[len(draw.joint) :]
-                items.append((groups, draw.problem, f"{draw.name}{number}", text))
-        groups += 1
-    return _judge(items, groups, tools)
-
-
-def _judge(items: Sequence[tuple[int, Problem, str, str]], groups: int, tools: Tools) -> list[list[Solution]]:
-    solutions: list[list[Solution]] = [[] for _ in range(groups)]
-    grades = tools.grade([(text, problem) for _, problem, _, text in items])
-    for (group, problem, name, text), grade in zip(items, grades, strict=True):
-        head, steps = split_steps(text)
-        if not steps:
-            tools.yields["without steps"] += 1
-            continue
-        error = tools.checker.first_error(problem, steps)
-        solutions[group].append(Solution(name, head, tuple(steps), error, grade.verdict == CORRECT))
+                found[-1].append((f"{draw.name}{number}", draw.before + completion.text[len(draw.joint) :]))
+    texts = tuple(text for some in found for _, text in some)
+    grades = iter((yield Mark(texts)) if texts else [])
+    solutions: list[list[Solution]] = []
+    for some in found:
+        solutions.append([])
+        for name, text in some:
+            correct = next(grades).verdict == CORRECT
+            head, steps = split_steps(text)
+            if steps:
+                solutions[-1].append(Solution(name, head, tuple(steps), correct))
+            else:
+                counts["without steps"] += 1
     return solutions
