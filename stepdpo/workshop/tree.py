@@ -1,0 +1,157 @@
+"""A tree of steps: what a model wrote after what, and what came of it. Pure functions of records.
+
+Search, roll-outs and published trees all become this, so that they are looked at, cut into pairs and used for values
+in one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from stepdpo.records import Preference, Turn
+from stepdpo.steps import STEP_LABEL, cut_step
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step after the steps of its ancestors."""
+
+    parent: int
+    """Index of the node it goes on from; the root, node 0, has -1."""
+    text: str = ""
+    """What it adds. The texts from the root on, joined as they are, are the beginning of a solution."""
+    visits: int = 0
+    """N: how often a search went through it, or how many roll-outs were made after it."""
+    q: float | None = None
+    """Q in [-1, 1], the expected outcome once this step is taken; None where nothing is known."""
+    prior: float | None = None
+    """How likely the policy finds it among its siblings, where a search asked."""
+    correct: bool | None = None
+    """Of the last step of a solution: whether the answer is right. None where the solution goes on."""
+    successes: int | None = None
+    """m: how many of the roll-outs after it were right."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Everything that was tried on one problem."""
+
+    problem: str
+    """Its id."""
+    question: str
+    answer: str
+    nodes: tuple[Node, ...]
+    """The root first, every node after its parent."""
+    history: tuple[Turn, ...] = ()
+    """Turns between the question and the response."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """ValueError unless the nodes are a tree, the root first."""
+        for number, node in enumerate(self.nodes):
+            if (node.parent != -1) if number == 0 else not 0 <= node.parent < number:
+                raise ValueError(f"node {number} has parent {node.parent}: expected one before it (-1 for node 0)")
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the children of every node."""
+        below: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes[1:], start=1):
+            below[node.parent].append(number)
+        return tuple(map(tuple, below))
+
+    def path(self, number: int) -> list[int]:
+        """Indices from the root to a node."""
+        path = [number]
+        while self.nodes[path[-1]].parent >= 0:
+            path.append(self.nodes[path[-1]].parent)
+        return path[::-1]
+
+    def text(self, number: int) -> str:
+        """The solution up to the end of a node."""
+        return "".join(self.nodes[i].text for i in self.path(number))
+
+    def endings(self, number: int) -> list[int]:
+        """Finished solutions at or below a node."""
+        found, left = [], [number]
+        while left:
+            at = left.pop()
+            if self.nodes[at].correct is not None:
+                found.append(at)
+            left.extend(reversed(self.children[at]))
+        return found
+
+    def to_row(self) -> dict[str, Any]:
+        """The JSON object of trees.jsonl; values that say nothing are left out."""
+        nodes = [{k.name: v for k in fields(Node) if (v := getattr(n, k.name)) != k.default} for n in self.nodes]
+        row: dict[str, Any] = {
+            "problem": self.problem,
+            "question": self.question,
+            "answer": self.answer,
+            "nodes": nodes,
+        }
+        if self.history:
+            row["history"] = [{"role": turn.role, "content": turn.content} for turn in self.history]
+        return {**row, **({"meta": dict(self.meta)} if self.meta else {})}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Tree:
+        """The inverse of `to_row`. ValueError, KeyError or TypeError for anything else."""
+        history = tuple(Turn(turn["role"], turn["content"]) for turn in row.get("history", []))
+        nodes = tuple(Node(**node) for node in row["nodes"])
+        return cls(row["problem"], row["question"], row["answer"], nodes, history, row.get("meta", {}))
+
+
+def preference(tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, **meta: Any) -> Preference:
+    r"""Two nodes of one parent as a pair. The shared prefix runs up to and with the label (`...\nStep k:`).
+
+    A side's rest is the way to a finished solution below it that bears it out: a right one below the chosen side, a
+    wrong one below the rejected side, the most visited first; empty where there is none.
+    """
+    if tree.nodes[chosen].parent != tree.nodes[rejected].parent:
+        raise ValueError(f"nodes {chosen} and {rejected} do not go on from the same node")
+    before = tree.text(tree.nodes[chosen].parent)
+    label = shared_label(before, tree.nodes[chosen].text, tree.nodes[rejected].text)
+    sides = []
+    for number, right in ((chosen, True), (rejected, False)):
+        best = _best_ending(tree, number, right)
+        whole = tree.nodes[number].text if best is None else tree.text(best)[len(before) :]
+        sides.append(cut_step(whole[len(label) :]))
+    (step, rest), (wrong_step, wrong_rest) = sides
+    return Preference(
+        question=tree.question,
+        prefix=before + label,
+        chosen=step,
+        rejected=wrong_step,
+        chosen_rest=rest,
+        rejected_rest=wrong_rest,
+        answer=tree.answer,
+        confidence=confidence,
+        chosen_value=tree.nodes[chosen].q,
+        rejected_value=tree.nodes[rejected].q,
+        history=tree.history,
+        meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **meta},
+    )
+
+
+def shared_label(before: str, *texts: str) -> str:
+    """What the texts, which go on after `before`, begin with up to and with a `Step k:` they share; may be empty."""
+    whole = before + texts[0]
+    for match in STEP_LABEL.finditer(whole):
+        if match.end() > len(before):
+            label = whole[len(before) : match.end()]
+            return label if all(text.startswith(label) for text in texts) else ""
+    return ""
+
+
+def _best_ending(tree: Tree, number: int, right: bool) -> int | None:
+    found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
+    return max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else None
+
+
+def chain(texts: Sequence[str], parent: int, first: int) -> list[Node]:
+    """Nodes that follow one another, the first of them node number `first`, below `parent`."""
+    return [Node(parent if i == 0 else first + i - 1, text) for i, text in enumerate(texts)]
