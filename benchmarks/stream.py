@@ -2,6 +2,7 @@
 
 python -m benchmarks.stream                     tokens written by the real writer, then `stepdpo train`
 python -m benchmarks.stream --text 50000        from text: read, tokenised, cached, trained; then again from the cache
+python -m benchmarks.stream --algo dpo          with a reference: every pair is scored first; then again from the cache
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ def main() -> None:
     parser.add_argument("--text", type=int, default=0, help="so many pairs from text instead")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--update", type=int, default=8, help="pairs an update")
+    parser.add_argument("--algo", default="reference_free", help="any option of algo=")
     parser.add_argument("--group", choices=["none", "problem"], default="none")
     options = parser.parse_args()
     words = [*TINY, f"max_steps={options.steps}", f"batch.pairs={options.update}", f"batch.group={options.group}"]
+    words.append(f"algo={options.algo}")
     with tempfile.TemporaryDirectory() as folder:
         os.environ[caches.HOME] = f"{folder}/home"
         if options.text:
@@ -63,6 +66,8 @@ def main() -> None:
         else:
             words += ["dataset=synthetic", f"dataset.pairs={options.pairs}"]
             _write(words)
+            if options.algo != "reference_free":
+                _report(words, Path(folder), "cold")
         _report(words, Path(folder), "warm")
 
 
@@ -77,7 +82,7 @@ def _texts(count: int) -> Iterator[Preference]:
 def _write(words: Sequence[str]) -> None:
     """The entry that a training with these words will look for."""
     with initialize_config_dir(str(conf()), version_base="1.3"):
-        search = [f"hydra.searchpath=[file://{HERE / 'stream_conf'}]", "algo=reference_free", "track=none"]
+        search = [f"hydra.searchpath=[file://{HERE / 'stream_conf'}]", "track=none"]
         config: Any = OmegaConf.to_container(compose("train", overrides=[*words, *search]), resolve=True)
     spec = build({name: value for name, value in config.items() if name not in LAUNCH_KEYS})
     tokenizer = spec.model.tokenizer()
@@ -118,7 +123,7 @@ def _pieces(trees: TokenStore, ids: list[int], size: BatchSize) -> Iterator[Piec
 
 def _report(words: Sequence[str], folder: Path, name: str) -> None:
     lines = folder / f"{name}.jsonl"
-    ours = ["--config-dir", str(HERE / "stream_conf"), "algo=reference_free", "track=memory", f"track.path={lines}"]
+    ours = ["--config-dir", str(HERE / "stream_conf"), "track=memory", f"track.path={lines}"]
     command = [sys.executable, "-m", "stepdpo", "train", *ours, *words, f"run={name}", f"runs={folder}/runs"]
     environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     began = time.time()

@@ -29,8 +29,8 @@ from stepdpo.feed import Piece
 from stepdpo.files import write_json
 from stepdpo.store import TokenStore
 
-FULL = 256 * 2**20
-"""Bytes of hidden states a process holds before it writes a file."""
+FULL, MANY = 256 * 2**20, 100_000
+"""Bytes of hidden states, or pairs, that a process holds before it writes a file."""
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def write_shards(
         if piece.weight == 0:
             continue
         shard.add(piece.batch, logps_B2, hidden_TH)
-        if shard.bytes >= FULL:
+        if shard.bytes >= FULL or len(shard.ids) >= MANY:
             shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
             shard, number = _Shard(trees, keep_hidden), number + 1
     shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
