@@ -10,7 +10,7 @@ from typing import ClassVar
 from stepdpo.dataset.rows import BadRow
 from stepdpo.errors import UserError
 from stepdpo.records import Problem
-from stepdpo.workshop.asks import Made, Unanswered, Work
+from stepdpo.workshop.asks import Made, Work
 from stepdpo.workshop.cuts import Cut
 from stepdpo.workshop.tools import Tools
 from stepdpo.workshop.treefiles import read_trees
@@ -50,7 +50,7 @@ class Recut:
         """Nothing is asked for."""
         yield from ()
         if (bad := problem.meta.get("bad")) is not None:
-            raise Unanswered("a row that cannot be used", f"{bad.reason}: {bad.excerpt}")
+            return Made(outcome="a row that cannot be used", unread=f"{bad.reason}: {bad.excerpt}")
         counts: Counter[str] = Counter()
         pairs = self.cut(problem.meta["tree"], counts)
         return Made(pairs, "pairs" if pairs else _why_none(counts), counts)

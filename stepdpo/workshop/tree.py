@@ -186,10 +186,12 @@ def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tu
     end = chain_end(tree, number) if merged else number
     last = max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else end
     text = tree.text(last)[len(before) :]
-    if end == number:
-        return cut_step(text)
+    step, rest = cut_step(text)
+    if end == number and rest:
+        return step, rest
     at = len(tree.text(end)) - len(before)
-    at -= len(text) > at and text[:at].endswith("\n")  # a line break before the next step is the rest's
+    goes_on = len(text) > at or tree.nodes[end].correct is None
+    at -= goes_on and text[:at].endswith("\n")  # a line break before the next step is the rest's
     return text[:at], text[at:]
 
 
