@@ -126,6 +126,38 @@ def test_smoothing_reaches_the_pair() -> None:
     assert [p.confidence for p in Cut()(rolled, Counter())] == [1, 1, 1]
 
 
+def test_equally_good_steps_take_turns() -> None:
+    """Two right and three wrong endings: the right ones alternate, the wrong ones come in their order."""
+    right = {1: True, 2: False, 3: True, 4: False, 5: False}
+    tree = Tree("p", "q", "a", (Node(-1), *(Node(0, f"s{i}", correct=r) for i, r in right.items())))
+    assert pairs(tree, max_pairs_per_parent=9) == [(1, 2), (3, 4), (1, 5)]
+    assert pairs(tree) == [(1, 2)]
+
+
+def test_steps_after_different_feedback_are_no_siblings() -> None:
+    turns = ("", "One.", "One.", "Two.", "Two.")
+    texts = ("wrong", "a", "b", "c", "d")
+    parents = (0, 1, 1, 1, 1)
+    q = (-1, 1, -1, 1, -1)
+    nodes = [Node(p, t, q=v, feedback=f) for p, t, v, f in zip(parents, texts, q, turns, strict=True)]
+    tree = Tree("p", "q", "a", (Node(-1), *nodes))
+    assert pairs(tree) == [(2, 3), (4, 5)]
+    with pytest.raises(ValueError, match="same node"):
+        preference(tree, 2, 5)
+    pair = preference(tree, 4, 5)
+    assert [(turn.role, turn.content) for turn in pair.history] == [("assistant", "wrong"), ("user", "Two.")]
+    assert (pair.prefix, pair.chosen, pair.rejected) == ("", "c", "d")
+
+
+def test_a_turn_ends_a_solution() -> None:
+    """Neither the chain nor the rest of a step runs on into what was said after an answer to it."""
+    nodes = (Node(-1), Node(0, "a", q=1.0), Node(0, "b", q=0.0), Node(1, "c", correct=True, feedback="Go on."))
+    tree = Tree("p", "q", "a", nodes)
+    assert chain_end(tree, 1) == 1
+    assert tree.endings(1) == []
+    assert (preference(tree, 1, 2, merged=True).chosen, preference(tree, 1, 2).chosen_rest) == ("a", "")
+
+
 def test_chains_become_one_step() -> None:
     """2 - 7 - 8 is a chain; 1 has two children."""
     assert [chain_end(SEARCHED, i) for i in (1, 2, 3, 7)] == [1, 8, 3, 8]
