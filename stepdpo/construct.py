@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +72,22 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without(spec)
-    template, warning = resolve(spec.template, spec.model.source)
-    if warning:
-        print(f"warning: {warning}", flush=True)
-    problems = _problems(spec)
-    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    ready = "trees" in spec.pairs.needs
+    tools, template = (None, {}) if ready else _tools(spec)
+    problems = islice(spec.pairs.problems(), spec.limit) if ready else _problems(spec)
+    total = len(problems) if isinstance(problems, list) else None
     journal = Journal(folder)
     try:
-        left = [problem for problem in problems if problem.id not in journal.done]
-        _announce(spec, template.name, len(problems), len(left))
-        facts = _work(spec, tools, left, len(problems), journal)
+        _announce(spec, template, total, len(journal.done))
+        facts = _work(spec, tools, problems, total, journal)
         counts = _counted(journal)
         if not journal.counts["pairs"]:
-            raise UserError(
-                "no pair came of it: take more problems (limit), more solutions (n), or another temperature"
+            more = (
+                "looser rules (pairs.cut)"
+                if ready
+                else "more problems (limit), more solutions (n), or another temperature"
             )
+            raise UserError(f"no pair came of it: take {more}")
         journal.finish()
     except UserError:
         if not resume:
@@ -91,7 +95,7 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         raise
     finally:
         journal.close()
-    stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    stamp = {**template, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
     write_json(
         folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
     )
@@ -99,24 +103,49 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     return counts
 
 
-def _announce(spec: Construction, template: str, total: int, left: int) -> None:
-    finished = f", {total - left} of them finished before" if left < total else ""
-    print(f"{spec.task.name}: {total} problems{finished}, {spec.n} solutions each, template {template}", flush=True)
+def _tools(spec: Construction) -> tuple[Tools, dict[str, str]]:
+    """What a source that asks a model is handed, and the template's name."""
+    template, warning = resolve(spec.template, spec.model.source)
+    if warning:
+        print(f"warning: {warning}", flush=True)
+    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    return tools, {"template": template.name}
 
 
-def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, journal: Journal) -> dict[str, Any]:
+def _announce(spec: Construction, template: Mapping[str, str], total: int | None, done: int) -> None:
+    finished = f", {done} of them finished before" if done else ""
+    if total is None:
+        print(f"{spec.pairs.path}: trees{finished}", flush=True)
+    else:
+        asked = f"{spec.n} solutions each, template {template['template']}"
+        print(f"{spec.task.name}: {total} problems{finished}, {asked}", flush=True)
+
+
+def _work(
+    spec: Construction, tools: Tools | None, problems: Iterable[Problem], total: int | None, journal: Journal
+) -> dict[str, Any]:
     """Finish the problems that are left; returns what the sampler says of itself."""
-    if not left:
+    if total is not None and total <= len(journal.done):
         return {}
-    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
-    with quiet.open(spec.model) as sampler, graders() as grade_many, Progress(total, total - len(left)) as progress:
-        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+    with _desk(spec, tools) as desk, Progress(total, len(journal.done)) as progress:
+        left = (problem for problem in problems if problem.id not in journal.done)
         for group in groups(left, spec.live):
             for finished in drive(group, spec.pairs, tools, desk):
                 journal.add(finished)
                 progress.advance(finished)
-        facts: dict[str, Any] = getattr(sampler, "facts", {})
+        facts: dict[str, Any] = getattr(desk.sampler, "facts", {})
         return facts
+
+
+@contextmanager
+def _desk(spec: Construction, tools: Tools | None) -> Iterator[Desk]:
+    """Answers what is asked; nothing is opened for a source that asks nothing."""
+    if tools is None:
+        yield Desk(None, spec.sampling, lambda items: [])
+        return
+    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
+    with quiet.open(spec.model) as sampler, graders() as grade_many:
+        yield Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
 
 
 def _counted(journal: Journal) -> dict[str, int]:

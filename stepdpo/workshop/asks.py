@@ -77,6 +77,8 @@ class Made:
     """How much came out of each stage; summed over problems and printed."""
     tree: Mapping[str, Any] | None = None
     """What was searched, as a row of trees.jsonl."""
+    unread: str = ""
+    """What could not be understood and will be no better next time: kept in quarantine.jsonl."""
 
 
 Work = Generator[Ask, Any, Made]

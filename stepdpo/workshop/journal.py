@@ -3,7 +3,7 @@
     finished.jsonl              a line a problem, with the lengths of the other files up to and with it
     preferences.partial.jsonl   what training reads; named preferences.jsonl once everything is done
     trees.partial.jsonl         what was searched, where a source leaves it
-    quarantine.jsonl            what a judge said that could not be understood
+    quarantine.jsonl            what could not be understood: a judge's words, rows of published trees
 
 A problem counts as finished once its line is whole. What was written after the last whole line, a torn line too, is
 cut off when the run goes on, so nothing is lost but work in flight and nothing is made twice.
@@ -52,8 +52,9 @@ class Journal:
         self._append(PREFERENCES, rows)
         if made.tree is not None:
             self._append(TREES, [encode(dict(made.tree))])
-        if finished.failed:
-            words = {"problem": finished.problem, "reason": made.outcome, "answer": finished.quarantined}
+        if finished.failed or made.unread:
+            said = made.unread or finished.quarantined
+            words = {"problem": finished.problem, "reason": made.outcome, "answer": said}
             self._append(QUARANTINE, [encode(words)])
         line = {
             "problem": finished.problem,

@@ -1,0 +1,131 @@
+"""Step values by roll-outs from every beginning of wrong solutions, and the step that spoils them.
+
+RL on incorrect synthetic data (Setlur et al. 2024, arXiv 2406.14532); the pit is of Self-Explore (Hwang et al. 2024,
+arXiv 2404.10346).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from stepdpo.pairs.pits import Pit, candidates, find_pits, from_the_start, remainder, same_prefix, shortest
+from stepdpo.records import Preference, Problem, Prompt
+from stepdpo.workshop.asks import Ask, Made, Sample, Work
+from stepdpo.workshop.measured import Measured, Spot, spots
+from stepdpo.workshop.solutions import Draw, Solution, distinct, read
+from stepdpo.workshop.tools import Tools
+from stepdpo.workshop.tree import Tree
+
+
+class Rule(Enum):
+    """What is held against what."""
+
+    SAME_PREFIX = "same_prefix"
+    """The pit against the best measured step of a successful roll-out, after the same prefix."""
+    PAPER = "paper"
+    """A right solution against the wrong one up to and with its pit (Setlur et al.)."""
+    SELF_EXPLORE = "self_explore"
+    """The shortest successful roll-out from before the pit against the pit (Hwang et al.)."""
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Pairs at the pits of wrong solutions.
+
+    Q_i is the share of roll-outs from the first i steps that end right (with `best_of` = K > 1, the chance that one of
+    K does), A_i = Q_i - Q_(i-1), and the pit is the first step after which Q is lowest.
+    """
+
+    rule: Rule = Rule.SAME_PREFIX
+    rollouts: int = 8
+    """From each beginning, and from each step that may be chosen."""
+    temperature: float = 0.7
+    """Of the roll-outs; the solutions have the run's own."""
+    best_of: int = 1
+    """K of the roll-out policy; the paper takes the best of 5."""
+    min_drop: float = 0.25
+    """same_prefix: how much Q must fall at the pit, and by how much the chosen step's Q must be the higher one."""
+    max_wrong: int = 4
+    """Different wrong solutions a problem that are measured."""
+    candidates: int = 4
+    """same_prefix: different steps that are measured at a pit, the most frequent ones first."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.max_wrong < 1 or self.candidates < 1:
+            raise ValueError("max_wrong and candidates must be at least 1")
+        if not 1 <= self.best_of <= self.rollouts:
+            raise ValueError("best_of lies between 1 and rollouts: with fewer roll-outs it cannot be estimated")
+        if not 0 < self.min_drop <= 1 or self.temperature <= 0:
+            raise ValueError("min_drop lies in (0, 1], temperature is above 0")
+
+    def __call__(self, problem: Problem, tools: Tools) -> Work:
+        """Sample; measure every beginning of the wrong solutions; measure what may be chosen; pair up."""
+        counts: Counter[str] = Counter()
+        prompt = tools.prompt(problem)
+        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
+        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], counts)
+        wrong = distinct([s for s in solutions if not s.correct])[: self.max_wrong]
+        counts.update({"samples": len(drawn), "right": sum(s.correct for s in solutions), "measured": len(wrong)})
+        if not wrong:
+            return Made(outcome="no wrong sample" if solutions else "no usable sample", counts=counts)
+        measured = Measured()
+        paths = [measured.add(solution, self.rollouts) for solution in wrong]
+        starts = [spot for solution, path in zip(wrong, paths, strict=True) for spot in spots(solution, path)]
+        yield from self._measure(measured, prompt, starts, counts)
+        pits = find_pits(measured, wrong, paths, self.best_of, counts)
+        if self.rule is Rule.SAME_PREFIX:
+            pits = [pit for pit in pits if pit.advantage <= -self.min_drop + 1e-9]
+            more = [spot for pit in pits for spot in candidates(measured, pit, self.candidates)]
+            yield from self._measure(measured, prompt, more, counts)
+        counts["pits"] += len(pits)
+        tree = measured.tree(problem, solutions)
+        pairs = self._pairs(tree, measured, pits, [s for s in solutions if s.correct])
+        return Made(pairs, "pairs" if pairs else _why_none(measured, pits), counts, tree.to_row())
+
+    def _measure(
+        self, measured: Measured, prompt: Prompt, starts: Sequence[Spot], counts: Counter[str]
+    ) -> Generator[Ask, Any, None]:
+        """Roll-outs from every spot that was not measured, in one ask."""
+        fresh = list({spot.node: spot for spot in reversed(starts) if not measured.known(spot.node)}.values())[::-1]
+        if not fresh:
+            return
+        texts = tuple(prompt.text + (prompt.joint + spot.before if spot.before else "") for spot in fresh)
+        drawn = yield Sample(texts, self.rollouts, again=1, temperature=self.temperature)
+        draws = [
+            Draw(f"n{spot.node}-", spot.before, "" if spot.before else prompt.joint, some)
+            for spot, some in zip(fresh, drawn, strict=True)
+        ]
+        unused: Counter[str] = Counter()
+        found = yield from read(draws, unused)
+        for spot, some in zip(fresh, found, strict=True):
+            right = sum(solution.correct for solution in some)
+            measured.record(spot.node, self.rollouts, right, some)
+            counts.update({"beginnings": 1, "roll-outs": self.rollouts, "right roll-outs": right})
+        counts.update({f"roll-outs {why}": number for why, number in unused.items()})
+
+    def _pairs(
+        self, tree: Tree, measured: Measured, pits: Sequence[Pit], right: Sequence[Solution]
+    ) -> tuple[Preference, ...]:
+        """What the rule makes of every pit; right samples take turns."""
+        found: list[Preference | None] = []
+        for number, pit in enumerate(pits):
+            sample = right[number % len(right)] if right else None
+            if self.rule is Rule.SAME_PREFIX:
+                found.append(same_prefix(tree, measured, pit, self.best_of, self.min_drop))
+            elif self.rule is Rule.SELF_EXPLORE:
+                found.append(remainder(tree, measured, pit, sample))
+            elif (whole := sample or shortest(measured, 0)) is not None:
+                found.append(from_the_start(tree, pit, whole))
+        return tuple(preference for preference in found if preference is not None)
+
+
+def _why_none(measured: Measured, pits: Sequence[Pit]) -> str:
+    if measured.q(0) == 0:
+        return "never solved from the start"
+    return "no better step found" if pits else "no pit"
