@@ -7,13 +7,12 @@ correctness as the preference).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from stepdpo.records import Preference, Problem
 from stepdpo.workshop.asks import Made, Sample, Work
-from stepdpo.workshop.solutions import Draw, Solution, read
+from stepdpo.workshop.solutions import Draw, Solution, distinct, read
 from stepdpo.workshop.tools import Tools
 
 
@@ -48,14 +47,6 @@ class Sampled:
         pairs = tuple(preference(problem, chosen, rejected, rate) for chosen, rejected in sides)
         why = "no usable sample" if not solutions else "no right sample" if not right else "no wrong sample"
         return Made(pairs, "pairs" if pairs else why, counts)
-
-
-def distinct(solutions: Sequence[Solution]) -> list[Solution]:
-    """One of each text, the first."""
-    first: dict[str, Solution] = {}
-    for solution in solutions:
-        first.setdefault(solution.text, solution)
-    return list(first.values())
 
 
 def preference(problem: Problem, chosen: Solution, rejected: Solution, rate: float) -> Preference:

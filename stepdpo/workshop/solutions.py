@@ -93,3 +93,11 @@ def read(draws: Iterable[Draw], counts: Counter[str]) -> Generator[Mark, Any, li
             else:
                 counts["without steps"] += 1
     return solutions
+
+
+def distinct(solutions: Sequence[Solution]) -> list[Solution]:
+    """One of each text, the first."""
+    first: dict[str, Solution] = {}
+    for solution in solutions:
+        first.setdefault(solution.text, solution)
+    return list(first.values())
