@@ -68,6 +68,7 @@ class Case:
         prompt = self.tools.prompt(self.problem)
         ask = Sample((prompt.text + prompt.joint + prefix,), n)
         known, times = self.memory.drawn(ask)
+        self.counts["judge's roll-outs used again"] += len(known)
         if len(known) < n:
             (fresh,) = yield from self.memory.ask(Sample(ask.prompts, n - len(known), again=times))
             self.counts["sampled from before it"] += len(fresh)

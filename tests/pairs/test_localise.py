@@ -220,6 +220,7 @@ def test_what_the_judge_sampled_counts_among_the_rectified() -> None:
     asked = [params.n for prompts, params in sampler.asked if prompts[0].endswith(before(1))]
     assert asked == [2, 3]
     assert finished.made.counts["sampled from before it"] == 3
+    assert finished.made.counts["judge's roll-outs used again"] == 2
     assert [p.meta["prefix_rate"] for p in finished.made.preferences] == [1.0, 1.0]
     assert finished.samples == sum(len(prompts) * params.n for prompts, params in sampler.asked)
 
