@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepdpo.workshop.asks import Ask
@@ -17,6 +17,8 @@ class Verdict:
     """Index from 0 of the first wrong step; None where no step is found wrong."""
     note: str = ""
     """The judge's reasons, where it gives any."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What it took, for the counts of the source that asked."""
 
 
 Judging = Generator[Ask, Any, Verdict]

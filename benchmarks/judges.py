@@ -1,0 +1,149 @@
+"""How often roll-outs find the first wrong step, and at what cost. `make bench-judges`.
+
+python -m benchmarks.judges                wrong solutions of the shipped miniature; the exact checker is the truth
+python -m benchmarks.judges --problems 40  fewer of them
+
+From before every step of every wrong solution 32 roll-outs are made, once. The judge's own code then runs on what was
+recorded: with n roll-outs on as many disjoint parts of the record as there are, up to four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from benchmarks.judges_table import Case, Found, Roll, summary, tables
+from benchmarks.machine import machine, versions
+from stepdpo.config import build
+from stepdpo.construct import Construction
+from stepdpo.files import write_json
+from stepdpo.grade.pool import graders
+from stepdpo.grade.strict import Strict
+from stepdpo.jobs import LAUNCH_KEYS
+from stepdpo.judge.rollouts import Rollouts, Search
+from stepdpo.overrides import composed
+from stepdpo.records import CORRECT, WRONG, Grade, Problem
+from stepdpo.template import resolve
+from stepdpo.tinymath.problems import problems
+from stepdpo.workshop.asks import Made, Mark, Sample, Work
+from stepdpo.workshop.drive import Desk, drive, groups
+from stepdpo.workshop.solutions import Draw, distinct, read
+from stepdpo.workshop.tools import Tools
+
+RESULTS = Path(__file__).with_name("judges.json")
+MOST = 32
+"""Roll-outs recorded before every step."""
+CURVE = (2, 4, 8, 16, 32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--each", type=int, default=2, help="most wrong solutions of one problem")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    words = [f"limit={options.problems}", f"sampler.device={options.device}", "sampler.progress=false"]
+    spec = _spec(words)
+    began = time.monotonic()
+    recorder = Recorder(options.each)
+    tools = record(spec, recorder)
+    seconds = time.monotonic() - began
+    print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens in {seconds:.0f} s", flush=True)
+    found = {(s.value, n): judged(Rollouts(n, search=s), n, recorder.cases, tools) for s in Search for n in CURVE}
+    found |= {("at once", n): judged(Rollouts(n, at_first=n), n, recorder.cases, tools) for n in CURVE}
+    results = summary(recorder.cases, found)
+    facts = {"problems": options.problems, "each": options.each, "machine": machine(), "versions": versions()}
+    write_json(options.out, {**facts, "rolled_tokens": recorder.tokens, **results})
+    print(tables(results))
+
+
+def _spec(words: Sequence[str]) -> Construction:
+    plain: Any = OmegaConf.to_container(composed("pairs", words), resolve=True)
+    spec = build({name: value for name, value in plain.items() if name not in LAUNCH_KEYS})
+    assert isinstance(spec, Construction)
+    return spec
+
+
+def record(spec: Construction, recorder: Recorder) -> Tools:
+    """Work through the problems; the cases are in the recorder afterwards."""
+    template, _ = resolve(spec.template, spec.model.source)
+    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
+    with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
+        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+        for number, group in enumerate(groups(problems("preference", spec.limit or 1), spec.live), start=1):
+            recorder.tokens += sum(finished.tokens for finished in drive(group, recorder, tools, desk))
+            print(f"{number * spec.live} problems, {recorder.tokens:,} tokens", flush=True)
+    return tools
+
+
+@dataclass
+class Recorder:
+    """A source that makes no pairs: it rolls out every prefix of every wrong solution."""
+
+    each: int
+    cases: list[Case] = field(default_factory=list)
+    tokens: int = 0
+
+    def __call__(self, problem: Problem, tools: Tools) -> Work:
+        prompt = tools.prompt(problem)
+        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
+        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], Counter())
+        wrong = distinct([s for s in solutions if not s.correct])[: self.each]
+        prefixes = list(dict.fromkeys(s.prefix(i) for s in wrong for i in range(len(s.steps))))
+        if not prefixes:
+            return Made()
+        fresh = yield Sample(tuple(prompt.text + prompt.joint + prefix for prefix in prefixes), MOST)
+        texts = [[prefix + c.text for c in some] for prefix, some in zip(prefixes, fresh, strict=True)]
+        grades = iter((yield Mark(tuple(text for some in texts for text in some))))
+        rolls = {
+            prefix: [Roll(c, next(grades).verdict == CORRECT and c.finish != "length") for c in some]
+            for prefix, some in zip(prefixes, fresh, strict=True)
+        }
+        for one in wrong:
+            error = tools.checker.first_error(problem, one.steps)
+            self.cases.append(Case(problem, one, error, [rolls[one.prefix(i)] for i in range(len(one.steps))]))
+        return Made()
+
+
+def judged(judge: Rollouts, n: int, cases: Sequence[Case], tools: Tools) -> list[list[Found]]:
+    """Verdicts on every case, one a part of its record."""
+    parts = min(4, MOST // n)
+    return [[_verdict(judge, case, tools, part * n) for part in range(parts)] for case in cases]
+
+
+def _verdict(judge: Rollouts, case: Case, tools: Tools, start: int) -> Found:
+    """Run the judge on a record: roll-outs of a prefix are taken from it in turn, from `start` on."""
+    prompt = tools.prompt(case.problem)
+    prefixes = [case.solution.prefix(i) for i in range(len(case.solution.steps))]
+    places = {prompt.text + prompt.joint + prefix: i for i, prefix in enumerate(prefixes)}
+    right = {prefixes[i] + r.completion.text: r.right for i, some in enumerate(case.rolls) for r in some}
+    taken: Counter[int] = Counter()
+    tokens = 0
+    work = judge(case.problem, case.solution, tools)
+    reply: Any = None
+    while True:
+        try:
+            ask = work.send(reply)
+        except StopIteration as end:
+            return Found(end.value.error, tokens, sum(taken.values()))
+        if isinstance(ask, Mark):
+            reply = [Grade(CORRECT if right[text] else WRONG, "", "") for text in ask.responses]
+        else:
+            assert isinstance(ask, Sample)
+            at = places[ask.prompts[0]]
+            some = case.rolls[at][start + taken[at] : start + taken[at] + ask.n]
+            taken[at] += ask.n
+            tokens += sum(roll.completion.tokens for roll in some)
+            reply = [[roll.completion for roll in some]]
+
+
+if __name__ == "__main__":
+    main()
