@@ -63,6 +63,20 @@ class Tree:
             below[node.parent].append(number)
         return tuple(map(tuple, below))
 
+    @cached_property
+    def visited(self) -> bool:
+        """Whether visits were counted."""
+        return any(node.visits for node in self.nodes)
+
+    def value(self, number: int) -> float | None:
+        """Q of a node in [-1, 1]: as given, else by its roll-outs, else by its ending; None where nothing is known."""
+        node = self.nodes[number]
+        if node.q is not None:
+            return node.q
+        if node.successes is not None and node.visits:
+            return 2 * node.successes / node.visits - 1
+        return None if node.correct is None else 2.0 * node.correct - 1
+
     def path(self, number: int) -> list[int]:
         """Indices from the root to a node."""
         path = [number]
@@ -105,11 +119,14 @@ class Tree:
         return cls(row["problem"], row["question"], row["answer"], nodes, history, row.get("meta", {}))
 
 
-def preference(tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, **meta: Any) -> Preference:
+def preference(
+    tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, merged: bool = False, **meta: Any
+) -> Preference:
     r"""Two nodes of one parent as a pair. The shared prefix runs up to and with the label (`...\nStep k:`).
 
     A side's rest is the way to a finished solution below it that bears it out: a right one below the chosen side, a
-    wrong one below the rejected side, the most visited first; empty where there is none.
+    wrong one below the rejected side, the most visited first; empty where there is none. With `merged`, a side's step
+    takes in the steps after it to which nothing else was tried.
     """
     if tree.nodes[chosen].parent != tree.nodes[rejected].parent:
         raise ValueError(f"nodes {chosen} and {rejected} do not go on from the same node")
@@ -118,8 +135,10 @@ def preference(tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, 
     sides = []
     for number, right in ((chosen, True), (rejected, False)):
         best = _best_ending(tree, number, right)
-        whole = tree.nodes[number].text if best is None else tree.text(best)[len(before) :]
-        sides.append(cut_step(whole[len(label) :]))
+        end = chain_end(tree, number) if merged else number
+        whole = tree.text(end if best is None else best)[len(before) + len(label) :]
+        step, rest = cut_step(whole) if end == number else _cut_at(whole, len(tree.text(end)) - len(before + label))
+        sides.append((step, rest))
     (step, rest), (wrong_step, wrong_rest) = sides
     return Preference(
         question=tree.question,
@@ -130,8 +149,8 @@ def preference(tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, 
         rejected_rest=wrong_rest,
         answer=tree.answer,
         confidence=confidence,
-        chosen_value=tree.nodes[chosen].q,
-        rejected_value=tree.nodes[rejected].q,
+        chosen_value=tree.value(chosen),
+        rejected_value=tree.value(rejected),
         history=tree.history,
         meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **meta},
     )
@@ -145,6 +164,19 @@ def shared_label(before: str, *texts: str) -> str:
             label = whole[len(before) : match.end()]
             return label if all(text.startswith(label) for text in texts) else ""
     return ""
+
+
+def chain_end(tree: Tree, number: int) -> int:
+    """The last of the nodes that follow one another from a node on without an alternative; may be the node itself."""
+    while len(tree.children[number]) == 1:
+        number = tree.children[number][0]
+    return number
+
+
+def _cut_at(continuation: str, end: int) -> tuple[str, str]:
+    """A continuation cut at a place between steps, the line break before the next step on the side of the rest."""
+    end -= len(continuation) > end and continuation[:end].endswith("\n")
+    return continuation[:end], continuation[end:]
 
 
 def _best_ending(tree: Tree, number: int, right: bool) -> int | None:
