@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from stepdpo.records import CORRECT, Problem, Prompt
 from stepdpo.tokenise import encode
 from stepdpo.workshop.asks import Ask, Made, Mark, Sample, Weigh, Work
-from stepdpo.workshop.chunks import Chunk, Delimiter, chunk, chunks, opening, stops
+from stepdpo.workshop.chunks import Chunk, Delimiter, Same, chunk, chunks, distinct, opening, stops
 from stepdpo.workshop.cuts import Cut
 from stepdpo.workshop.opinions import confidences, weighing
-from stepdpo.workshop.search import Prior, Search, distinct, prior_of
+from stepdpo.workshop.search import Prior, Search, prior_of
 from stepdpo.workshop.tools import Tools
 
 DEEP = 3
@@ -40,7 +40,7 @@ class Mcts:
     on to an answer (+1 right, -1 wrong) or to the depth limit (-1). N_root is the number of walks.
     """
 
-    iterations: int = 8
+    iterations: int = 32
     """Walks from every step the search commits to; `root_factor` times as many from the question."""
     root_factor: int = 4
     commit: bool = False
@@ -53,7 +53,9 @@ class Mcts:
     n_actions: int = 4
     """Next steps sampled after every other step."""
     breadth_limit: int = 4
-    """Most different steps kept after one another; equal ones, white space apart, are one."""
+    """Most different steps kept after one another."""
+    same: Same = Same.formulas
+    """Which steps are one: `formulas`, those with the same numbers and signs whatever the words; or `text`."""
     step_tokens: int = 128
     """Longest step; longer ones are left out."""
     init_temperature: float | None = None
@@ -71,7 +73,7 @@ class Mcts:
     """Show the gold solution to the self-evaluation, and offer its next step as a child; the authors' way."""
     novelty: float = 1.0
     """What a right answer counts if its solution is not the gold one word for word; 1.25 in the authors' code."""
-    cut: Cut = field(default_factory=Cut)
+    cut: Cut = field(default_factory=lambda: Cut(min_gap=0.5, most_visited_path=True, merge_chains=False))
     """Which siblings become pairs."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -134,7 +136,7 @@ class _Climb:
         rules, text, depth = self.rules, self.search.text(at), self.search.spots[at].depth
         before = self.prompt.text + (self.prompt.joint + text + opening(rules.delimiter, depth) if depth else "")
         steps = yield from self._write(before, depth)
-        steps = [steps[i] for i in distinct(step.text for step in steps)][: rules.breadth_limit]
+        steps = steps[: rules.breadth_limit]
         if gold := self._gold(text, depth, steps):
             steps = [*steps[: rules.breadth_limit - 1], gold]
         wholes = [text + step.text for step in steps]
@@ -152,7 +154,7 @@ class _Climb:
                 self.search.end(child, -1.0)
 
     def _write(self, before: str, depth: int) -> Generator[Ask, Any, list[Chunk]]:
-        """Sampled steps, the usable ones."""
+        """Sampled steps: the usable ones, one of each."""
         rules = self.rules
         ((*drawn,),) = yield Sample(
             (before,),
@@ -170,8 +172,9 @@ class _Climb:
                 found.append(step)
             else:
                 self.counts[step] += 1
-        self.counts["equal steps"] += len(found) - len(distinct(step.text for step in found))
-        return found
+        new = distinct((step.text for step in found), rules.same)
+        self.counts["equal steps"] += len(found) - len(new)
+        return [found[i] for i in new]
 
     def _gold(self, text: str, depth: int, steps: Sequence[Chunk]) -> Chunk | None:
         """The gold solution's next step, where it is leaked, the path has followed it, and the model did not write it."""

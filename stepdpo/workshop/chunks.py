@@ -8,6 +8,7 @@ scored in training begins where it began to write.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,12 +28,24 @@ class Delimiter(Enum):
     """A full stop before a blank or a line break."""
 
 
+class Same(Enum):
+    """Which steps are one step."""
+
+    text = "text"
+    """The same text, white space apart."""
+    formulas = "formulas"
+    """The same numbers, signs and variables in the same order, whatever the words."""
+
+
 CLOSINGS = {Delimiter.step: "", Delimiter.newline: "\n", Delimiter.paragraph: "\n\n", Delimiter.sentence: "."}
 BOUNDARIES = {
     Delimiter.newline: r"(?<=\n)",
     Delimiter.paragraph: r"(?<=\n\n)",
     Delimiter.sentence: r"(?<=\.)(?=[ \n])",
 }
+LABELS = re.compile(r"^\s*Step \d+:", re.MULTILINE)
+SYMBOLS = re.compile(r"\d+(?:[.,]\d+)*|\\[A-Za-z]+|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|[^\sA-Za-z0-9.,;:!?'\"()$]")
+"""Of a step: numbers, LaTeX commands, single letters, signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +95,21 @@ def chunks(delimiter: Delimiter, solution: str) -> list[str]:
         bare = [head + steps[0], *steps[1:]]
         return [("\n" if i else "") + step.removesuffix("\n") for i, step in enumerate(bare)]
     return [text for text in re.split(BOUNDARIES[delimiter], solution) if text]
+
+
+def distinct(texts: Iterable[str], same: Same) -> list[int]:
+    """Indices of the first of each text."""
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        first.setdefault(skeleton(text) if same is Same.formulas else " ".join(text.split()), number)
+    return list(first.values())
+
+
+def skeleton(text: str) -> str:
+    """What is left of a text without its words, blanks and punctuation: numbers, signs, single letters, LaTeX commands.
+
+    The text itself where that holds no number: steps in words alone are compared by their words.
+    """
+    bare = LABELS.sub("", text)
+    left = " ".join(SYMBOLS.findall(bare))
+    return left if any(sign.isdigit() for sign in left) else " ".join(bare.split())

@@ -7,7 +7,7 @@ our reading of SVPO (Chen et al. 2024, arXiv 2406.10858).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -46,7 +46,7 @@ class Smoothing(Enum):
 
 @dataclass(frozen=True)
 class Cut:
-    """Pairs of siblings: the best child of a node against worse ones.
+    """Pairs of siblings: the best child of a node against worse ones; several that are equally good take turns.
 
     With N and Q of the two sides, `confidence` = 1 - alpha, where alpha is by `smoothing`
     `visits`: min(N_l / (max(1, N_w) + N_l), 1/2), as MCTS-DPO's code has it;
@@ -123,11 +123,9 @@ def chosen_pairs(tree: Tree, cut: Cut, counts: Counter[str]) -> list[tuple[int, 
     """(chosen, rejected) nodes, by their parents from the root down."""
     parents = most_visited_path(tree) if cut.most_visited_path else range(len(tree.nodes))
     found: list[tuple[int, float, int, int, int]] = []
-    for parent in parents:
-        if len(tree.children[parent]) < 2:
-            continue
+    for group in (group for parent in parents for group in tree.siblings(parent) if len(group) > 1):
         counts["nodes with siblings"] += 1
-        sides = list(_of_parent(tree, parent, cut, counts))[: cut.max_pairs_per_parent]
+        sides = list(_of_siblings(tree, group, cut, counts))[: cut.max_pairs_per_parent]
         counts["nodes with a pair"] += bool(sides)
         for turn, (chosen, rejected) in enumerate(sides):
             visits = tree.nodes[chosen].visits + tree.nodes[rejected].visits
@@ -137,24 +135,27 @@ def chosen_pairs(tree: Tree, cut: Cut, counts: Counter[str]) -> list[tuple[int, 
     return [(chosen, rejected) for *_, chosen, rejected in sorted(kept, key=lambda entry: entry[2])]
 
 
-def _of_parent(tree: Tree, parent: int, cut: Cut, counts: Counter[str]) -> Iterator[tuple[int, int]]:
-    """The best child against others, the others in the order of preference."""
+def _of_siblings(tree: Tree, group: Sequence[int], cut: Cut, counts: Counter[str]) -> Iterator[tuple[int, int]]:
+    """The best child against others, the others in the order of preference; equally good ones take turns."""
     visits = cut.select_by is SelectBy.VISITS
-    known = [i for i in tree.children[parent] if visits or tree.value(i) is not None]
+    known = [i for i in group if visits or tree.value(i) is not None]
     if len(known) < 2:
         counts["nodes without values"] += 1
         return
-    best, *others = sorted(known, key=lambda i: (-_rank(tree, i, visits)[0], -_rank(tree, i, visits)[1], i))
-    if cut.rejected is Rejected.WORST:
-        others.reverse()
+    ranks = {i: _rank(tree, i, visits) for i in known}
+    top = max(ranks.values())
+    best = [i for i in known if ranks[i] == top]
+    others = sorted((i for i in known if ranks[i] != top), key=lambda i: ranks[i])
+    if cut.rejected is Rejected.SECOND:
+        others.sort(key=lambda i: ranks[i], reverse=True)
     elif cut.rejected is Rejected.RANDOM:
-        Random(f"{cut.seed}/{tree.problem}/{parent}").shuffle(others)
-    for other in others:
-        why = refusal(tree, best, other, cut)
-        if not why:
-            yield best, other
-        else:
+        Random(f"{cut.seed}/{tree.problem}/{known[0]}").shuffle(others)
+    for turn in range(max(len(best), len(others)) if others else 0):
+        chosen, rejected = best[turn % len(best)], others[turn % len(others)]
+        if why := refusal(tree, chosen, rejected, cut):
             counts[f"siblings: {why}"] += 1
+        else:
+            yield chosen, rejected
 
 
 def refusal(tree: Tree, chosen: int, rejected: int, cut: Cut) -> str:
@@ -194,10 +195,4 @@ def _rank(tree: Tree, number: int, visits: bool) -> tuple[float, float]:
 
 def _right_below(tree: Tree, number: int) -> bool:
     """Whether a right solution goes through a node: an ending at or below it, or a roll-out from there."""
-    left = [number]
-    while left:
-        at = left.pop()
-        if tree.nodes[at].correct or tree.nodes[at].successes:
-            return True
-        left.extend(tree.children[at])
-    return False
+    return any(tree.nodes[i].correct or tree.nodes[i].successes for i in tree.below(number))

@@ -4,7 +4,6 @@ step is handed in, so that a search can be followed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import exp, sqrt
@@ -154,11 +153,3 @@ class Search:
 
 def _known(spot: Spot) -> bool:
     return spot.correct is not None if spot.ended else spot.judged or spot.visits > 0
-
-
-def distinct(texts: Iterable[str]) -> list[int]:
-    """Indices of the first of each text, white space apart."""
-    first: dict[str, int] = {}
-    for number, text in enumerate(texts):
-        first.setdefault(" ".join(text.split()), number)
-    return list(first.values())

@@ -33,6 +33,8 @@ class Node:
     """Of the last step of a solution: whether the answer is right. None where the solution goes on."""
     successes: int | None = None
     """m: how many of the roll-outs after it were right."""
+    feedback: str = ""
+    """What the user answers to the node above: a new turn of the conversation begins here."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Tree:
     history: tuple[Turn, ...] = ()
     """Turns between the question and the response."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """`visits`: what they count, where it is not how often a search went through (`rollouts`); `whole`: whether a
+    node is a whole response; `pair`: what every pair's meta takes over."""
 
     def __post_init__(self) -> None:
         """ValueError unless the nodes are a tree, the root first."""
@@ -85,18 +89,39 @@ class Tree:
         return path[::-1]
 
     def text(self, number: int) -> str:
-        """The solution up to the end of a node."""
-        return "".join(self.nodes[i].text for i in self.path(number))
+        """The response up to the end of a node, from the last turn of the user on."""
+        return self._said(number)[1]
+
+    def turns(self, number: int) -> tuple[Turn, ...]:
+        """What was said between the question and the response that a node is a part of."""
+        return self._said(number)[0]
+
+    def _said(self, number: int) -> tuple[tuple[Turn, ...], str]:
+        turns, text = self.history, ""
+        for node in (self.nodes[i] for i in self.path(number)):
+            if node.feedback:
+                turns, text = (*turns, Turn("assistant", text), Turn("user", node.feedback)), ""
+            text += node.text
+        return turns, text
+
+    def siblings(self, parent: int) -> list[tuple[int, ...]]:
+        """The children of a node, those after the same feedback together."""
+        groups: dict[str, list[int]] = {}
+        for child in self.children[parent]:
+            groups.setdefault(self.nodes[child].feedback, []).append(child)
+        return [tuple(group) for group in groups.values()]
+
+    def below(self, number: int) -> list[int]:
+        """A node and all that goes on from it within its turn, depth first."""
+        found, left = [], [number]
+        while left:
+            found.append(left.pop())
+            left.extend(i for i in reversed(self.children[found[-1]]) if not self.nodes[i].feedback)
+        return found
 
     def endings(self, number: int) -> list[int]:
         """Finished solutions at or below a node."""
-        found, left = [], [number]
-        while left:
-            at = left.pop()
-            if self.nodes[at].correct is not None:
-                found.append(at)
-            left.extend(reversed(self.children[at]))
-        return found
+        return [i for i in self.below(number) if self.nodes[i].correct is not None]
 
     def to_row(self) -> dict[str, Any]:
         """The JSON object of trees.jsonl; values that say nothing are left out."""
@@ -128,18 +153,16 @@ def preference(
     wrong one below the rejected side, the most visited first; empty where there is none. With `merged`, a side's step
     takes in the steps after it to which nothing else was tried.
     """
-    if tree.nodes[chosen].parent != tree.nodes[rejected].parent:
+    one, other = tree.nodes[chosen], tree.nodes[rejected]
+    if (one.parent, one.feedback) != (other.parent, other.feedback):
         raise ValueError(f"nodes {chosen} and {rejected} do not go on from the same node")
-    before = tree.text(tree.nodes[chosen].parent)
-    label = shared_label(before, tree.nodes[chosen].text, tree.nodes[rejected].text)
-    sides = []
-    for number, right in ((chosen, True), (rejected, False)):
-        best = _best_ending(tree, number, right)
-        end = chain_end(tree, number) if merged else number
-        whole = tree.text(end if best is None else best)[len(before) + len(label) :]
-        step, rest = cut_step(whole) if end == number else _cut_at(whole, len(tree.text(end)) - len(before + label))
-        sides.append((step, rest))
-    (step, rest), (wrong_step, wrong_rest) = sides
+    before = tree.text(chosen).removesuffix(one.text)
+    whole = bool(tree.meta.get("whole"))
+    label = "" if whole else shared_label(before, one.text, other.text)
+    (step, rest), (wrong_step, wrong_rest) = (
+        (tree.nodes[number].text, "") if whole else _side(tree, number, before + label, right, merged)
+        for number, right in ((chosen, True), (rejected, False))
+    )
     return Preference(
         question=tree.question,
         prefix=before + label,
@@ -151,9 +174,25 @@ def preference(
         confidence=confidence,
         chosen_value=tree.value(chosen),
         rejected_value=tree.value(rejected),
-        history=tree.history,
-        meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **meta},
+        history=tree.turns(chosen),
+        whole=whole,
+        meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **tree.meta.get("pair", {}), **meta},
     )
+
+
+def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tuple[str, str]:
+    """The step of a node, and the rest of a solution that goes through it."""
+    found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
+    end = chain_end(tree, number) if merged else number
+    last = max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else end
+    text = tree.text(last)[len(before) :]
+    step, rest = cut_step(text)
+    if end == number and rest:
+        return step, rest
+    at = len(tree.text(end)) - len(before)
+    goes_on = len(text) > at or tree.nodes[end].correct is None
+    at -= goes_on and text[:at].endswith("\n")  # a line break before the next step is the rest's
+    return text[:at], text[at:]
 
 
 def shared_label(before: str, *texts: str) -> str:
@@ -168,20 +207,9 @@ def shared_label(before: str, *texts: str) -> str:
 
 def chain_end(tree: Tree, number: int) -> int:
     """The last of the nodes that follow one another from a node on without an alternative; may be the node itself."""
-    while len(tree.children[number]) == 1:
-        number = tree.children[number][0]
+    while len(below := tree.children[number]) == 1 and not tree.nodes[below[0]].feedback:
+        number = below[0]
     return number
-
-
-def _cut_at(continuation: str, end: int) -> tuple[str, str]:
-    """A continuation cut at a place between steps, the line break before the next step on the side of the rest."""
-    end -= len(continuation) > end and continuation[:end].endswith("\n")
-    return continuation[:end], continuation[end:]
-
-
-def _best_ending(tree: Tree, number: int, right: bool) -> int | None:
-    found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
-    return max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else None
 
 
 def chain(texts: Sequence[str], parent: int, first: int) -> list[Node]:
