@@ -38,6 +38,16 @@ class Ends:
     """Whether new tokens contain a stop string; None when there are none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one response is made of."""
+
+    tokens: list[int]
+    """The end-of-text token included, and what was written after a stop string before it was noticed."""
+    logps: list[float]
+    """Nats of each token under the model itself (temperature 1, no top-p); empty where nobody asked."""
+
+
 @dataclass(slots=True)
 class _Rows:
     """Rows still in the batch; `row_R` says which row of the output each one is."""
@@ -76,6 +86,12 @@ def choose(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) -> Ten
     return (pick_R1 if order_RV is None else order_RV.gather(-1, pick_R1))[:, 0]
 
 
+def chosen_logps(logits_RV: Tensor, token_R: Tensor) -> Tensor:
+    """Log-probability of each row's token at temperature 1, in fp32."""
+    wide_RV = logits_RV.float()
+    return wide_RV.gather(-1, token_R[:, None])[:, 0] - wide_RV.logsumexp(-1)
+
+
 @torch.inference_mode()
 def generate(
     model: Any,
@@ -84,8 +100,8 @@ def generate(
     ends: Ends,
     uniforms: npt.NDArray[np.float32] | None,
     advance: Callable[[int], None] = lambda count: None,
-) -> list[list[int]]:
-    """New tokens of `params.n` responses a prompt, prompt by prompt; the end-of-text token is among them.
+) -> list[Written]:
+    """`params.n` responses a prompt, prompt by prompt.
 
     `uniforms[row, step]` are the random numbers; `advance` hears how many rows have just left the batch.
     """
@@ -95,11 +111,14 @@ def generate(
     uniform_RT = None if uniforms is None else torch.from_numpy(uniforms).to(device)
     eos_E = torch.tensor(ends.eos, device=device, dtype=torch.long)
     out_RT = torch.zeros(len(rows.row_R), steps, dtype=torch.long, device=device)
+    logp_RT = torch.zeros(out_RT.shape if params.logps else (len(out_RT), 0), device=device)
     lengths_R = torch.zeros(len(rows.row_R), dtype=torch.long, device=device)
     for step in range(steps):
         uniform_R = None if uniform_RT is None else uniform_RT[rows.row_R, step]
         rows.token_R = choose(logits_RV, uniform_R, params)
         out_RT[rows.row_R, step] = rows.token_R
+        if params.logps:
+            logp_RT[rows.row_R, step] = chosen_logps(logits_RV, rows.token_R)
         lengths_R[rows.row_R[~rows.ended_R]] = step + 1
         rows.ended_R |= torch.isin(rows.token_R, eos_E) | (rows.room_R <= step + 1)
         if ends.stopped and step % STOP_EVERY == STOP_EVERY - 1:
@@ -114,7 +133,8 @@ def generate(
             cache.batch_select_indices(keep_K)
         logits_RV = _forward(model, rows, cache, width + step + 1)
     advance(len(rows.ended_R))
-    return [row[:length] for row, length in zip(out_RT.tolist(), lengths_R.tolist(), strict=True)]
+    found = zip(out_RT.tolist(), logp_RT.tolist(), lengths_R.tolist(), strict=True)
+    return [Written(tokens[:length], logps[:length]) for tokens, logps, length in found]
 
 
 def _prefill(

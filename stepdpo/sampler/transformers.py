@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import transformers
 
 from stepdpo.model.load import DTYPES, Fresh, Pretrained
 from stepdpo.records import Completion, Sampling
-from stepdpo.sampler.loop import Ends, generate
+from stepdpo.sampler.loop import Ends, Written, generate
 from stepdpo.sampler.progress import Progress
 from stepdpo.sampler.text import StopStrings, eos_ids, response_text
+from stepdpo.sampler.weigh import texts, weigh
 from stepdpo.tokenise import encode
 
 CPU_TOKENS, GPU_TOKENS = 65536, 262144
@@ -99,9 +101,13 @@ class LocalSampler:
         with Progress(len(prompts) * params.n, self.progress) as progress:
             for batch in self._batches(ids, params):
                 for index, responses in self._run(batch, ids, seeds, params, progress.advance):
-                    done[index] = [self._complete(ids[index], tokens, params) for tokens in responses]
+                    done[index] = [self._complete(ids[index], written, params) for written in responses]
                     progress.tokens += sum(completion.tokens for completion in done[index])
         return done
+
+    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        """Nats of each continuation after its prompt, at temperature 1; minus infinity where it has no room."""
+        return weigh(self.model, texts(prompts, continuations, self.tokenizer), self.batch_tokens)
 
     def _batches(self, ids: Sequence[Sequence[int]], params: Sampling) -> Iterator[list[int]]:
         """Indices of the prompts, the longest first, as many at a time as the budget holds.
@@ -129,8 +135,8 @@ class LocalSampler:
         seeds: Sequence[bytes],
         params: Sampling,
         advance: Callable[[int], None],
-    ) -> Iterator[tuple[int, list[list[int]]]]:
-        """New tokens of each prompt of a batch; a batch too large for the GPU is halved."""
+    ) -> Iterator[tuple[int, list[Written]]]:
+        """The responses to each prompt of a batch; a batch too large for the GPU is halved."""
         stops = StopStrings(params.stop, self.tokenizer)
         rooms = tuple(self._room(ids[i], params) for i in batch)
         uniforms = _uniforms([seeds[i] for i in batch], params, max(rooms)) if params.temperature else None
@@ -153,14 +159,17 @@ class LocalSampler:
         context = getattr(self.model.config, "max_position_embeddings", None)
         return min(params.max_tokens, context - len(ids)) if context else params.max_tokens
 
-    def _complete(self, prompt: Sequence[int], tokens: list[int], params: Sampling) -> Completion:
+    def _complete(self, prompt: Sequence[int], written: Written, params: Sampling) -> Completion:
+        """Text, tokens and log-probability; of a stopped response up to and with the token that ends the stop string."""
+        tokens = written.tokens
         ended = tokens[-1] in self.eos
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
         stops = [at for at in map(text.find, filter(None, params.stop)) if at >= 0]
+        count, finish = len(tokens), "eos" if ended else "length"
         if stops:
+            text, finish = text[: min(stops)], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
-            return Completion(text[: min(stops)], count, "stop")
-        return Completion(text, len(tokens), "eos" if ended else "length")
+        return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None)
 
 
 def _seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
