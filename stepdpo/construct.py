@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import stepdpo
-from stepdpo.errors import UserError
+from stepdpo.errors import Outage, UserError
 from stepdpo.files import write_json
 from stepdpo.grade.pool import graders
 from stepdpo.grade.strict import Strict
@@ -17,11 +19,12 @@ from stepdpo.records import Problem, Sampling
 from stepdpo.task import TinymathTask
 from stepdpo.template import resolve
 from stepdpo.workshop.drive import Desk, drive, groups
-from stepdpo.workshop.journal import PREFERENCES, Journal
+from stepdpo.workshop.journal import PREFERENCES, QUARANTINE, Journal
 from stepdpo.workshop.progress import Progress
 from stepdpo.workshop.tools import Tools
 
-SUMMARY = "summary.json"
+SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
+"""The second where a judge did not answer for some problems, which a resumed run tries again."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         facts = _work(spec, tools, left, len(problems), journal)
         counts = _counted(journal)
         if not journal.counts["pairs"]:
-            raise UserError(
-                "no pair came of it: take more problems (limit), more solutions (n), or another temperature"
-            )
+            raise _no_pair(journal)
         journal.finish()
     except UserError:
         if not resume:
@@ -92,11 +93,22 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     finally:
         journal.close()
     stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    write_json(
-        folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
-    )
+    summary = folder / (UNFINISHED if journal.failed else SUMMARY)
+    write_json(summary, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp})
+    if journal.failed:
+        print(f"{len(journal.failed)} problems without the judge's word: resume=true asks again", flush=True)
+    else:
+        (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
+
+
+def _no_pair(journal: Journal) -> Exception:
+    """What there is to do about it."""
+    if journal.failed:
+        many = f"the judge's word is missing for {len(journal.failed)} problems"
+        return Outage(f"no pair came of it, and {many} ({journal.folder / QUARANTINE}): resume=true asks again")
+    return UserError("no pair came of it: take more problems (limit), more solutions (n), or another temperature")
 
 
 def _announce(spec: Construction, template: str, total: int, left: int) -> None:
@@ -105,18 +117,32 @@ def _announce(spec: Construction, template: str, total: int, left: int) -> None:
 
 
 def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, journal: Journal) -> dict[str, Any]:
-    """Finish the problems that are left; returns what the sampler says of itself."""
+    """Finish the problems that are left; returns what sampler and judge say of themselves."""
     if not left:
         return {}
     quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
-    with quiet.open(spec.model) as sampler, graders() as grade_many, Progress(total, total - len(left)) as progress:
-        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+    with (
+        _consulting(spec, journal.folder) as consult,
+        quiet.open(spec.model) as sampler,
+        graders() as grade_many,
+        Progress(total, total - len(left)) as progress,
+    ):
+        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()), consult)
         for group in groups(left, spec.live):
             for finished in drive(group, spec.pairs, tools, desk):
                 journal.add(finished)
                 progress.advance(finished)
-        facts: dict[str, Any] = getattr(sampler, "facts", {})
-        return facts
+        return {**getattr(sampler, "facts", {}), **getattr(consult, "facts", {})}
+
+
+def _consulting(
+    spec: Construction, folder: Path
+) -> AbstractContextManager[Callable[[Sequence[str]], list[Any]] | None]:
+    """The judge's model, where the pairs need a judge and it has a model of its own."""
+    if "judge" in spec.pairs.needs and hasattr(spec.judge, "open"):
+        opened: AbstractContextManager[Callable[[Sequence[str]], list[Any]]] = spec.judge.open(folder)
+        return opened
+    return nullcontext()
 
 
 def _counted(journal: Journal) -> dict[str, int]:
