@@ -94,7 +94,7 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         journal.close()
     stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
     summary = folder / (UNFINISHED if journal.failed else SUMMARY)
-    write_json(summary, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp})
+    write_json(summary, {"counts": counts, "outcomes": dict(+journal.outcomes), "seconds": journal.seconds, **stamp})
     if journal.failed:
         print(f"{len(journal.failed)} problems without the judge's word: resume=true asks again", flush=True)
     else:

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers as OpenAI-compatible servers do, and fails, stalls and lies when told to."""
+"""A real HTTP server on loopback: it answers as OpenAI-compatible servers do, and fails, stalls and lies when told."""
 
 from __future__ import annotations
 

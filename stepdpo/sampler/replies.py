@@ -77,11 +77,11 @@ def _finish(entry: Mapping[str, Any], stop: Sequence[str]) -> str:
     which it was. Elsewhere, where stop strings were given, one is taken to have been met: going on from a solution that
     had ended costs an empty continuation, while taking a piece of one for the whole would be an error.
     """
-    reason = entry.get("finish_reason")
+    reason = str(entry.get("finish_reason"))
     if reason in CUT:
         return "length"
     if reason not in BY_ITSELF:
-        raise ValueError(f"an answer that ended by {str(reason)[:40]!r}")
+        raise ValueError(f"an answer that ended by {reason[:40]!r}")
     if reason == "stop_sequence":
         return "stop"
     if not stop or reason != "stop":
@@ -100,7 +100,8 @@ def _logps(told: Any) -> list[float]:
     if isinstance(content, list):
         numbers = [token.get("logprob") for token in content if isinstance(token, dict)]
     else:
-        numbers = told.get("token_logprobs") or []
+        numbers = told.get("token_logprobs")
+        numbers = numbers if isinstance(numbers, list) else []
     logps = [float(number) for number in numbers if isinstance(number, int | float)]
     return logps if len(logps) == len(numbers) else []
 
