@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import stepdpo
-from stepdpo.errors import UserError
+from stepdpo.errors import Outage, UserError
 from stepdpo.files import write_json
 from stepdpo.grade.pool import graders
 from stepdpo.grade.strict import Strict
@@ -20,11 +19,12 @@ from stepdpo.records import Problem, Sampling
 from stepdpo.task import TinymathTask
 from stepdpo.template import resolve
 from stepdpo.workshop.drive import Desk, drive, groups
-from stepdpo.workshop.journal import PREFERENCES, Journal
+from stepdpo.workshop.journal import PREFERENCES, QUARANTINE, Journal
 from stepdpo.workshop.progress import Progress
 from stepdpo.workshop.tools import Tools
 
-SUMMARY = "summary.json"
+SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
+"""The second where a judge did not answer for some problems, which a resumed run tries again."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,19 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without(spec)
-    ready = "trees" in spec.pairs.needs
-    tools, template = (None, {}) if ready else _tools(spec)
-    problems = islice(spec.pairs.problems(), spec.limit) if ready else _problems(spec)
-    total = len(problems) if isinstance(problems, list) else None
+    template, warning = resolve(spec.template, spec.model.source)
+    if warning:
+        print(f"warning: {warning}", flush=True)
+    problems = _problems(spec)
+    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
     journal = Journal(folder)
     try:
-        _announce(spec, template, total, len(journal.done))
-        facts = _work(spec, tools, problems, total, journal)
+        left = [problem for problem in problems if problem.id not in journal.done]
+        _announce(spec, template.name, len(problems), len(left))
+        facts = _work(spec, tools, left, len(problems), journal)
         counts = _counted(journal)
         if not journal.counts["pairs"]:
-            more = (
-                "looser rules (pairs.cut)"
-                if ready
-                else "more problems (limit), more solutions (n), or another temperature"
-            )
-            raise UserError(f"no pair came of it: take {more}")
+            raise _no_pair(journal)
         journal.finish()
     except UserError:
         if not resume:
@@ -95,57 +92,57 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         raise
     finally:
         journal.close()
-    stamp = {**template, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    write_json(
-        folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
-    )
+    stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    summary = folder / (UNFINISHED if journal.failed else SUMMARY)
+    write_json(summary, {"counts": counts, "outcomes": dict(+journal.outcomes), "seconds": journal.seconds, **stamp})
+    if journal.failed:
+        print(f"{len(journal.failed)} problems without the judge's word: resume=true asks again", flush=True)
+    else:
+        (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
 
 
-def _tools(spec: Construction) -> tuple[Tools, dict[str, str]]:
-    """What a source that asks a model is handed, and the template's name."""
-    template, warning = resolve(spec.template, spec.model.source)
-    if warning:
-        print(f"warning: {warning}", flush=True)
-    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
-    return tools, {"template": template.name}
+def _no_pair(journal: Journal) -> Exception:
+    """What there is to do about it."""
+    if journal.failed:
+        many = f"the judge's word is missing for {len(journal.failed)} problems"
+        return Outage(f"no pair came of it, and {many} ({journal.folder / QUARANTINE}): resume=true asks again")
+    return UserError("no pair came of it: take more problems (limit), more solutions (n), or another temperature")
 
 
-def _announce(spec: Construction, template: Mapping[str, str], total: int | None, done: int) -> None:
-    finished = f", {done} of them finished before" if done else ""
-    if total is None:
-        print(f"{spec.pairs.path}: trees{finished}", flush=True)
-    else:
-        asked = f"{spec.n} solutions each, template {template['template']}"
-        print(f"{spec.task.name}: {total} problems{finished}, {asked}", flush=True)
+def _announce(spec: Construction, template: str, total: int, left: int) -> None:
+    finished = f", {total - left} of them finished before" if left < total else ""
+    print(f"{spec.task.name}: {total} problems{finished}, {spec.n} solutions each, template {template}", flush=True)
 
 
-def _work(
-    spec: Construction, tools: Tools | None, problems: Iterable[Problem], total: int | None, journal: Journal
-) -> dict[str, Any]:
-    """Finish the problems that are left; returns what the sampler says of itself."""
-    if total is not None and total <= len(journal.done):
+def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, journal: Journal) -> dict[str, Any]:
+    """Finish the problems that are left; returns what sampler and judge say of themselves."""
+    if not left:
         return {}
-    with _desk(spec, tools) as desk, Progress(total, len(journal.done)) as progress:
-        left = (problem for problem in problems if problem.id not in journal.done)
+    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
+    with (
+        _consulting(spec, journal.folder) as consult,
+        quiet.open(spec.model) as sampler,
+        graders() as grade_many,
+        Progress(total, total - len(left)) as progress,
+    ):
+        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()), consult)
         for group in groups(left, spec.live):
             for finished in drive(group, spec.pairs, tools, desk):
                 journal.add(finished)
                 progress.advance(finished)
-        facts: dict[str, Any] = getattr(desk.sampler, "facts", {})
-        return facts
+        return {**getattr(sampler, "facts", {}), **getattr(consult, "facts", {})}
 
 
-@contextmanager
-def _desk(spec: Construction, tools: Tools | None) -> Iterator[Desk]:
-    """Answers what is asked; nothing is opened for a source that asks nothing."""
-    if tools is None:
-        yield Desk(None, spec.sampling, lambda items: [])
-        return
-    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
-    with quiet.open(spec.model) as sampler, graders() as grade_many:
-        yield Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+def _consulting(
+    spec: Construction, folder: Path
+) -> AbstractContextManager[Callable[[Sequence[str]], list[Any]] | None]:
+    """The judge's model, where the pairs need a judge and it has a model of its own."""
+    if "judge" in spec.pairs.needs and hasattr(spec.judge, "open"):
+        opened: AbstractContextManager[Callable[[Sequence[str]], list[Any]]] = spec.judge.open(folder)
+        return opened
+    return nullcontext()
 
 
 def _counted(journal: Journal) -> dict[str, int]:

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Something the user must mend: shown without a traceback, exit code 2."""
 
 
+class Outage(Exception):
+    """Something outside failed in the midst of the work: no traceback, and what was finished is kept."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence that names the known word most like `word`, or lists what there is."""
     options = sorted(known)

@@ -15,7 +15,7 @@ from typing import Any
 
 from stepdpo import nodes
 from stepdpo.config import build
-from stepdpo.errors import UserError
+from stepdpo.errors import Outage, UserError
 from stepdpo.workers import DIVERGED, EXIT, FAILED, MEND, OK
 
 PATIENCE = 20.0
@@ -63,6 +63,8 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
         return OK, "", _verb(verb, folder, resume)
     except UserError as error:
         return MEND, str(error), {}
+    except Outage as error:
+        return FAILED, str(error), {}
     except Diverged as error:
         return DIVERGED, str(error), {}
     except Interrupted as error:

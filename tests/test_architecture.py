@@ -22,7 +22,7 @@ FLOORS = (
     # parts that know nothing but nouns
     "batch bundles config decode files grade level lock nodes overrides stats store teach template tinymath",
     # what is made of them: losses, engines, data, tokens
-    "algo caches checkpoints collate dataset engine grading report storing tokenise track workers",
+    "algo caches checkpoints collate dataset engine grading report server storing tokenise track workers",
     # run folders, updates, tasks
     "display feed identity making runs task workshop",
     "judge material pairs",
@@ -45,6 +45,7 @@ OWNERS = {
     "hydra": ("overrides.py", "launch.py"),
     "typer": ("cli.py",),
     "vllm": ("sampler/",),
+    "openai": ("server/",),
     "peft": ("model/",),
 }
 HEAVY = {"torch", "hydra", "omegaconf", "transformers", "datasets", "numpy", "deepspeed", "wandb", "scipy"}

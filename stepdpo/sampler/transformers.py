@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import blake2b
 from math import fsum
 from typing import Any
 
@@ -20,6 +18,7 @@ from stepdpo.model.load import DTYPES, Fresh, Pretrained
 from stepdpo.records import Completion, Sampling
 from stepdpo.sampler.loop import Ends, Written, generate
 from stepdpo.sampler.progress import Progress
+from stepdpo.sampler.streams import seeds as seeds_of
 from stepdpo.sampler.text import StopStrings, eos_ids, response_text
 from stepdpo.sampler.weigh import texts, weigh
 from stepdpo.tokenise import encode
@@ -95,7 +94,7 @@ class LocalSampler:
         if params.temperature == 0 and params.n != 1:
             raise ValueError("temperature 0 is greedy decoding: n must be 1")
         ids = [tokens for tokens, _ in encode(prompts, self.tokenizer)]
-        seeds = list(_seeds(prompts, params.seed, streams))
+        seeds = list(seeds_of(prompts, params.seed, streams))
         nothing = Completion("", 0, "length")
         done = [[nothing] * params.n for _ in prompts]
         with Progress(len(prompts) * params.n, self.progress) as progress:
@@ -170,22 +169,6 @@ class LocalSampler:
             text, finish = text[: min(stops)], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
         return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None)
-
-
-def _seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
-    """One a prompt, from its text and its stream: not from its neighbours."""
-    for prompt, stream in zip(prompts, times_before(prompts) if streams is None else streams, strict=True):
-        yield blake2b(f"{seed}/{stream}/{prompt}".encode(), digest_size=8).digest()
-
-
-def times_before(prompts: Sequence[str]) -> list[int]:
-    """How often each prompt has come before in the list."""
-    seen: Counter[str] = Counter()
-    times = []
-    for prompt in prompts:
-        times.append(seen[prompt])
-        seen[prompt] += 1
-    return times
 
 
 def _uniforms(seeds: Sequence[bytes], params: Sampling, steps: int) -> npt.NDArray[np.float32]:

@@ -5,6 +5,8 @@
     trees.partial.jsonl         what was searched, where a source leaves it
     quarantine.jsonl            what could not be understood: a judge's words, rows of published trees
 
+What a finished run left to be tried again (`failed`) goes on from the same files under the same names.
+
 A problem counts as finished once its line is whole. What was written after the last whole line, a torn line too, is
 cut off when the run goes on, so nothing is lost but work in flight and nothing is made twice.
 """
@@ -40,6 +42,7 @@ class Journal:
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
+        self._reopen()
         ends = self._recover()
         self.files = {name: _cut(folder / _partial(name), ends[name]) for name in KINDS}
         self.log = (folder / FINISHED).open("ab")
@@ -111,6 +114,14 @@ class Journal:
         self.counts.update(line["counts"])
         self.counts.update({name: line[name] for name in ("pairs", "tokens")})
         self.seconds = line["seconds"]
+
+    def _reopen(self) -> None:
+        """Take back the final names that `finish` gave."""
+        if (self.folder / FINISHED).exists():
+            for name in KINDS:
+                final, partial = self.folder / name, self.folder / _partial(name)
+                if final.exists() and not partial.exists():
+                    final.replace(partial)
 
     def _recover(self) -> dict[str, int]:
         """Read what is finished, cut off a torn line, and say how long the other files are up to there."""

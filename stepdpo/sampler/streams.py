@@ -1,0 +1,28 @@
+"""Which random numbers a response takes: decided by the seed, its prompt and its stream, not by its neighbours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+
+def seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
+    """One a prompt, from its text and its stream."""
+    for prompt, stream in zip(prompts, times_before(prompts) if streams is None else streams, strict=True):
+        yield blake2b(f"{seed}/{stream}/{prompt}".encode(), digest_size=8).digest()
+
+
+def numbered(seed: bytes, number: int) -> int:
+    """A seed of 31 bits, which every server takes, for a prompt's responses from `number` on."""
+    return int.from_bytes(blake2b(seed + number.to_bytes(8, "big"), digest_size=4).digest(), "big") >> 1
+
+
+def times_before(prompts: Sequence[str]) -> list[int]:
+    """How often each prompt has come before in the list."""
+    seen: Counter[str] = Counter()
+    times = []
+    for prompt in prompts:
+        times.append(seen[prompt])
+        seen[prompt] += 1
+    return times

@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers: what sampler=openai and judge=openai share."""
