@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import stepdpo
-from stepdpo.errors import Outage, UserError
+from stepdpo.crew.here import Here
+from stepdpo.errors import UserError
 from stepdpo.files import write_json
-from stepdpo.grade.pool import graders
-from stepdpo.grade.strict import Strict
 from stepdpo.package import conf
 from stepdpo.records import Problem, Sampling
+from stepdpo.stopping import at_once
 from stepdpo.task import TinymathTask
 from stepdpo.template import resolve
-from stepdpo.workshop.drive import Desk, drive, groups
-from stepdpo.workshop.journal import PREFERENCES, QUARANTINE, Journal
+from stepdpo.workshop.bench import Bench
+from stepdpo.workshop.drive import groups
+from stepdpo.workshop.journal import PREFERENCES, Journal
 from stepdpo.workshop.progress import Progress
 from stepdpo.workshop.tools import Tools
 
-SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
-"""The second where a judge did not answer for some problems, which a resumed run tries again."""
+SUMMARY = "summary.json"
+KEPT = "what is finished is kept, resume=true goes on"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Construction:
     sampler: Any
     pairs: Any
     judge: Any
+    crew: Any = field(default_factory=Here)
+    """Who works on the problems: this process, or many."""
     n: int = 8
     """Solutions sampled a problem."""
     temperature: float = 0.8
@@ -77,14 +80,17 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         print(f"warning: {warning}", flush=True)
     problems = _problems(spec)
     tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    bench = Bench(spec.pairs, tools, spec.model, spec.sampler)
     journal = Journal(folder)
     try:
-        left = [problem for problem in problems if problem.id not in journal.done]
-        _announce(spec, template.name, len(problems), len(left))
-        facts = _work(spec, tools, left, len(problems), journal)
+        _announce(spec, template.name, problems, len(journal.done))
+        with at_once(KEPT):
+            facts = _work(spec, bench, problems, journal)
         counts = _counted(journal)
         if not journal.counts["pairs"]:
-            raise _no_pair(journal)
+            raise UserError(
+                "no pair came of it: take more problems (limit), more solutions (n), or another temperature"
+            )
         journal.finish()
     except UserError:
         if not resume:
@@ -93,56 +99,37 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     finally:
         journal.close()
     stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    summary = folder / (UNFINISHED if journal.failed else SUMMARY)
-    write_json(summary, {"counts": counts, "outcomes": dict(+journal.outcomes), "seconds": journal.seconds, **stamp})
-    if journal.failed:
-        print(f"{len(journal.failed)} problems without the judge's word: resume=true asks again", flush=True)
-    else:
-        (folder / UNFINISHED).unlink(missing_ok=True)
+    write_json(
+        folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
+    )
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
 
 
-def _no_pair(journal: Journal) -> Exception:
-    """What there is to do about it."""
-    if journal.failed:
-        many = f"the judge's word is missing for {len(journal.failed)} problems"
-        return Outage(f"no pair came of it, and {many} ({journal.folder / QUARANTINE}): resume=true asks again")
-    return UserError("no pair came of it: take more problems (limit), more solutions (n), or another temperature")
+def _announce(spec: Construction, template: str, problems: Iterable[Problem], done: int) -> None:
+    total = _total(problems)
+    many = "problems" if total is None else f"{total} problems"
+    finished = f", {done} of them finished before" if done else ""
+    print(f"{spec.task.name}: {many}{finished}, {spec.n} solutions each, template {template}", flush=True)
 
 
-def _announce(spec: Construction, template: str, total: int, left: int) -> None:
-    finished = f", {total - left} of them finished before" if left < total else ""
-    print(f"{spec.task.name}: {total} problems{finished}, {spec.n} solutions each, template {template}", flush=True)
+def _total(problems: Any) -> int | None:
+    return len(problems) if hasattr(problems, "__len__") else None
 
 
-def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, journal: Journal) -> dict[str, Any]:
-    """Finish the problems that are left; returns what sampler and judge say of themselves."""
-    if not left:
+def _work(spec: Construction, bench: Bench, problems: Iterable[Problem], journal: Journal) -> dict[str, Any]:
+    """Finish the problems that are left, reading them as they are needed; returns what the sampler says of itself."""
+    left = (problem for problem in problems if problem.id not in journal.done)
+    first = next(left, None)
+    if first is None:
         return {}
-    quiet = replace(spec.sampler, progress=False) if hasattr(spec.sampler, "progress") else spec.sampler
-    with (
-        _consulting(spec, journal.folder) as consult,
-        quiet.open(spec.model) as sampler,
-        graders() as grade_many,
-        Progress(total, total - len(left)) as progress,
-    ):
-        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()), consult)
-        for group in groups(left, spec.live):
-            for finished in drive(group, spec.pairs, tools, desk):
-                journal.add(finished)
-                progress.advance(finished)
-        return {**getattr(sampler, "facts", {}), **getattr(consult, "facts", {})}
-
-
-def _consulting(
-    spec: Construction, folder: Path
-) -> AbstractContextManager[Callable[[Sequence[str]], list[Any]] | None]:
-    """The judge's model, where the pairs need a judge and it has a model of its own."""
-    if "judge" in spec.pairs.needs and hasattr(spec.judge, "open"):
-        opened: AbstractContextManager[Callable[[Sequence[str]], list[Any]]] = spec.judge.open(folder)
-        return opened
-    return nullcontext()
+    progress = Progress(_total(problems), len(journal.done), journal.counts["pairs"])
+    with spec.crew.open(bench) as crew, progress:
+        for finished in crew.finish(groups(chain([first], left), spec.live)):
+            journal.add(finished)
+            progress.advance(finished)
+        facts: dict[str, Any] = crew.facts
+        return facts
 
 
 def _counted(journal: Journal) -> dict[str, int]:
@@ -156,13 +143,15 @@ def _counted(journal: Journal) -> dict[str, int]:
     return counts
 
 
-def _problems(spec: Construction) -> list[Problem]:
+def _problems(spec: Construction) -> Iterable[Problem]:
+    """A task that can give its problems out one by one does."""
     miniature = isinstance(spec.task, TinymathTask)
     split = spec.split or ("preference" if miniature else "train")
     changes: dict[str, Any] = {"split": split, "limit": spec.limit or spec.task.limit}
     if miniature:
         changes["count"] = spec.limit or spec.task.count
-    problems: list[Problem] = replace(spec.task, **changes).problems()
+    task = replace(spec.task, **changes)
+    problems: Iterable[Problem] = task.stream() if hasattr(task, "stream") else task.problems()
     return problems
 
 

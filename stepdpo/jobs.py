@@ -19,8 +19,8 @@ LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "
 """Settings of the launch itself; everything else is the worker's."""
 ENDS = ("model/config.json", "summary.json")
 """What a finished run holds."""
-FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track"}
-"""Settings that a resumed run may change: how often it looks and logs."""
+FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
+"""Settings that a resumed run may change: how often it looks and logs, and who works."""
 
 
 def run_in(

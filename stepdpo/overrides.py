@@ -59,10 +59,16 @@ def _is_place(text: str) -> bool:
 
 
 def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
-    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one."""
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one.
+
+    `sampler.workers=ray` is `crew=ray`, as those who sample are the crew.
+    """
     done: list[str] = []
     for word in overrides:
         key, _, value = word.partition("=")
+        if verb == "pairs" and key == "sampler.workers":
+            done.append(f"crew={value}")
+            continue
         plain = value.strip("'\"")
         if key == "model" and plain not in known.get("model", []) and "," not in plain and _is_place(plain):
             done += ["model=pretrained", f"model.path='{plain}'"]

@@ -96,6 +96,12 @@ class Judge(Protocol):
     def __call__(self, problem: Problem, solution: Any, tools: Any) -> Any: ...
 
 
+class Crew(Protocol):
+    """Who works on the problems: opened on a bench (workshop/bench), it finishes groups of them, in any order."""
+
+    def open(self, bench: Any) -> AbstractContextManager[Any]: ...
+
+
 class Decoder(Protocol):
     """Prompts -> one answer each."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,12 +14,44 @@ import torch
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
+SAVED = "a checkpoint was saved, resume=true goes on"
+
+
 class Interrupted(Exception):
     """Stopped by a signal after a clean save."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; a checkpoint was saved, resume=true goes on")
+    def __init__(self, signum: int, words: str = SAVED) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {words}")
         self.signum = signum
+
+
+class _Break(KeyboardInterrupt):
+    """Raised wherever the signal finds us: nothing that catches plain exceptions may swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+@contextmanager
+def at_once(words: str) -> Iterator[None]:
+    """Work that is saved as it comes: Ctrl-C and SIGTERM end it where it is, as Interrupted with these words.
+
+    Everything that is open within is closed on the way. Outside the main thread nothing is caught.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise _Break(signum)
+
+    main = threading.current_thread() is threading.main_thread()
+    previous = {s: signal.signal(s, end) for s in CAUGHT} if main else {}
+    try:
+        yield
+    except _Break as stop:
+        raise Interrupted(stop.signum, words) from None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 class StopSignals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,26 @@ from stepdpo.dataset.read import read_rows
 from stepdpo.dataset.rows import BadRow, Row
 from stepdpo.errors import UserError
 from stepdpo.records import Problem
+from stepdpo.seen import Seen
 
 SHOWN = 5
 """Bad rows that an error message shows."""
 _META = ("level", "type", "subject", "source")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Problems of known number that are read or made while they are used: few of them are in memory."""
+
+    count: int
+    again: Callable[[], Iterator[Problem]]
+    """Begins anew."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Problem]:
+        return self.again()
 
 
 @dataclass(frozen=True)
@@ -47,22 +63,49 @@ class Task:
     def problems(self) -> list[Problem]:
         """All problems, in the order of the rows. UserError names the rows that cannot be used."""
         good: list[Problem] = []
-        bad: list[BadRow] = []
-        for row in read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision):
-            if isinstance(row, BadRow):
-                bad.append(row)
+        self._check(good.append)
+        return good
+
+    def stream(self) -> Stream:
+        """The same, read as they are needed; yet every row is looked at before the first problem is given out."""
+        return Stream(self._check(lambda problem: None), self._good)
+
+    def _check(self, keep: Callable[[Problem], None]) -> int:
+        """How many problems there are. UserError for bad rows, equal ids, or none at all."""
+        seen, again, shown = Seen(), Counter[str](), list[BadRow]()
+        good = bad = 0
+        for one in self._read():
+            if isinstance(one, BadRow):
+                bad += 1
+                shown = [*shown, one][:SHOWN]
                 continue
-            try:
-                good.append(self._problem(row, len(good)))
-            except RowError as error:
-                bad.append(row.bad(str(error)))
-            if len(good) == self.limit:
-                break
+            good += 1
+            keep(one)
+            if not seen.add(one.id):
+                again[one.id] += 1
         if bad:
-            raise UserError(_complaint(self.path, bad, len(good)))
+            raise UserError(_complaint(self.path, shown, bad, good))
         if not good:
             raise UserError(f"{self.path}: there are no problems in it")
-        return _with_distinct_ids(good, self.path)
+        for name, count in again.most_common(1):
+            raise UserError(f"{self.path}: {count + 1} problems have the id {name!r}; ids must differ")
+        return good
+
+    def _read(self) -> Iterator[Problem | BadRow]:
+        """Every row as a problem, or why it is none."""
+        number = 0
+        for row in read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision):
+            try:
+                one = row if isinstance(row, BadRow) else self._problem(row, number)
+            except RowError as error:
+                one = row.bad(str(error))
+            yield one
+            number += isinstance(one, Problem)
+            if number == self.limit:
+                return
+
+    def _good(self) -> Iterator[Problem]:
+        return (one for one in self._read() if isinstance(one, Problem))
 
     def _problem(self, row: Row, number: int) -> Problem:
         cells = Cells(row.cells, self.columns)
@@ -102,9 +145,15 @@ class TinymathTask:
 
     def problems(self) -> list[Problem]:
         """Generate the problems."""
-        from stepdpo.tinymath.problems import problems
+        return list(self.stream())
 
-        return list(problems(self.split, self.count, seed=self.seed))[: self.limit]
+    def stream(self) -> Stream:
+        """The same, each made when it is asked for."""
+        from stepdpo.tinymath.problems import stream
+
+        count = min(self.count, self.limit or self.count)
+        stream(self.split, count, seed=self.seed)  # what cannot be meant is refused at once
+        return Stream(count, lambda: stream(self.split, count, seed=self.seed))
 
 
 def _check_limit(limit: int | None) -> None:
@@ -112,16 +161,9 @@ def _check_limit(limit: int | None) -> None:
         raise ValueError(f"limit: expected a number from 1, got {limit}")
 
 
-def _complaint(path: str, bad: list[BadRow], good: int) -> str:
-    lines = [f"  {row.place}: {row.reason}" for row in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  and {len(bad) - SHOWN} more")
+def _complaint(path: str, shown: list[BadRow], bad: int, good: int) -> str:
+    lines = [f"  {row.place}: {row.reason}" for row in shown]
+    if bad > len(shown):
+        lines.append(f"  and {bad - len(shown)} more")
     known = f"  columns that are understood: {', '.join(COLUMNS)}; set `columns` where they are named differently"
-    return "\n".join([f"{path}: {len(bad)} of {len(bad) + good} rows are no problems", *lines, known])
-
-
-def _with_distinct_ids(problems: list[Problem], path: str) -> list[Problem]:
-    (name, count), *_ = Counter(problem.id for problem in problems).most_common(1)
-    if count > 1:
-        raise UserError(f"{path}: {count} problems have the id {name!r}; ids must differ")
-    return problems
+    return "\n".join([f"{path}: {bad} of {bad + good} rows are no problems", *lines, known])

@@ -18,14 +18,14 @@ ROOT = Path(stepdpo.__file__).parent
 FLOORS = (
     "planting",
     # nouns and plain functions
-    "stepdpo ahead errors logps optim package progress protocols records redact steps stopping trees",
+    "stepdpo ahead errors logps optim package progress protocols records redact seen steps stopping trees",
     # parts that know nothing but nouns
     "batch bundles config decode files grade level lock nodes overrides stats store teach template tinymath",
     # what is made of them: losses, engines, data, tokens
     "algo caches checkpoints collate dataset engine grading report server storing tokenise track workers",
     # run folders, updates, tasks
     "display feed identity making runs task workshop",
-    "judge material pairs",
+    "crew judge material pairs",
     # models, jobs
     "check jobs model",
     # passes over a model; what a verb's work is made of
@@ -47,6 +47,7 @@ OWNERS = {
     "vllm": ("sampler/",),
     "openai": ("server/",),
     "peft": ("model/",),
+    "ray": ("crew/ray.py",),
 }
 HEAVY = {"torch", "hydra", "omegaconf", "transformers", "datasets", "numpy", "deepspeed", "wandb", "scipy"}
 """What the command line must not wait for."""
@@ -59,6 +60,7 @@ WITHOUT_TENSORS = (
     "template",
     "grade",
     "judge",
+    "crew",
     "pairs",
     "workshop",
     "decode",

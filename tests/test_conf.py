@@ -52,6 +52,7 @@ SEAMS: dict[str, type] = {
     "sampler": protocols.SamplerSpec,
     "pairs": protocols.PairSource,
     "judge": protocols.Judge,
+    "crew": protocols.Crew,
     "decode": protocols.Decoder,
     "model": _Model,
     "adapter": _Adapter,

@@ -103,9 +103,9 @@ def test_limit_and_empty_files(tmp_path: Path) -> None:
 
 def test_tinymath_generates(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("stepdpo.tinymath.problems")
-    module.problems = lambda split, count, seed=0: [  # type: ignore[attr-defined]
+    module.stream = lambda split, count, seed=0: (  # type: ignore[attr-defined]
         Problem(id=f"{split}/{i}", question=f"Q {i + seed}", answers=("1",)) for i in range(count)
-    ]
+    )
     monkeypatch.setitem(sys.modules, "stepdpo.tinymath.problems", module)
     made = TinymathTask(count=7, seed=3, limit=2).problems()
     assert [(p.id, p.question) for p in made] == [("test/0", "Q 3"), ("test/1", "Q 4")]

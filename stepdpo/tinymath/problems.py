@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from stepdpo.records import Problem
+from stepdpo.seen import Seen
 from stepdpo.tinymath.story import Story, Teller
 
 SPLITS = ("train", "preference", "heldout", "test")
@@ -20,13 +21,18 @@ def problems(split: str, count: int, seed: int = 0) -> list[Problem]:
     A question belongs to the one split its text hashes to, so no two splits share a question, whatever the
     seeds. Within a list no question occurs twice. Raises ValueError for an unknown split or a negative count.
     """
+    return list(stream(split, count, seed))
+
+
+def stream(split: str, count: int, seed: int = 0) -> Iterator[Problem]:
+    """The same, each made when it is asked for."""
     if split not in SPLITS:
         raise ValueError(f"tinymath has no split {split!r}; known: {', '.join(SPLITS)}")
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
     label = split if seed == 0 else f"{split}-seed{seed}"
     stories = _stories(split, seed)
-    return [_problem(next(stories), f"tinymath-{label}-{index:06d}", split) for index in range(count)]
+    return (_problem(next(stories), f"tinymath-{label}-{index:06d}", split) for index in range(count))
 
 
 def owner(question: str) -> str:
@@ -36,13 +42,11 @@ def owner(question: str) -> str:
 
 def _stories(split: str, seed: int) -> Iterator[Story]:
     rng = Random(_digest(f"stream/{split}/{seed}"))
-    seen: set[str] = set()
+    seen = Seen()
     while True:
         story = Teller(rng).tell(rng.choice(OPERATIONS))
-        if story.question in seen or owner(story.question) != split:
-            continue
-        seen.add(story.question)
-        yield story
+        if owner(story.question) == split and seen.add(story.question):
+            yield story
 
 
 def _problem(story: Story, name: str, split: str) -> Problem:

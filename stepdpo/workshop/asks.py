@@ -98,3 +98,7 @@ class Finished:
     """The judge's last words where it could not be understood; the problem is tried again by resume=true."""
     failed: bool = False
     """Whether the problem is to be tried again."""
+    graded: int = 0
+    """Responses whose answers were looked at."""
+    right: int = 0
+    """Those among them with the right answer."""

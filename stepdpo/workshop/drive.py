@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from stepdpo.records import Completion, Grade, Problem, Sampling
+from stepdpo.records import CORRECT, Completion, Grade, Problem, Sampling
 from stepdpo.workshop.asks import Ask, Consult, Finished, Made, Mark, Sample, Unanswered, Weigh, Work
 
 GradeAll = Callable[[Sequence[tuple[str, Problem]]], list[Grade]]
@@ -42,6 +42,8 @@ class _Live:
     finished: Finished | None = None
     tokens: int = 0
     samples: int = 0
+    graded: int = 0
+    right: int = 0
 
     def go_on(self, reply: Any) -> None:
         """Hand over an answer and learn what is asked for next."""
@@ -49,14 +51,23 @@ class _Live:
             flat = [completion for some in reply for completion in some]
             self.samples += len(flat)
             self.tokens += sum(completion.tokens for completion in flat)
+        if isinstance(self.ask, Mark):
+            self.graded += len(reply)
+            self.right += sum(grade.verdict == CORRECT for grade in reply)
         try:
             failure = isinstance(reply, Unanswered)
             self.ask = self.work.throw(reply) if failure else self.work.send(reply)
         except StopIteration as end:
-            self.finished = Finished(self.problem.id, end.value, self.tokens, self.samples)
+            self.finished = self._finished(end.value)
         except Unanswered as error:
-            made = Made(outcome=error.reason)
-            self.finished = Finished(self.problem.id, made, self.tokens, self.samples, error.answer, failed=True)
+            self.finished = replace(
+                self._finished(Made(outcome=error.reason)), quarantined=error.answer, failed=True
+            )
+
+    def _finished(self, made: Made) -> Finished:
+        return Finished(
+            self.problem.id, made, self.tokens, self.samples, graded=self.graded, right=self.right
+        )
 
 
 @dataclass
