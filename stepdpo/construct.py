@@ -41,7 +41,9 @@ class Construction:
     max_tokens: int = 512
     """Longest solution; longer ones are not used."""
     limit: int | None = None
-    """The first so many problems only."""
+    """The first so many problems only, those that are skipped aside."""
+    skip: int = 0
+    """Leave out so many problems at the beginning: those that earlier pairs were made from."""
     split: str | None = None
     """Which of the task's problems; null takes tinymath's `preference`, other tasks' `train`, never the test ones."""
     live: int = 128
@@ -58,6 +60,8 @@ class Construction:
             raise ValueError("live must be at least 1")
         if self.n < 1 or self.max_tokens < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError("n, max_tokens and limit must be at least 1")
+        if self.skip < 0:
+            raise ValueError("skip must be at least 0")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("solutions must differ to be paired: temperature above 0, top_p in (0, 1]")
 
@@ -133,11 +137,14 @@ def _counted(journal: Journal) -> dict[str, int]:
 def _problems(spec: Construction) -> list[Problem]:
     miniature = isinstance(spec.task, TinymathTask)
     split = spec.split or ("preference" if miniature else "train")
-    changes: dict[str, Any] = {"split": split, "limit": spec.limit or spec.task.limit}
+    upto = spec.limit and spec.skip + spec.limit
+    changes: dict[str, Any] = {"split": split, "limit": upto or spec.task.limit}
     if miniature:
-        changes["count"] = spec.limit or spec.task.count
+        changes["count"] = upto or spec.task.count
     problems: list[Problem] = replace(spec.task, **changes).problems()
-    return problems
+    if spec.skip >= len(problems):
+        raise UserError(f"skip={spec.skip}: task={spec.task.name} has no more than {len(problems)} problems in {split}")
+    return problems[spec.skip :]
 
 
 def _refuse_without(spec: Construction) -> None:
