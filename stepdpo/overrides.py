@@ -20,7 +20,6 @@ from stepdpo.errors import UserError, nearest
 from stepdpo.package import conf
 from stepdpo.redact import redact_argv
 
-
 WORDS_WITHIN = ("then_with", "rounds.pairs_with")
 """Settings that hold words for another verb."""
 
