@@ -28,7 +28,8 @@ def evaluate_tasks(
     if settings["run"] and (folder / "model" / "config.json").is_file():
         if names_model:
             raise UserError(f"{folder} has a model of its own; leave model= out, or choose another run name")
-        _use_model(config, str(folder / "model"))
+        with open_dict(config):
+            config.model = pretrained(folder / "model")
     elif settings["run"] and (folder / CONFIG).is_file():
         raise UserError(f"{folder} holds no finished model; resume its training first")
     elif settings["run"] and not names_model:
@@ -39,7 +40,7 @@ def evaluate_tasks(
         if settings["tasks"]:
             one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
             one.task = composed("eval", [f"task={task}"]).task
-        place, force = _place(folder, one, choices), bool(settings["force"])
+        place, force = place_of(folder, one, choices), bool(settings["force"])
         if (place / "summary.json").is_file() and not force:
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")
         answer = run_in(place, "eval", one, {**choices, "task": task}, force=force)
@@ -58,28 +59,43 @@ def afterwards(
 ) -> None:
     """Evaluate a finished run and (once) its base on `tasks`, then write the run's report."""
     for task in tasks:
-        config = composed("eval", [f"task={task}", *words])
-        with open_dict(config):
-            for key in LAUNCH_ONLY:
-                config.pop(key, None)
-            config.template = trained.template
-            config.model = trained.model
-        base = _base(config, choices, root, task) if trained.model.get("path") else None
-        _use_model(config, str(folder / "model"))
-        place = _place(folder, config, choices)
+        base = evaluate_base(posed(task, words, trained), choices, root, task)
+        config = posed(task, words, trained, folder / "model")
+        place = place_of(folder, config, choices)
         answer = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
         _must(answer, f"evaluating {folder.name} on {task}")
-        if base:
-            summary = runs.read_json(place / "summary.json")
-            runs.write_json(place / "summary.json", {**summary, "base": os.path.relpath(base, folder.parent)})
-    _report([folder], folder)
+        name_base(place, base, folder)
+    report_on([folder], folder)
 
 
-def _base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str) -> Path:
-    """The run folder of the base's evaluation: reused while model, task and settings are the same."""
+def posed(task: str, words: Sequence[str], trained: DictConfig, model: Path | None = None) -> DictConfig:
+    """The configuration of an evaluation of `model` (else of what a training starts from), under its template."""
+    config = composed("eval", [f"task={task}", *words])
+    with open_dict(config):
+        for key in LAUNCH_ONLY:
+            config.pop(key, None)
+        config.template = trained.template
+        config.model = trained.model if model is None else pretrained(model)
+    return config
+
+
+def name_base(place: Path, base: Path | None, folder: Path) -> None:
+    """Write into an evaluation of the run `folder` which base it is to be held against."""
+    if base:
+        summary = runs.read_json(place / "summary.json")
+        runs.write_json(place / "summary.json", {**summary, "base": os.path.relpath(base, folder.parent)})
+
+
+def evaluate_base(config: DictConfig, choices: Mapping[str, str], root: Path, task: str) -> Path | None:
+    """The run folder of the base's evaluation: reused while model, task and settings are the same.
+
+    None where the training starts from no model at all.
+    """
+    if not config.model.get("path"):
+        return None
     name = f"base-{_model_name(str(config.model.path))}-{choices.get('template', 'native')}"
     folder = runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", name))
-    place = _place(folder, config, choices)
+    place = place_of(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
     known = place / "base.json"
     if (place / "summary.json").is_file() and known.is_file() and runs.read_json(known) == stamp:
@@ -103,12 +119,14 @@ def _stamp(path: str) -> list[list[Any]]:
     return sorted([f.name, f.stat().st_size, f.stat().st_mtime] for f in folder.iterdir()) if folder.is_dir() else []
 
 
-def _use_model(config: DictConfig, path: str) -> None:
-    with open_dict(config):
-        config.model = composed("eval", ["model=pretrained", f"model.path='{path}'"]).model
+def pretrained(path: Path) -> DictConfig:
+    """The part of a configuration that is the model in a folder."""
+    model: DictConfig = composed("eval", ["model=pretrained", f"model.path='{path}'"]).model
+    return model
 
 
-def _place(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
+def place_of(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
+    """Where a run keeps an evaluation."""
     decode = choices.get("decode", "greedy")
     return folder / "eval" / (str(config.task.name) + ("" if decode == "greedy" else f"-{decode}"))
 
@@ -122,7 +140,8 @@ def _finished(root: Path) -> list[str]:
     return [p.name for p in root.iterdir() if (p / "model").is_dir()] if root.is_dir() else []
 
 
-def _report(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
+def report_on(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
+    """Write and print the report of some runs."""
     from stepdpo.report import report
 
     report(folders, base, out, control)
@@ -132,7 +151,7 @@ def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
     """One report over all jobs of a sweep that were evaluated."""
     evaluated = [folder for folder in folders if (folder / "eval").is_dir()]
     if evaluated:
-        _report(evaluated, sweep)
+        report_on(evaluated, sweep)
         print(f"report over {len(evaluated)} jobs: {sweep / 'report.md'}")
     else:
         print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
@@ -143,7 +162,7 @@ def report_runs(names: Sequence[str], base: str | None, control: str | None, roo
     folders = [_find(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
     against = _find(base, root) if base else None
-    _report(jobs, folders[0], against, _find(control, root) if control else None)
+    report_on(jobs, folders[0], against, _find(control, root) if control else None)
 
 
 def _find(name: str, root: Path) -> Path:

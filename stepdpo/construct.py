@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import stepdpo
 from stepdpo.crew.here import Here
-from stepdpo.errors import UserError
+from stepdpo.errors import Outage, UserError
 from stepdpo.files import write_json
 from stepdpo.package import conf
 from stepdpo.records import Problem, Sampling
 from stepdpo.stopping import at_once
-from stepdpo.task import TinymathTask
+from stepdpo.task import Stream, TinymathTask
 from stepdpo.template import resolve
 from stepdpo.workshop.bench import Bench
 from stepdpo.workshop.drive import groups
-from stepdpo.workshop.journal import PREFERENCES, Journal
+from stepdpo.workshop.journal import PREFERENCES, QUARANTINE, Journal
 from stepdpo.workshop.progress import Progress
 from stepdpo.workshop.tools import Tools
 
-SUMMARY = "summary.json"
+SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
+"""The second where a judge did not answer for some problems, which a resumed run tries again."""
 KEPT = "what is finished is kept, resume=true goes on"
 
 
@@ -47,7 +48,9 @@ class Construction:
     max_tokens: int = 512
     """Longest solution; longer ones are not used."""
     limit: int | None = None
-    """The first so many problems only."""
+    """The first so many problems only, those that are skipped aside."""
+    skip: int = 0
+    """Leave out so many problems at the beginning: those that earlier pairs were made from."""
     split: str | None = None
     """Which of the task's problems; null takes tinymath's `preference`, other tasks' `train`, never the test ones."""
     live: int = 128
@@ -64,6 +67,8 @@ class Construction:
             raise ValueError("live must be at least 1")
         if self.n < 1 or self.max_tokens < 1 or (self.limit is not None and self.limit < 1):
             raise ValueError("n, max_tokens and limit must be at least 1")
+        if self.skip < 0:
+            raise ValueError("skip must be at least 0")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("solutions must differ to be paired: temperature above 0, top_p in (0, 1]")
 
@@ -75,22 +80,17 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without(spec)
-    template, warning = resolve(spec.template, spec.model.source)
-    if warning:
-        print(f"warning: {warning}", flush=True)
+    tools, about = (None, {}) if _cuts_trees(spec) else _tools(spec)
     problems = _problems(spec)
-    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
-    bench = Bench(spec.pairs, tools, spec.model, spec.sampler)
+    bench = Bench(spec.pairs, tools, spec.model, spec.sampler, spec.sampling, folder)
     journal = Journal(folder)
     try:
-        _announce(spec, template.name, problems, len(journal.done))
+        _announce(spec, about, problems, len(journal.done))
         with at_once(KEPT):
             facts = _work(spec, bench, problems, journal)
         counts = _counted(journal)
         if not journal.counts["pairs"]:
-            raise UserError(
-                "no pair came of it: take more problems (limit), more solutions (n), or another temperature"
-            )
+            raise _no_pair(spec, journal)
         journal.finish()
     except UserError:
         if not resume:
@@ -98,19 +98,48 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
         raise
     finally:
         journal.close()
-    stamp = {"template": template.name, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    write_json(
-        folder / SUMMARY, {"counts": counts, "outcomes": dict(journal.outcomes), "seconds": journal.seconds, **stamp}
-    )
+    stamp = {**about, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    summary = folder / (UNFINISHED if journal.failed else SUMMARY)
+    write_json(summary, {"counts": counts, "outcomes": dict(+journal.outcomes), "seconds": journal.seconds, **stamp})
+    if journal.failed:
+        print(f"{len(journal.failed)} problems are in {folder / QUARANTINE}: resume=true tries them again", flush=True)
+    else:
+        (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
 
 
-def _announce(spec: Construction, template: str, problems: Iterable[Problem], done: int) -> None:
+def _cuts_trees(spec: Construction) -> bool:
+    """Whether pairs are cut from trees that are there already, and no model is asked."""
+    return "trees" in spec.pairs.needs
+
+
+def _tools(spec: Construction) -> tuple[Tools, dict[str, str]]:
+    """What a source that asks a model is handed, and the template's name."""
+    template, warning = resolve(spec.template, spec.model.source)
+    if warning:
+        print(f"warning: {warning}", flush=True)
+    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    return tools, {"template": template.name}
+
+
+def _no_pair(spec: Construction, journal: Journal) -> Exception:
+    """What there is to do about it."""
+    if journal.failed and not _cuts_trees(spec):
+        many = f"the judge's word is missing for {len(journal.failed)} problems"
+        return Outage(f"no pair came of it, and {many} ({journal.folder / QUARANTINE}): resume=true asks again")
+    more = "more problems (limit), more solutions (n), or another temperature"
+    return UserError(f"no pair came of it: take {'looser rules (pairs.cut)' if _cuts_trees(spec) else more}")
+
+
+def _announce(spec: Construction, about: dict[str, str], problems: Iterable[Problem], done: int) -> None:
     total = _total(problems)
-    many = "problems" if total is None else f"{total} problems"
     finished = f", {done} of them finished before" if done else ""
-    print(f"{spec.task.name}: {many}{finished}, {spec.n} solutions each, template {template}", flush=True)
+    if _cuts_trees(spec):
+        print(f"{spec.pairs.path}: trees{finished}", flush=True)
+    else:
+        asked = f"{spec.n} solutions each, template {about['template']}"
+        print(f"{spec.task.name}: {total} problems{finished}, {asked}", flush=True)
 
 
 def _total(problems: Any) -> int | None:
@@ -118,7 +147,7 @@ def _total(problems: Any) -> int | None:
 
 
 def _work(spec: Construction, bench: Bench, problems: Iterable[Problem], journal: Journal) -> dict[str, Any]:
-    """Finish the problems that are left, reading them as they are needed; returns what the sampler says of itself."""
+    """Finish the problems that are left, reading them as they are needed; returns what was worked with."""
     left = (problem for problem in problems if problem.id not in journal.done)
     first = next(left, None)
     if first is None:
@@ -144,15 +173,21 @@ def _counted(journal: Journal) -> dict[str, int]:
 
 
 def _problems(spec: Construction) -> Iterable[Problem]:
-    """A task that can give its problems out one by one does."""
+    """What is worked on, read or made while it is used."""
+    if _cuts_trees(spec):
+        trees: Iterator[Problem] = spec.pairs.problems()
+        return islice(trees, spec.skip, spec.limit and spec.skip + spec.limit)
     miniature = isinstance(spec.task, TinymathTask)
     split = spec.split or ("preference" if miniature else "train")
-    changes: dict[str, Any] = {"split": split, "limit": spec.limit or spec.task.limit}
+    upto = spec.limit and spec.skip + spec.limit
+    changes: dict[str, Any] = {"split": split, "limit": upto or spec.task.limit}
     if miniature:
-        changes["count"] = spec.limit or spec.task.count
-    task = replace(spec.task, **changes)
-    problems: Iterable[Problem] = task.stream() if hasattr(task, "stream") else task.problems()
-    return problems
+        changes["count"] = upto or spec.task.count
+    everything: Stream = replace(spec.task, **changes).stream()
+    if spec.skip >= len(everything):
+        known = f"task={spec.task.name} has no more than {len(everything)} problems in {split}"
+        raise UserError(f"skip={spec.skip}: {known}")
+    return Stream(len(everything) - spec.skip, lambda: islice(everything, spec.skip, None))
 
 
 def _refuse_without(spec: Construction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from stepdpo.config import build
 from stepdpo.errors import UserError
 
 CONFIG = "config.yaml"
-LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe")
+LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe", "rounds")
 """Settings of the launch itself; everything else is the worker's."""
 ENDS = ("model/config.json", "summary.json")
 """What a finished run holds."""
+Work = Callable[[DictConfig], dict[str, Any]]
+"""(configuration of a run) -> the answer: code, message, outcome; `begun` where something is to be kept in any case."""
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
 """Settings that a resumed run may change: how often it looks and logs, and who works."""
 
@@ -33,13 +35,14 @@ def run_in(
     resume: bool = False,
     given: Sequence[str] = (),
     note: Mapping[str, Any] | None = None,
+    work: Work | None = None,
 ) -> dict[str, Any]:
     """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns the worker's answer.
 
     A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused, and one
     that has finished is left as it is. A folder in which nothing was begun (the worker found the input wanting) is
     left free for the next attempt. Secrets stay references: the configuration is written unresolved. `note` goes
-    into the manifest.
+    into the manifest. `work` is done in place of the verb's own; it sees for itself what has finished.
     """
     if force and _holds_something(folder):
         build(config)  # a mistake in the settings must not cost the run that they would replace
@@ -49,21 +52,31 @@ def run_in(
         else:
             seed = int(config.get("seed", 0))
             runs.write_json(folder / runs.MANIFEST, {**runs.manifest(sys.argv, seed, choices), **(note or {})})
-        if resume and any((folder / end).is_file() for end in ENDS):
+        if resume and not work and finished(folder):
             print(f"{folder} has finished: nothing to resume", flush=True)
             return {"code": workers.OK, "message": "", "outcome": {}, "finished": True}
         runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
-        engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
         try:
-            answer = workers.start(verb, folder, engine, resume)
+            answer = work(config) if work else _start(verb, folder, config, resume)
         except UserError as error:
             answer = {"code": workers.MEND, "message": str(error), "outcome": {}}
-        if answer["code"] == workers.MEND and not resume:
+        unbegun = answer["code"] == workers.MEND and not resume and not answer.get("begun")
+        if unbegun:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
-    if answer["code"] == workers.MEND and not resume and not _holds_something(folder):
+    if unbegun and not _holds_something(folder):
         shutil.rmtree(folder)
     return answer
+
+
+def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> dict[str, Any]:
+    engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
+    return workers.start(verb, folder, engine, resume)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has nothing left to do."""
+    return any((folder / end).is_file() for end in ENDS)
 
 
 def _holds_something(folder: Path) -> bool:

@@ -21,6 +21,9 @@ from stepdpo.afterwards import afterwards, evaluate_tasks, report_sweep
 from stepdpo.errors import UserError
 from stepdpo.jobs import CONFIG, LAUNCH_KEYS, run_in
 from stepdpo.package import conf
+from stepdpo.rounds import run as rounds
+from stepdpo.rounds.plan import Plan
+from stepdpo.rounds.settings import chosen
 
 
 class Stopped(BaseException):
@@ -126,6 +129,14 @@ def _work(
     tasks, extra = settings.get("then") or [], settings.get("then_with") or ""
     with_words = extra.split() if isinstance(extra, str) else [str(word) for word in extra]
     then = {"then": [str(task) for task in tasks], "then_with": with_words}
+    if verb == "train":
+        started = _started(folder) if resume else {}
+        asked = chosen(settings.get("rounds"), started, given)
+        if asked:
+            then = _then(then, started)
+            root = Path(str(settings["runs"]))
+            plan = Plan(folder, config, choices, asked, then["then"], then["then_with"], root)
+            return rounds.run(plan, force=force, resume=resume, given=given)
     note = {"then": then["then"], "then_with": runs.redact_argv(then["then_with"])} if verb == "train" else {}
     answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given, note=note)
     if answer["code"] == workers.OK and verb == "train":
@@ -135,15 +146,26 @@ def _work(
 
 def _evaluate(folder: Path, then: Mapping[str, list[str]], root: Path, finished: bool) -> None:
     """What should follow a training: of a resumed run what it was started with, unless the words now say it anew."""
-    started = runs.read_json(folder / runs.MANIFEST)
+    started = _started(folder)
     if not then["then"]:
-        then = {key: list(started.get(key, [])) for key in then}
+        then = _then(then, started)
         if finished and (folder / "report.json").is_file():
             return
     trained = OmegaConf.load(folder / CONFIG)
     if then["then"]:
         assert isinstance(trained, DictConfig)
         afterwards(folder, trained, started["choices"], then["then"], then["then_with"], root)
+
+
+def _started(folder: Path) -> dict[str, Any]:
+    """What a run was started with; empty where there is none yet."""
+    started: dict[str, Any] = runs.read_json(folder / runs.MANIFEST) if (folder / runs.MANIFEST).is_file() else {}
+    return started
+
+
+def _then(then: Mapping[str, list[str]], started: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is to follow: what the words say, else what the run was started with."""
+    return dict(then) if then["then"] else {key: list(started.get(key, [])) for key in then}
 
 
 def _folder(verb: str, settings: Mapping[str, Any], config: DictConfig, choices: Mapping[str, str]) -> Path:
@@ -158,6 +180,8 @@ def _folder(verb: str, settings: Mapping[str, Any], config: DictConfig, choices:
         "pairs": ["pairs", choices.get("pairs", ""), choices.get("task", ""), model],
         "eval": ["eval", model, choices.get("template", "")],
     }[verb]
+    if verb == "train" and settings["rounds"]["count"]:
+        parts.append("rounds")
     if verb != "eval":
         parts.append(f"s{config.get('seed', 0)}")
     return runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", "-".join(parts)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from stepdpo.errors import UserError, nearest
 from stepdpo.package import conf
 from stepdpo.redact import redact_argv
+
+WORDS_WITHIN = ("then_with", "rounds.pairs_with")
+"""Settings that hold words for another verb."""
 
 
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -73,16 +77,33 @@ def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) 
         if key == "model" and plain not in known.get("model", []) and "," not in plain and _is_place(plain):
             done += ["model=pretrained", f"model.path='{plain}'"]
             continue
+        if verb == "train":
+            word, key = _of_rounds(word)
         if key in known and plain == "null":
             done.append(f"~{key}")
             continue
         if verb == "eval" and key == "task" and "," in plain:
             done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
             continue
-        if key == "then_with" and "=" in value and value == plain:
+        if key in WORDS_WITHIN and "=" in value and value == plain:
             word = f"{key}='{value}'"
         done.append(word)
     return done
+
+
+def _of_rounds(word: str) -> tuple[str, str]:
+    """(word, key): `rounds=3` is `rounds.count=3`, `pairs=mcts` is `rounds.pairs=mcts`."""
+    key, equals, value = word.partition("=")
+    short = {"rounds": "rounds.count", "pairs": "rounds.pairs"}
+    if key in short and not value.startswith("{"):
+        return f"{short[key]}{equals}{value}", short[key]
+    if key.partition(".")[0] in ("pairs", "judge", "sampler", "task"):
+        raise UserError(f"{key}: words for the pairs of a round go into rounds.pairs_with, as in {_within(word)}")
+    return word, key
+
+
+def _within(word: str) -> str:
+    return f'rounds.pairs_with="{word}"'
 
 
 def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: bool) -> DictConfig:
@@ -107,25 +128,29 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
             first.append(word)
     searchpath = [f"file://{folder}" for folder in folders[1:]]
     extra = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
-    try:
-        with initialize_config_dir(str(folders[0]), version_base="1.3"):
-            plain = [w for w in first if w.partition("=")[0].lstrip("+~").partition("@")[0] in known]
-            rest = [w for w in first if w not in plain]
-            shape = compose(verb, overrides=[*plain, *extra])
-            for word in rest:
-                _check_key(word, shape)
-            return compose(verb, overrides=[*first, *extra])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_plain(error)) from error
+    with _composing():
+        plain = [w for w in first if w.partition("=")[0].lstrip("+~").partition("@")[0] in known]
+        rest = [w for w in first if w not in plain]
+        shape = compose(verb, overrides=[*plain, *extra])
+        for word in rest:
+            _check_key(word, shape)
+        return compose(verb, overrides=[*first, *extra])
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
+    with _composing():
+        return compose(verb, overrides=list(overrides))
+
+
+@contextmanager
+def _composing() -> Iterator[None]:
+    """Hydra's, set up for our folder and afterwards as it was; its errors are the user's."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf()), version_base="1.3"):
-            return compose(verb, overrides=list(overrides))
+            yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_plain(error)) from error
     finally:

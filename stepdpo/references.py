@@ -1,7 +1,8 @@
 """Where the reference's numbers come from: the cache, a second model, or the policy without its adapter.
 
-Policy and reference are the same function when a run starts, so the cache is filled by the policy itself, before its
-first update: no second model is loaded, and it cannot be the wrong one.
+Policy and reference usually are the same function when a run starts, so the cache is filled by the policy itself,
+before its first update: no second model is loaded, and it cannot be the wrong one. Where the reference is another
+model (`reference_model`), that one is loaded to fill the cache, and put away again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -44,23 +46,38 @@ class Mode(Enum):
     """By the policy with its adapter switched off, in every update."""
 
 
+@dataclass(frozen=True)
+class _Other:
+    """What scores for this process where it is not the policy."""
+
+    rank: int
+    score: Score
+
+
 class Kept:
     """Scores from the cache, made first where they are not there."""
 
     def __init__(
-        self, engine: Any, needs: frozenset[str], tokens: int, key: Mapping[str, Any], group: Group = Group.none
-    ) -> None:
-        """`key`: what the scores depend on besides the tokens: the weights, the attention."""
+        self, engine: Any, needs: frozenset[str], tokens: int, key: Mapping[str, Any], group: Group = Group.none,
+        other: Callable[[], Score] | None = None,
+    ) -> None:  # fmt: skip
+        """`key`: what the scores depend on besides the tokens: the weights, the attention.
+
+        `other` loads the reference where it is not what the policy is now.
+        """
         self.engine, self.tokens, self.group, self.keep_hidden = engine, tokens, group, "kl" in needs
+        self.other, self.scorer = other, engine
         self.key = {**key, "format": FORMAT, "numbers": engine.numbers, "hidden": self.keep_hidden}
         self.speaks = engine.rank == 0
         self.scores: dict[str, ReferenceScores] = {}
 
     def prepare(self, material: Material) -> None:
-        """Find or make the scores of all pairs; every process calls this, while the policy is the reference."""
+        """Find or make the scores of all pairs; every process calls this, before the first update."""
+        self.scorer = _Other(self.engine.rank, self.other()) if self.other else self.engine
         for name, trees in material.named().items():
             if len(trees):
                 self.scores[name] = self._of(name, trees, material.identity[name])
+        self.scorer = self.engine  # another model is needed no more
 
     def attach(self, batch: TreeBatch, name: str) -> TreeBatch:
         """The batch with the reference's numbers; touches no engine."""
@@ -109,7 +126,7 @@ class Kept:
         loose, wrong = self.engine.numbers != "float32", False
         for piece in pieces(trees, trees.ids[places].tolist(), self.tokens, 0, 1):
             batch = stored.attach(piece.batch)
-            logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
+            logps_B2, kl_B2, tokens_B2, _ = self.scorer.score(batch)
             assert batch.reference_logps_B2 is not None
             known_B2 = batch.reference_logps_B2.to(logps_B2.device)
             room_B2 = tokens_B2 * (0.02 if loose else 1e-4) + logps_B2.abs() * (5e-3 if loose else 1e-5)
@@ -123,7 +140,7 @@ class Kept:
         share = all_pieces(trees, self.tokens, self.engine.rank, self.engine.world, self.group)
         pace = Pace(f"reference: scoring {name}", len(trees), self.speaks)
         try:
-            write_shards(self.engine, self._paced(share, pace), trees, self.keep_hidden, scratch, name)
+            write_shards(self.scorer, self._paced(share, pace), trees, self.keep_hidden, scratch, name)
         except BaseException:  # of no use to anyone else, and possibly large
             shutil.rmtree(scratch, ignore_errors=True)
             raise

@@ -15,6 +15,8 @@ Examples:
   stepdpo train algo=tdpo template=alpaca            token-level DPO under the Alpaca template
   stepdpo train -m algo=dpo,tdpo level=step,instance then=[tinymath]
   stepdpo train model=Qwen/Qwen2-7B-Instruct dataset=step_dpo_10k engine.stage=3 run=qwen then=[gsm8k,math]
+  stepdpo train rounds=3 pairs=siblings then=[tinymath]
+                                                     pairs by the policy, a training on them, and again
   stepdpo train run=qwen resume=true                 with the same words: go on from the last checkpoint""",
     "eval": """\
 Usage: stepdpo eval [GROUP=OPTION] [KEY=VALUE] ...

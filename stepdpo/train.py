@@ -13,13 +13,15 @@ import torch
 
 from stepdpo.batch import TreeBatch
 from stepdpo.engine.settings import Build, pick_device
+from stepdpo.errors import UserError
 from stepdpo.feed import BatchSize
 from stepdpo.logps import Keep
 from stepdpo.loop import Loop, Window
 from stepdpo.material import prepare
 from stepdpo.model.adapter import NoAdapter, adapter_off
 from stepdpo.model.attention import Attention, register
-from stepdpo.model.forward import Gather, Scorer
+from stepdpo.model.forward import Gather, Scorer, head_of, logit_form
+from stepdpo.model.load import Pretrained
 from stepdpo.model.support import refuse_sliding_window
 from stepdpo.optim import AdamW
 from stepdpo.progress import Progress
@@ -45,6 +47,8 @@ class Training:
     track: Any
     adapter: Any = field(default_factory=NoAdapter)
     reference: Mode = Mode.cache
+    reference_model: Any = None
+    """What the policy is held against: a folder or hub id, or a part of the group model; null: the policy's start."""
     head: Keep = Keep.auto
     batch: BatchSize = field(default_factory=BatchSize)
     lengths: Lengths = field(default_factory=Lengths)
@@ -66,6 +70,14 @@ class Training:
             raise ValueError("epochs, log_every and keep must be at least 1")
         if self.reference is Mode.adapter_off and isinstance(self.adapter, NoAdapter):
             raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
+        if self.reference is Mode.adapter_off and self.reference_model is not None:
+            raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
+
+    @property
+    def other(self) -> Any:
+        """The reference where it is not the policy's start."""
+        named = self.reference_model
+        return Pretrained(path=named) if isinstance(named, str) else named
 
 
 def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float]:
@@ -77,16 +89,21 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     attention = register(spec.attention, pick_device(spec.engine.device))
     tokenizer = spec.model.tokenizer()
     template, warning = resolve(spec.template, spec.model.source)
+    other = spec.other if "reference" in spec.algo.needs else None
+    if other is not None and other.tokenizer().get_vocab() != tokenizer.get_vocab():
+        raise UserError(f"reference_model: {other.source!r} has other tokens than the model")
 
     def plain(dtype: torch.dtype, gather: Gather) -> Scorer:
-        model = spec.model.model(attention, dtype)
+        model = (other or spec.model).model(attention, dtype)
         refuse_sliding_window(model.config, spec.lengths.max_length)
         return Scorer(model, False, gather, spec.head)
 
     def build(dtype: torch.dtype, gather: Gather) -> Scorer:
         model = spec.model.model(attention, dtype)
         refuse_sliding_window(model.config, spec.lengths.max_length)
-        return Scorer(spec.adapter.attach(model), "kl" in spec.algo.needs, gather, spec.head)
+        with_kl = "kl" in spec.algo.needs
+        head_VH = _head_of(other.model(attention, dtype), model, gather) if with_kl and other else None
+        return Scorer(spec.adapter.attach(model), with_kl, gather, spec.head, head_VH)
 
     with ExitStack() as stack:
         engine = stack.enter_context(spec.engine.open(build, spec.optim))
@@ -115,11 +132,15 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
 
 
 def _references(spec: Training, engine: Any, plain: Build, attention: str) -> References:
-    """Where the reference's scores come from; a second model is loaded for `online` alone."""
+    """Where the reference's scores come from; a second model stays loaded for `online` alone."""
     needs = spec.algo.needs
-    if spec.reference is Mode.cache or "reference" not in needs:
-        key = {"weights": spec.model.fingerprint(), "attention": attention} if "reference" in needs else {}
-        return Kept(engine, needs, spec.batch.tokens, key, spec.batch.group)
+    if "reference" not in needs:
+        return Kept(engine, needs, spec.batch.tokens, {}, spec.batch.group)
+    if spec.reference is Mode.cache:
+        weights = (spec.other or spec.model).fingerprint()
+        second = (lambda: engine.second(plain)) if spec.other else None
+        key = {"weights": weights, "attention": attention}
+        return Kept(engine, needs, spec.batch.tokens, key, spec.batch.group, second)
     if spec.reference is Mode.online:
         return Live(engine.second(plain), "kl" in needs)
 
@@ -128,6 +149,13 @@ def _references(spec: Training, engine: Any, plain: Build, attention: str) -> Re
             return engine.score(batch)
 
     return Live(without_adapter, "kl" in needs)
+
+
+def _head_of(other: Any, model: Any, gather: Gather) -> torch.Tensor:
+    """The head of a reference that is another model; UserError where the policy's logits are not made as its are."""
+    if logit_form(other.config) != logit_form(model.config):
+        raise UserError("reference_model: its logits are scaled or capped otherwise than the model's, so no KL")
+    return head_of(other, gather)
 
 
 @contextmanager

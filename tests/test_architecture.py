@@ -30,7 +30,7 @@ FLOORS = (
     "check jobs model",
     # passes over a model; what a verb's work is made of
     "afterwards construct evaluate references sampler saving",
-    "scoring",
+    "rounds scoring",
     "launch loop",
     # the doors
     "cli train",

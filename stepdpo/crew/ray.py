@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -105,7 +106,7 @@ class _Worker:
     def work(self, group: list[Problem]) -> Iterator[Finished | dict[str, Any]]:
         """What comes of a group, problem by problem; at last what the sampler says of itself."""
         if self.opened is None:
-            self.opened = self.stack.enter_context(self.bench.open())
+            self.opened = self.stack.enter_context(self.bench.open(f"{socket.gethostname()}-{os.getpid()}"))
         yield from self.opened.work(group)
         yield self.opened.facts
 

@@ -23,20 +23,22 @@ class Scorer(nn.Module):
 
     With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
     gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
+    Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
     """
 
     reference_head_VH: Tensor | None
 
-    def __init__(self, model: Any, keep_reference_head: bool, gather: Gather, keep: Keep = Keep.auto) -> None:
+    def __init__(
+        self, model: Any, keep_reference_head: bool, gather: Gather, keep: Keep = Keep.auto,
+        reference_head_VH: Tensor | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model, self.keep = model, keep
-        head = model.get_output_embeddings()
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
-        weight_VH, kept = head_parts(head)[0], None
-        if keep_reference_head and weight_VH.requires_grad:
-            with gather([weight_VH]):
-                kept = weight_VH.detach().clone()
+        kept = reference_head_VH
+        if kept is None and keep_reference_head and head_parts(model.get_output_embeddings())[0].requires_grad:
+            kept = head_of(model, gather)
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -67,6 +69,13 @@ class Scorer(nn.Module):
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
         return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.keep)
+
+
+def head_of(model: Any, gather: Gather) -> Tensor:
+    """A copy of a model's output head, without an adapter."""
+    weight_VH = head_parts(model.get_output_embeddings())[0]
+    with gather([weight_VH]):
+        return weight_VH.detach().clone()
 
 
 def logit_form(config: Any) -> tuple[float, float | None]:

@@ -23,7 +23,7 @@ from stepdpo.engine.settings import Device
 from stepdpo.feed import Group
 from stepdpo.material import Material, prepare
 from stepdpo.model.attention import register
-from stepdpo.model.forward import Scorer
+from stepdpo.model.forward import Scorer, head_of
 from stepdpo.optim import AdamW
 from stepdpo.records import Preference
 from stepdpo.references import Kept
@@ -58,6 +58,8 @@ class Setting:
     """In double precision two ways to the same number agree far beyond any doubt."""
     move: float = 0.02
     """How far the policy has moved from the reference; 0 for a policy that still is the reference."""
+    reference: MakeModel | None = None
+    """The reference where it is not the policy's start."""
 
 
 def moved(model: Any, size: float) -> Any:
@@ -91,7 +93,13 @@ def scoring(
     attention = register()
 
     def build(_: torch.dtype, gather: Any) -> Scorer:
-        return Scorer(setting.make(attention).to(setting.dtype), "kl" in setting.algo.needs, gather)
+        with_kl, other = "kl" in setting.algo.needs, setting.reference
+        head_VH = head_of(other(attention).to(setting.dtype), gather) if other and with_kl else None
+        return Scorer(setting.make(attention).to(setting.dtype), with_kl, gather, reference_head_VH=head_VH)
+
+    def plain(_: torch.dtype, gather: Any) -> Scorer:
+        assert setting.reference
+        return Scorer(setting.reference(attention).to(setting.dtype), False, gather)
 
     material = prepare(
         Rows(setting.preferences),
@@ -104,7 +112,8 @@ def scoring(
         False,
     )
     with Local(device=Device.cpu, **local).open(build, AdamW()) as engine:
-        references = Kept(engine, setting.algo.needs, tokens, {"test": str(folder)}, group)
+        second = (lambda: engine.second(plain)) if setting.reference else None
+        references = Kept(engine, setting.algo.needs, tokens, {"test": str(folder)}, group, second)
         done = Scoring(engine, setting.algo, tokens, references, group)
         done.prepare(material)
         moved(engine.model, setting.move)
@@ -199,7 +208,9 @@ def twin(setting: Setting, formula: Formula, attention: str = "sdpa") -> Twin:
     """Mean loss and its gradient by the padded way."""
     tokenizer = tiny.tokenizer()
     pad = tokenizer.pad_token_id
-    reference, policy = (setting.make(attention).to(setting.dtype) for _ in range(2))
+    reference, policy = (
+        make(attention).to(setting.dtype) for make in (setting.reference or setting.make, setting.make)
+    )
     moved(policy, setting.move)
     sides: tuple[list[Row], list[Row]] = ([], [])
     mismatched = []
