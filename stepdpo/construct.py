@@ -183,7 +183,8 @@ def _problems(spec: Construction) -> Iterable[Problem]:
     changes: dict[str, Any] = {"split": split, "limit": upto or spec.task.limit}
     if miniature:
         changes["count"] = upto or spec.task.count
-    everything: Stream = replace(spec.task, **changes).stream()
+    task = replace(spec.task, **changes)
+    everything: Any = task.stream() if hasattr(task, "stream") else task.problems()
     if spec.skip >= len(everything):
         known = f"task={spec.task.name} has no more than {len(everything)} problems in {split}"
         raise UserError(f"skip={spec.skip}: {known}")

@@ -49,7 +49,7 @@ class Bench:
     def _consulting(self, worker: str) -> AbstractContextManager[Any]:
         """The judge's model, where the source needs a judge and it has a model of its own."""
         judge = self.tools.judge if self.tools and "judge" in self.source.needs else None
-        if not hasattr(judge, "open"):
+        if judge is None or not hasattr(judge, "open"):
             return nullcontext()
         folder = self.folder / "workers" / worker if worker else self.folder
         folder.mkdir(parents=True, exist_ok=True)
