@@ -1,0 +1,65 @@
+"""Everything with everything under DeepSpeed: two processes compute the padded twin's loss and every gradient.
+
+One update a case, not a training; test_zero_matrix.py trains a part of the product.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from options import STAGES, Case, covering, engine_of, every
+from trainings import PROCESSES, launched
+
+ALL = every(STAGES)
+ENGINES = list(dict.fromkeys(map(engine_of, ALL)))
+FEW = [("kept", "whole", "stage-1"), ("recomputed", "lora-head", "stage-3")]
+"""Engines of the default run."""
+
+
+def outcomes(cases: Sequence[Case], folder: Path, patience: float) -> dict[Case, str]:
+    """What is wrong with each case, or nothing."""
+    tiny.model("eager").save_pretrained(folder / "model")
+    tiny.tokenizer().save_pretrained(folder / "model")
+    (folder / "cases.json").write_text(json.dumps(cases))
+    source = Path(__file__).parents[2]
+    done = launched("product.py", folder, patience, PYTHONPATH=f"{source}:{source / 'tests'}")
+    found: dict[Case, str] = {}
+    for rank in range(PROCESSES):
+        lines = [json.loads(line) for line in (folder / f"{rank}.jsonl").read_text().splitlines()]
+        after = f"the last was {lines[-1]['case']}" if lines else "there was none"
+        assert done.returncode == 0, f"process {rank} ended, {after}:\n{done.stderr[-3000:]}"
+        assert len(lines) == len(cases)
+        for line in lines:
+            case = tuple(line["case"])
+            found[case] = found.get(case, "") or (line["wrong"] and f"process {rank}: {line['wrong']}")
+    return found
+
+
+def said(wrong: dict[Case, str]) -> str:
+    return "\n".join(f"{' '.join(case)}: {what}" for case, what in wrong.items() if what)
+
+
+def test_a_sample(tmp_path: Path) -> None:
+    """Every two options that two engines have."""
+    sample = covering([case for case in ALL if engine_of(case) in FEW])
+    found = outcomes(sample, tmp_path, patience=120)
+    assert not said(found)
+
+
+@pytest.fixture(scope="module")
+def all_outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
+    return outcomes(ALL, tmp_path_factory.mktemp("product"), patience=1500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("engine", ENGINES, ids=" ".join)
+def test_all(all_outcomes: dict[Case, str], engine: Case) -> None:
+    found = {case: what for case, what in all_outcomes.items() if engine_of(case) == engine}
+    assert len(found) == len(ALL) // len(ENGINES) or "whole" in engine
+    assert not said(found)
