@@ -10,7 +10,7 @@ from typing import Any
 
 import tiny
 import twins
-from twins import Setting, Twin, twin
+from twins import Setting, Twin
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.dpo import Form as DPOForm
@@ -41,6 +41,8 @@ CHAIN = tuple(
 )
 """Three pairs of one problem, each a step further on: as one tree, deeper forks below earlier ones."""
 MANY = (*tiny.PREFERENCES, *CHAIN)
+FEW = (tiny.PREFERENCES[4], *CHAIN[:2])
+"""For two processes: their shares differ, and with a pair a piece one of them has a stand-in."""
 
 LOSSES = {
     "dpo": (DPO(), twins.dpo),
@@ -59,27 +61,34 @@ LEVELS = {
     "instance-prompt": Instance(prefix=Prefix.prompt),
 }
 PACKING = {"one-row": (100_000, Group.none), "pieces": (250, Group.none), "problems": (250, Group.problem)}
+SHARED_OUT = {"one-row": (100_000, Group.none), "alone": (1, Group.none), "problems": (300, Group.problem)}
+"""The packing of few pairs."""
 SOURCES = {"cache": Mode.cache, "online": Mode.online, "adapter_off": Mode.adapter_off}
 RECOMPUTED = {"kept": (False, Keep.save), "recomputed": (True, Keep.recompute)}
 """Gradient checkpointing, and the head's distributions."""
 ADAPTERS = {"whole": None, "lora": Lora(rank=2, alpha=4), "lora-head": Lora(rank=2, alpha=4, head=True)}
+_SPARSE: dict[str, Any] = {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]}
+SPARSE = {"whole": None, "few": Lora(**_SPARSE), "few-head": Lora(**_SPARSE, head=True)}
+"""Adapters on few matrices: under ZeRO a matrix costs more to look after than to multiply by."""
 STAGES = {f"stage-{stage}": stage for stage in range(4)}
 """Of ZeRO."""
 BACKENDS = {"runs": Attention.runs, "dense": Attention.dense}
-SHARED: tuple[dict[str, Any], ...] = (LOSSES, LEVELS, PACKING, SOURCES, RECOMPUTED, ADAPTERS)
-"""What there is with any engine."""
 Case = tuple[str, ...]
 """A name of each kind."""
 
 
-def every(last: dict[str, Any]) -> list[Case]:
-    """The whole product of `SHARED` and one more kind; only a policy with an adapter can be the reference without it."""
-    cases = itertools.product(*SHARED, last)
-    return [case for case in cases if not (case[3] == "adapter_off" and case[5] == "whole")]
+Kinds = tuple[dict[str, Any], ...]
+LOCAL: Kinds = (LOSSES, LEVELS, PACKING, SOURCES, RECOMPUTED, ADAPTERS, BACKENDS)
+ZERO: Kinds = (LOSSES, LEVELS, SHARED_OUT, SOURCES, RECOMPUTED, SPARSE, STAGES)
+
+
+def every(kinds: Kinds) -> list[Case]:
+    """The whole product; only a policy with an adapter can be the reference without it."""
+    return [case for case in itertools.product(*kinds) if not (case[3] == "adapter_off" and case[5] == "whole")]
 
 
 def engine_of(case: Case) -> Case:
-    """Cases that agree in this can be computed by one engine: (recomputed, adapter, the kind that is not shared)."""
+    """Cases that agree in this can be computed by one engine: (recomputed, adapter, stage)."""
     return case[4:]
 
 
@@ -97,7 +106,7 @@ def covering(cases: Sequence[Case]) -> list[Case]:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A tiny model with one of `ADAPTERS`."""
+    """A tiny model with an adapter."""
 
     name: str
 
@@ -106,11 +115,12 @@ class Adapted:
 
 
 def adapted(name: str, model: Any) -> Any:
-    lora = ADAPTERS[name]
+    lora = {**ADAPTERS, **SPARSE}[name]
     return lora.attach(model) if lora else model
 
 
 @cache
-def expected(loss: str, level: str, adapter: str) -> Twin:
-    """What the padded twin says in double precision, whatever the other options."""
-    return twin(Setting(LOSSES[loss][0], LEVELS[level], preferences=MANY, make=Adapted(adapter)), LOSSES[loss][1])
+def expected(level: str, adapter: str, few: bool = False) -> dict[str, Twin]:
+    """What the padded twin says of every loss in double precision, whatever the other options."""
+    setting = Setting(None, LEVELS[level], preferences=FEW if few else MANY, make=Adapted(adapter))
+    return twins.twins(setting, {name: formula for name, (_, formula) in LOSSES.items()})

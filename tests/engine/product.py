@@ -19,7 +19,7 @@ from typing import Any
 
 import tiny
 import torch
-from options import LEVELS, LOSSES, MANY, PACKING, RECOMPUTED, SOURCES, STAGES, Case, adapted, engine_of, expected
+from options import FEW, LEVELS, LOSSES, RECOMPUTED, SHARED_OUT, SOURCES, STAGES, Case, adapted, engine_of, expected
 from twins import Rows, close
 
 from stepdpo.engine.settings import Device, Dtype
@@ -31,9 +31,11 @@ from stepdpo.model.forward import Scorer
 from stepdpo.model.load import Pretrained
 from stepdpo.optim import AdamW
 from stepdpo.references import Kept, Live, Mode
-from stepdpo.scoring import Scoring
+from stepdpo.scoring import Scoring, Share
 from stepdpo.tokenise import Lengths
 
+SHARDED = 500
+"""Parameters of more numbers are really sharded at stage 3; by default none of so small a model would be."""
 RTOL = 1e-5
 """Of fp32 under DeepSpeed against double precision."""
 
@@ -47,11 +49,12 @@ class Update:
     folder: Path
     materials: dict[Any, Material]
     references: dict[Any, Any] = field(default_factory=dict)
+    shares: dict[Any, Share] = field(default_factory=dict)
 
-    def scoring(self, case: Case) -> tuple[Scoring, Material]:
-        """What is the same for two cases is made for the first of them."""
+    def prepared(self, case: Case) -> tuple[Scoring, Share]:
+        """A loss with its share of an update; what is the same for two cases is made for the first of them."""
         loss, level, packing, source = case[:4]
-        algo, (tokens, group) = LOSSES[loss][0], PACKING[packing]
+        algo, (tokens, group) = LOSSES[loss][0], SHARED_OUT[packing]
         material = self._material(level, algo.needs)
         key = level, packing, source, algo.needs
         if key not in self.references:
@@ -60,20 +63,22 @@ class Update:
                 self.references[key].prepare(material)
         done = Scoring(self.engine, algo, tokens, self.references[key], group)
         done.mismatched = material.mismatched
-        return done, material
+        if key not in self.shares:
+            self.shares[key] = done.share(material.train, sorted(material.train), "train")
+        return done, self.shares[key]
 
     def _material(self, level: str, needs: frozenset[str]) -> Material:
         key = level, needs
         if key not in self.materials:
             self.materials[key] = prepare(
-                Rows(MANY), LEVELS[level], tiny.CHAT, needs, tiny.tokenizer(), Lengths(max_length=512), self.folder,
+                Rows(FEW), LEVELS[level], tiny.CHAT, needs, tiny.tokenizer(), Lengths(max_length=512), self.folder,
                 speaks=False, makes=self.engine.rank == 0,
                 any_failed=lambda failed: bool(self.engine.total(torch.tensor([float(failed)]))[0]),
             )  # fmt: skip
         return self.materials[key]
 
     def _reference(self, case: Case, needs: frozenset[str]) -> Any:
-        (tokens, group), mode = PACKING[case[2]], SOURCES[case[3]]
+        (tokens, group), mode = SHARED_OUT[case[2]], SOURCES[case[3]]
         if mode is Mode.cache:
             return Kept(self.engine, needs, tokens, {"test": [str(self.folder), *engine_of(case), case[2]]}, group)
         return Live(self.second if mode is Mode.online else self._without_adapter, "kl" in needs)
@@ -108,11 +113,11 @@ class Update:
 
     def wrong(self, case: Case) -> str:
         """How one update of a case differs from the twin's."""
-        done, material = self.scoring(case)
-        metrics = done.passes(material.train, sorted(material.train), "train", learn=True)
+        done, share = self.prepared(case)
+        metrics = done.compute(share, learn=True)
         gradient = self.gradient()
         norm = self.engine.step(0.0)
-        wanted = expected(case[0], case[1], case[5])
+        wanted = expected(case[1], case[5], few=True)[case[0]]
         try:
             assert_close("loss", metrics["loss"], wanted.loss)
             assert_close("chosen", metrics["logps/chosen"], float(wanted.chosen.logps.mean()))
@@ -143,12 +148,12 @@ def run(cases: Iterable[Case], folder: Path, materials: dict[Any, Material], say
 
     spec = Zero(
         stage=STAGES[stage], dtype=Dtype.float32, device=Device.cpu, gradient_checkpointing=checkpointing,
-        timeout_minutes=2,
+        timeout_minutes=2, deepspeed={"zero_optimization": {"stage3_param_persistence_threshold": SHARDED}},
     )  # fmt: skip
     with spec.open(build, AdamW()) as engine:
         update = Update(engine, engine.second(plain), folder, materials)
         for case in cases:
-            update.scoring(case)
+            update.prepared(case)
         update.move()
         before = engine.weights()
         for case in cases:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
-from options import STAGES, Case, covering, engine_of, every
+from options import ZERO, Case, covering, engine_of, every
 from trainings import PROCESSES, launched
 
-ALL = every(STAGES)
+ALL = every(ZERO)
 ENGINES = list(dict.fromkeys(map(engine_of, ALL)))
-FEW = [("kept", "whole", "stage-1"), ("recomputed", "lora-head", "stage-3")]
+FEW = [("kept", "whole", "stage-1"), ("recomputed", "few-head", "stage-3")]
 """Engines of the default run."""
 
 
