@@ -75,8 +75,6 @@ STAGES = {f"stage-{stage}": stage for stage in range(4)}
 BACKENDS = {"runs": Attention.runs, "dense": Attention.dense}
 Case = tuple[str, ...]
 """A name of each kind."""
-
-
 Kinds = tuple[dict[str, Any], ...]
 LOCAL: Kinds = (LOSSES, LEVELS, PACKING, SOURCES, RECOMPUTED, ADAPTERS, BACKENDS)
 ZERO: Kinds = (LOSSES, LEVELS, SHARED_OUT, SOURCES, RECOMPUTED, SPARSE, STAGES)

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 import tiny
-from options import ZERO, Case, covering, engine_of, every
+from options import FEW, LEVELS, SHARED_OUT, ZERO, Case, covering, engine_of, every
 from trainings import PROCESSES, launched
+from twins import Rows
+
+from stepdpo.feed import pieces
+from stepdpo.material import prepare
+from stepdpo.tokenise import Lengths
 
 ALL = every(ZERO)
 ENGINES = list(dict.fromkeys(map(engine_of, ALL)))
-FEW = [("kept", "whole", "stage-1"), ("recomputed", "few-head", "stage-3")]
+TWO = [("kept", "whole", "stage-1"), ("recomputed", "few-head", "stage-3")]
 """Engines of the default run."""
 
 
@@ -45,9 +50,27 @@ def said(wrong: dict[Case, str]) -> str:
 
 def test_a_sample(tmp_path: Path) -> None:
     """Every two options that two engines have."""
-    sample = covering([case for case in ALL if engine_of(case) in FEW])
+    sample = covering([case for case in ALL if engine_of(case) in TWO])
     found = outcomes(sample, tmp_path, patience=120)
     assert not said(found)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_two_processes_are_not_alike(level: str, tmp_path: Path) -> None:
+    """Shares of unequal size, a stand-in of weight 0, and two pairs in one tree; else packing would compare nothing."""
+    material = prepare(
+        Rows(FEW), LEVELS[level], tiny.CHAT, frozenset({"rejected"}), tiny.tokenizer(), Lengths(max_length=512),
+        tmp_path, False,
+    )  # fmt: skip
+    pairs, weights, tokens = {}, {}, {}
+    for packing, (budget, group) in SHARED_OUT.items():
+        shares = [list(pieces(material.train, [0, 1, 2], budget, rank, PROCESSES, group)) for rank in range(PROCESSES)]
+        pairs[packing] = sorted(sum(p.batch.pairs for p in share if p.weight) for share in shares)
+        weights[packing] = [[p.weight for p in share] for share in shares]
+        tokens[packing] = sum(p.batch.input_ids_RL.numel() for share in shares for p in share if p.weight)
+    assert set(map(tuple, pairs.values())) == {(1, 2)}
+    assert weights == {"one-row": [[1], [1]], "alone": [[1, 1], [1, 0]], "problems": [[1], [1]]}
+    assert tokens["problems"] < tokens["alone"] == tokens["one-row"]
 
 
 @pytest.fixture(scope="module")
