@@ -51,7 +51,7 @@ def said(wrong: dict[Case, str]) -> str:
 def test_a_sample(tmp_path: Path) -> None:
     """Every two options that two engines have."""
     sample = covering([case for case in ALL if engine_of(case) in TWO])
-    found = outcomes(sample, tmp_path, patience=120)
+    found = outcomes(sample, tmp_path, patience=400)
     assert not said(found)
 
 
