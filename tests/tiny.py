@@ -113,9 +113,10 @@ def model(attention: str, *, seed: int = 0, tied: bool = True) -> Any:
 
 @torch.no_grad()
 def perturb(module: torch.nn.Module, *, seed: int = 1, size: float = 0.02) -> None:
-    """Move every trained parameter a little, always in the same way."""
+    """Move every trained parameter a little, always in the same way: to numbers that fp32 has, whatever its format."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue
-        parameter.add_(size * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+        moved = parameter.double() + size * torch.randn(parameter.shape, generator=generator).double()
+        parameter.copy_(moved.float())

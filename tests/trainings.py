@@ -72,14 +72,17 @@ class Runs:
         """Runs of two processes under DeepSpeed's launcher, one after another."""
         listing = self.root / "jobs.jsonl"
         listing.write_text("".join(json.dumps({"root": str(self.root), **asdict(job)}) + "\n" for job in jobs))
-        command = workers._command([], {"processes": PROCESSES}, {})
-        command = [word for word in command if word != "--module"]
-        script = str(Path(__file__).parent / "engine" / "many.py")
-        return subprocess.run(
-            [*command, script, str(listing)], env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False, timeout=patience,
-        )  # fmt: skip
+        return launched("many.py", listing, patience)
 
     def outcome(self, name: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads((self.root / name / "exit.json").read_text())
         return answer
+
+
+def launched(script: str, argument: Path, patience: float, **more: str) -> subprocess.CompletedProcess[str]:
+    """A script of tests/engine in two processes under DeepSpeed's launcher."""
+    command = [word for word in workers._command([], {"processes": PROCESSES}, {}) if word != "--module"]
+    return subprocess.run(
+        [*command, str(Path(__file__).parent / "engine" / script), str(argument)], env=environment(**more),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=patience,
+    )  # fmt: skip

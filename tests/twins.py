@@ -6,7 +6,7 @@ on chosen and rejected rows, takes log_softmax of full logits, gathers, sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,6 +206,11 @@ Formula = Callable[[Sums, Sums, Tensor, Tensor], Tensor]
 
 def twin(setting: Setting, formula: Formula, attention: str = "sdpa") -> Twin:
     """Mean loss and its gradient by the padded way."""
+    return twins(setting, {"": formula}, attention)[""]
+
+
+def twins(setting: Setting, formulas: Mapping[str, Formula], attention: str = "sdpa") -> dict[str, Twin]:
+    """Of several losses, from the same passes."""
     tokenizer = tiny.tokenizer()
     pad = tokenizer.pad_token_id
     reference, policy = (
@@ -233,9 +238,13 @@ def twin(setting: Setting, formula: Formula, attention: str = "sdpa") -> Twin:
     with torch.no_grad():
         point = sums(policy, reference, mismatched, pad).logratio
     confidence = torch.tensor([pair.confidence for pair in pairs])
-    loss = formula(chosen, rejected, confidence, point).mean()
-    loss.backward()
-    return Twin(loss.item(), gradient_of(policy), chosen.detach(), rejected.detach())
+    found = {}
+    for name, formula in formulas.items():
+        policy.zero_grad()
+        loss = formula(chosen, rejected, confidence, point).mean()
+        loss.backward(retain_graph=True)
+        found[name] = Twin(loss.item(), gradient_of(policy), chosen.detach(), rejected.detach())
+    return found
 
 
 def dpo(chosen: Sums, rejected: Sums, confidence: Tensor, _: Tensor, beta: float = 0.4) -> Tensor:
