@@ -3,7 +3,8 @@
 python -m benchmarks.oracle runs/A runs/B ...
 
 A rejected side is right when the step after the prefix (without one, the last step of what is rejected) is the first
-wrong one of its solution; a chosen side when no step up to the end of what is chosen is wrong. Folders are those of `stepdpo pairs task=tinymath`.
+wrong one of its solution; a chosen side when no step up to the end of what is chosen is wrong. The folders are those
+of `stepdpo pairs task=tinymath`.
 """
 
 from __future__ import annotations

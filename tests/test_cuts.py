@@ -122,8 +122,20 @@ def test_smoothing_reaches_the_pair() -> None:
     assert [p.confidence for p in Cut()(SEARCHED, Counter())] == pytest.approx([0.6, 0.75, 0.5])
     assert [p.confidence for p in Cut(smoothing=Smoothing.PAPER)(SEARCHED, Counter())] == pytest.approx([0.6, 0.75])
     assert [p.confidence for p in Cut(smoothing=Smoothing.NONE)(SEARCHED, Counter())] == [1, 1, 1]
-    rolled = replace(SEARCHED, meta={"visits": ROLLOUTS})
-    assert [p.confidence for p in Cut()(rolled, Counter())] == [1, 1, 1]
+
+
+def test_of_roll_outs_only_measured_steps_are_sides() -> None:
+    """Eight roll-outs after 1 and 2; 3 is the rest of one. Equal counts say nothing of confidence."""
+    nodes = (
+        Node(-1),
+        Node(0, "a", 8, 0.5, successes=6),
+        Node(0, "b", 8, -1.0, successes=0),
+        Node(0, "c", 1, correct=True),
+    )
+    tree = Tree("p", "q", "a", nodes, meta={"visits": ROLLOUTS})
+    (pair,) = Cut()(tree, Counter())
+    assert (pair.chosen, pair.rejected, pair.confidence) == ("a", "b", 1.0)
+    assert pairs(replace(tree, meta={})) == [(3, 2)]
 
 
 def test_equally_good_steps_take_turns() -> None:

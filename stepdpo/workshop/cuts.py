@@ -52,7 +52,7 @@ class Cut:
     `visits`: min(N_l / (max(1, N_w) + N_l), 1/2), as MCTS-DPO's code has it;
     `paper`:  1 / (N_w / N_l + 1), and where that is above one half there is no pair;
     `none`:   0.
-    Where a tree has no visits at all, or they count roll-outs, alpha is 0.
+    Where a tree has no visits at all, or they count roll-outs, alpha is 0. Of roll-outs only measured steps are sides.
     """
 
     select_by: SelectBy = SelectBy.Q
@@ -138,7 +138,7 @@ def chosen_pairs(tree: Tree, cut: Cut, counts: Counter[str]) -> list[tuple[int, 
 def _of_siblings(tree: Tree, group: Sequence[int], cut: Cut, counts: Counter[str]) -> Iterator[tuple[int, int]]:
     """The best child against others, the others in the order of preference; equally good ones take turns."""
     visits = cut.select_by is SelectBy.VISITS
-    known = [i for i in group if visits or tree.value(i) is not None]
+    known = [i for i in group if (visits or tree.value(i) is not None) and not _unmeasured(tree, i)]
     if len(known) < 2:
         counts["nodes without values"] += 1
         return
@@ -180,6 +180,11 @@ def refusal(tree: Tree, chosen: int, rejected: int, cut: Cut) -> str:
     if cut.outcomes and (not _right_below(tree, chosen) or _right_below(tree, rejected)):
         return "outcomes do not bear it out"
     return ""
+
+
+def _unmeasured(tree: Tree, number: int) -> bool:
+    """Whether a node is all that is left of a roll-out: how that ended says little of its first step."""
+    return tree.meta.get("visits") == ROLLOUTS and tree.nodes[number].successes is None
 
 
 def _q(tree: Tree, number: int) -> float:

@@ -77,12 +77,14 @@ class Measured:
         )
 
     def _hang(self, solution: Solution) -> None:
-        """Below the last measured step that it goes through, all that follows as one node."""
+        """Below the last measured step that it goes through, all that follows as one node; a last step is measured."""
         at, texts = 0, pieces(solution)
         while texts and (below := self.places.get((at, texts[0]))) is not None and self.known(below):
             at = below
             texts = texts[1:]
-        if texts:
+        if len(texts) == 1:
+            self.ended(self.child(at, texts[0]), solution.correct, self.nodes[at].visits)
+        elif texts:
             leaf = self.child(at, "".join(texts))
             self.nodes[leaf] = replace(self.nodes[leaf], visits=self.nodes[leaf].visits + 1, correct=solution.correct)
 

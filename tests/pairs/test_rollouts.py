@@ -119,6 +119,10 @@ def test_everything_measured_is_in_the_tree() -> None:
     assert texts[RIGHT] is texts[join_steps(HEAD, OTHERWISE)] is True
     assert texts[WRONG] is texts[before(BAD, 2) + LOST] is False
     assert tree.meta == {"visits": "rollouts"}
+    last = next(i for i in tree.endings(0) if tree.text(i) == before(BAD, 2) + LOST)
+    assert tree.nodes[last].successes == 0, "a last step is as right as its answer"
+    right = next(i for i in tree.endings(0) if tree.text(i) == RIGHT)
+    assert (tree.nodes[right].visits, tree.nodes[right].successes) == (3 + 1 + 2 + 1, None)  # roll-outs, and a sample
 
 
 def test_equal_beginnings_are_asked_for_once() -> None:
