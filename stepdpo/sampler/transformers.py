@@ -160,7 +160,7 @@ class LocalSampler:
         return min(params.max_tokens, context - len(ids)) if context else params.max_tokens
 
     def _complete(self, prompt: Sequence[int], written: Written, params: Sampling) -> Completion:
-        """Text, tokens and log-probability; of a stopped response up to and with the token that ends the stop string."""
+        """Text, tokens and log-probability: of a stopped response up to the token that ends the stop string."""
         tokens = written.tokens
         ended = tokens[-1] in self.eos
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
