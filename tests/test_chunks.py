@@ -19,19 +19,16 @@ def test_a_solution_written_step_by_step_is_the_solution(delimiter: Delimiter) -
         prompt = text + opening(delimiter, depth)
         rest = SOLUTION[len(prompt) :]
         assert SOLUTION.startswith(prompt)
-        at = min((rest.find(stop) for stop in stops(delimiter, depth) if stop in rest), default=-1)
-        written = Completion(rest, 3, "eos") if at < 0 else Completion(rest[:at], 3, "stop")
+        ends = [(rest.find(stop), -len(stop), stop) for stop in stops(delimiter, depth) if stop in rest]
+        at, _, stop = min(ends, default=(-1, 0, ""))
+        written = Completion(rest[:at], 3, "stop", stop=stop) if stop else Completion(rest, 3, "eos")
         step = chunk(delimiter, depth, written)
-        if step == "empty steps":  # a line without words
-            assert delimiter is Delimiter.newline
-            found.append("\n")
-        else:
-            assert isinstance(step, Chunk)
-            assert step.ends == (at < 0)
-            found.append(step.text)
+        assert isinstance(step, Chunk)
+        assert step.ends == (not stop)
+        found.append(step.text)
         text += found[-1]
     assert found == chunks(delimiter, SOLUTION)
-    assert len(found) == {"step": 2, "newline": 5, "paragraph": 2, "sentence": 5}[delimiter.value]
+    assert len(found) == {"step": 2, "newline": 4, "paragraph": 2, "sentence": 5}[delimiter.value]
 
 
 def test_steps_that_are_none() -> None:
@@ -41,6 +38,14 @@ def test_steps_that_are_none() -> None:
         ("\n ", "eos", "empty steps"),
     ):
         assert chunk(Delimiter.step, 0, Completion(text, 1, finish), "\n") == why
+
+
+def test_a_sampler_that_does_not_name_the_stop_string() -> None:
+    """Then a line ends with one line break, a sentence with a full stop."""
+    for delimiter, text in ((Delimiter.newline, "x = 3\n"), (Delimiter.sentence, "x = 3."), (Delimiter.step, "x = 3")):
+        step = chunk(delimiter, 0, Completion("x = 3", 4, "stop"))
+        assert isinstance(step, Chunk)
+        assert step.text == text
 
 
 def test_a_stated_answer_ends() -> None:

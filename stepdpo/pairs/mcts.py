@@ -34,9 +34,9 @@ class Mcts:
     begin at the question."""
     depth_limit: int = 10
     """Most steps; a solution without an answer by then counts as wrong, and its last step is in no pair."""
-    n_init_actions: int = 4
+    n_init_actions: int = 8
     """First steps sampled."""
-    n_actions: int = 4
+    n_actions: int = 8
     """Next steps sampled after every other step."""
     breadth_limit: int = 4
     """Most different steps kept after one another."""

@@ -164,12 +164,12 @@ class LocalSampler:
         tokens = written.tokens
         ended = tokens[-1] in self.eos
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
-        stops = [at for at in map(text.find, filter(None, params.stop)) if at >= 0]
-        count, finish = len(tokens), "eos" if ended else "length"
-        if stops:
-            text, finish = text[: min(stops)], "stop"
+        count, finish, stop = len(tokens), "eos" if ended else "length", ""
+        if stops := [(at, -len(stop), stop) for stop in params.stop if stop and (at := text.find(stop)) >= 0]:
+            at, _, stop = min(stops)
+            text, finish = text[:at], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
-        return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None)
+        return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None, stop)
 
 
 def _seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:

@@ -109,7 +109,7 @@ def test_a_stopped_completion_counts_up_to_the_end_of_its_stop_string(sampler: L
     (stopped,) = sampler.sample(
         PROMPTS[:1], Sampling(temperature=1.0, max_tokens=24, seed=2, stop=(stop,), logps=True)
     )[0]
-    assert stopped.finish == "stop"
+    assert (stopped.finish, stopped.stop) == ("stop", stop)
     assert stopped.tokens < whole.tokens
     short = Sampling(temperature=1.0, max_tokens=stopped.tokens, seed=2, logps=True)
     (cut,) = sampler.sample(PROMPTS[:1], short)[0]
