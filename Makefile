@@ -7,7 +7,7 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-stream format lint types docs wheel tinymath check clean
+.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ bench-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## tokens/s, util
 
 bench-processes: install ## what a second process is worth, each with a core of its own (ten minutes)
 	$(BIN)/python benchmarks/processes.py
+
+bench-search: install ## how well a tree search tells right steps from wrong ones on tinymath (ten minutes)
+	$(BIN)/python -m benchmarks.search
 
 bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
 	$(BIN)/python -m benchmarks.stream

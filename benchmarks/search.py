@@ -35,13 +35,14 @@ from stepdpo.workshop.tree import Tree
 CHECK = TinymathChecker().first_error
 LEAST = 4
 """Visits on both sides of a ranked pair."""
+WELL, SOLVED, UNSOLVED = "well", "right answer below the wrong step", "no right answer below either"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--walks", type=int, nargs="+", default=[8, 16, 32, 64, 128])
-    parser.add_argument("words", nargs="*", help="further words for the command, such as pairs.weight=2")
+    parser.add_argument("--words", nargs="*", default=[], help="for the command, such as pairs.weight=2")
     options = parser.parse_args()
     for number, walks in enumerate(options.walks):
         row = measured(options.problems, [f"pairs.iterations={walks}", "pairs.root_factor=1", *options.words])
@@ -68,8 +69,9 @@ def measured(count: int, words: Sequence[str]) -> dict[str, str]:
         ranks.update(ranked(tree, known[tree.problem]))
     made = Counter(verdict(pair, known[pair.meta["problem"]]) for pair in pairs)
     return {
-        "ranked well": share(ranks["well"], ranks.total()),
-        "tied": str(ranks["tied"]),
+        "ranked well": share(ranks[WELL], ranks.total()),
+        SOLVED: str(ranks[SOLVED]),
+        UNSOLVED: str(ranks[UNSOLVED]),
         "pairs": str(len(pairs)),
         "correct": share(made["correct"], len(pairs)),
         "chosen right": share(made["correct"] + made["both right"], len(pairs)),
@@ -81,7 +83,7 @@ def measured(count: int, words: Sequence[str]) -> dict[str, str]:
 
 
 def ranked(tree: Tree, problem: Problem) -> Iterator[str]:
-    """Of every pair of siblings that can be told apart by the checker: `well`, `tied` or `badly`."""
+    """How each pair of siblings that the checker can tell apart is ranked: WELL, or why not."""
     right = rightness(tree, problem)
     for parent, children in enumerate(tree.children):
         if not right[parent]:
@@ -90,8 +92,10 @@ def ranked(tree: Tree, problem: Problem) -> Iterator[str]:
             if right[one] == right[other] or min(tree.nodes[one].visits, tree.nodes[other].visits) < LEAST:
                 continue
             better, worse = (one, other) if right[one] else (other, one)
-            gap = _q(tree, better) - _q(tree, worse)
-            yield "well" if gap > 1e-9 else "tied" if gap > -1e-9 else "badly"
+            if _q(tree, better) - _q(tree, worse) > 1e-9:
+                yield WELL
+            else:
+                yield SOLVED if any(tree.nodes[i].correct for i in tree.endings(worse)) else UNSOLVED
 
 
 def rightness(tree: Tree, problem: Problem) -> list[bool]:

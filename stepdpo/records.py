@@ -112,6 +112,8 @@ class Completion:
     """`eos` or `stop` when the model ended by itself, `length` when it ran into max_tokens."""
     logp: float | None = None
     """Nats of all generated tokens together under the model itself (temperature 1, no top-p), where asked for."""
+    stop: str = field(default="", compare=False)
+    """The stop string that ended it, the longest if several begin there; empty where the sampler does not say."""
 
 
 @dataclass(frozen=True, slots=True)

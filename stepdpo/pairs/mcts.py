@@ -1,35 +1,21 @@
 """Step pairs from a tree search, after MCTS-DPO (Xie et al. 2024, arXiv 2405.00451).
 
-What the search does is in workshop/search.py, how pairs are cut from its tree in workshop/cuts.py.
+The search itself is in workshop/search.py, what it asks of a model in climb.py, how pairs are cut from the tree in
+workshop/cuts.py.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepdpo.records import CORRECT, Problem, Prompt
-from stepdpo.tokenise import encode
-from stepdpo.workshop.asks import Ask, Made, Mark, Sample, Weigh, Work
-from stepdpo.workshop.chunks import Chunk, Delimiter, Same, chunk, chunks, distinct, opening, stops
+from stepdpo.pairs.climb import Climb, SelfEvaluation
+from stepdpo.records import Problem
+from stepdpo.workshop.asks import Made, Work
+from stepdpo.workshop.chunks import Delimiter, Same
 from stepdpo.workshop.cuts import Cut
-from stepdpo.workshop.opinions import confidences, weighing
-from stepdpo.workshop.search import Prior, Search, prior_of
+from stepdpo.workshop.search import Prior
 from stepdpo.workshop.tools import Tools
-
-DEEP = 3
-"""Opinions of steps below this depth are divided by their depth beyond it, as in the authors' code."""
-
-
-class SelfEvaluation(Enum):
-    """Whether the model's own opinion guides the search."""
-
-    none = "none"
-    confidence = "confidence"
-    """v = P(this is on the right way) / max(depth of the parent - 3, 1)."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +34,9 @@ class Mcts:
     begin at the question."""
     depth_limit: int = 10
     """Most steps; a solution without an answer by then counts as wrong, and its last step is in no pair."""
-    n_init_actions: int = 4
+    n_init_actions: int = 8
     """First steps sampled."""
-    n_actions: int = 4
+    n_actions: int = 8
     """Next steps sampled after every other step."""
     breadth_limit: int = 4
     """Most different steps kept after one another."""
@@ -93,7 +79,7 @@ class Mcts:
         """Walk, then cut the tree into pairs."""
         if self.leak_reference and not problem.solution:
             return Made(outcome="no gold solution to leak")
-        climb = _Climb(self, problem, tools, tools.prompt(problem))
+        climb = Climb(self, problem, tools, tools.prompt(problem))
         at: int | None = 0
         walks = self.iterations * self.root_factor
         while at is not None and not climb.search.spots[at].ended:
@@ -101,123 +87,3 @@ class Mcts:
                 yield from climb.walk(at)
             at, walks = climb.search.best(at) if self.commit else None, self.iterations
         return climb.made()
-
-
-@dataclass
-class _Climb:
-    """The search on one problem."""
-
-    rules: Mcts
-    problem: Problem
-    tools: Tools
-    prompt: Prompt
-    search: Search = field(init=False)
-    counts: Counter[str] = field(default_factory=Counter)
-    reference: list[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.search = Search(self.rules.weight, self.rules.gamma)
-        self.reference = chunks(self.rules.delimiter, self.problem.solution) if self.rules.leak_reference else []
-
-    def walk(self, at: int) -> Generator[Ask, Any, None]:
-        """From a spot down to an end, with everything that has to be written on the way."""
-        at = self.search.descend(at)
-        while not self.search.spots[at].ended:
-            yield from self._expand(at)
-            if not self.search.spots[at].children:
-                self.counts["steps after which nothing usable was written"] += 1
-                self.search.end(at, -1.0)
-            at = self.search.descend(at)
-        self.search.back_up(at)
-        self.counts["walks"] += 1
-
-    def _expand(self, at: int) -> Generator[Ask, Any, None]:
-        """Children of a spot. Every kind of ask is made every time, so that the trees of all problems keep step."""
-        rules, text, depth = self.rules, self.search.text(at), self.search.spots[at].depth
-        before = self.prompt.text + (self.prompt.joint + text + opening(rules.delimiter, depth) if depth else "")
-        steps = yield from self._write(before, depth)
-        steps = steps[: rules.breadth_limit]
-        if gold := self._gold(text, depth, steps):
-            steps = [*steps[: rules.breadth_limit - 1], gold]
-        wholes = [text + step.text for step in steps]
-        grades = yield Mark(tuple(whole for whole, step in zip(wholes, steps, strict=True) if step.ends))
-        nats, opinions = yield from self._weigh(at, before, gold, wholes)
-        verdicts = iter(grades)
-        for step, whole, opinion in zip(steps, wholes, opinions, strict=True):
-            logp = nats if step is gold else step.logp
-            prior = prior_of(logp, step.tokens, rules.length_power, rules.prior)
-            child = self.search.add(at, step.text, prior, opinion)
-            if step.ends:
-                self._end(child, whole, next(verdicts).verdict == CORRECT)
-            elif depth + 1 == rules.depth_limit:
-                self.counts["solutions cut at depth_limit"] += 1
-                self.search.end(child, -1.0)
-
-    def _write(self, before: str, depth: int) -> Generator[Ask, Any, list[Chunk]]:
-        """Sampled steps: the usable ones, one of each."""
-        rules = self.rules
-        ((*drawn,),) = yield Sample(
-            (before,),
-            rules.n_actions if depth else rules.n_init_actions,
-            temperature=rules.temperature if depth else rules.init_temperature,
-            max_tokens=rules.step_tokens,
-            stop=stops(rules.delimiter, depth),
-            logps=True,
-        )
-        self.counts["steps sampled"] += len(drawn)
-        found = []
-        for completion in drawn:
-            step = chunk(rules.delimiter, depth, completion, "" if depth else self.prompt.joint)
-            if isinstance(step, Chunk):
-                found.append(step)
-            else:
-                self.counts[step] += 1
-        new = distinct((step.text for step in found), rules.same)
-        self.counts["equal steps"] += len(found) - len(new)
-        return [found[i] for i in new]
-
-    def _gold(self, text: str, depth: int, steps: Sequence[Chunk]) -> Chunk | None:
-        """The gold solution's next step, where it is leaked, the path has followed it, and the model did not write it."""
-        if depth >= len(self.reference) or text != "".join(self.reference[:depth]):
-            return None
-        step = self.reference[depth]
-        if step in (other.text for other in steps):
-            return None
-        ((tokens, _),) = encode([step], self.tools.tokenizer)
-        return Chunk(step, depth + 1 == len(self.reference), len(tokens))
-
-    def _weigh(
-        self, at: int, before: str, gold: Chunk | None, wholes: Sequence[str]
-    ) -> Generator[Ask, Any, tuple[float, list[float | None]]]:
-        """Nats of the gold step, and v of every new step where the model is asked; its parent's where it is at a loss."""
-        rules, depth = self.rules, self.search.spots[at].depth
-        evaluates = rules.self_evaluation is SelfEvaluation.confidence
-        if not evaluates and not rules.leak_reference:
-            return 0.0, [None] * len(wholes)
-        asked = weighing(self.problem, wholes if evaluates else [], rules.leak_reference, self.tools)
-        if gold:
-            joint = "" if depth else self.prompt.joint
-            continuation = joint + gold.text[len(opening(rules.delimiter, depth)) :]
-            asked = Weigh((*asked.prompts, before), (*asked.continuations, continuation))
-        nats = yield asked
-        of_gold = nats[-1] if gold else 0.0
-        if not evaluates:
-            return of_gold, [None] * len(wholes)
-        found = confidences(nats[: 2 * len(wholes)])
-        return of_gold, [conf / max(depth - DEEP, 1) or self.search.spots[at].value for conf in found]
-
-    def _end(self, child: int, whole: str, correct: bool) -> None:
-        copied = whole == self.problem.solution
-        self.search.end(child, -1.0 if not correct else 1.0 if copied else self.rules.novelty, correct)
-        self.counts["right solutions" if correct else "wrong solutions"] += 1
-
-    def made(self) -> Made:
-        """Pairs and tree."""
-        self.counts["steps kept"] += len(self.search.spots) - 1
-        tree = self.search.tree(self.problem, search="mcts", self_evaluation=self.rules.self_evaluation.value)
-        pairs = self.rules.cut(tree, self.counts)
-        if pairs:
-            return Made(pairs, "pairs", self.counts, tree.to_row())
-        right, wrong = self.counts["right solutions"], self.counts["wrong solutions"]
-        why = "no wrong solution" if right and not wrong else "no right solution" if not right else "no usable siblings"
-        return Made((), why, self.counts, tree.to_row())

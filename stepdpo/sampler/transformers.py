@@ -159,16 +159,16 @@ class LocalSampler:
         return min(params.max_tokens, context - len(ids)) if context else params.max_tokens
 
     def _complete(self, prompt: Sequence[int], written: Written, params: Sampling) -> Completion:
-        """Text, tokens and log-probability; of a stopped response up to and with the token that ends the stop string."""
+        """Text, tokens and log-probability: of a stopped response up to the token that ends the stop string."""
         tokens = written.tokens
         ended = tokens[-1] in self.eos
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
-        stops = [at for at in map(text.find, filter(None, params.stop)) if at >= 0]
-        count, finish = len(tokens), "eos" if ended else "length"
-        if stops:
-            text, finish = text[: min(stops)], "stop"
+        count, finish, stop = len(tokens), "eos" if ended else "length", ""
+        if stops := [(at, -len(stop), stop) for stop in params.stop if stop and (at := text.find(stop)) >= 0]:
+            at, _, stop = min(stops)
+            text, finish = text[:at], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
-        return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None)
+        return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None, stop)
 
 
 def _uniforms(seeds: Sequence[bytes], params: Sampling, steps: int) -> npt.NDArray[np.float32]:

@@ -37,11 +37,16 @@ class Same(Enum):
     """The same numbers, signs and variables in the same order, whatever the words."""
 
 
-CLOSINGS = {Delimiter.step: "", Delimiter.newline: "\n", Delimiter.paragraph: "\n\n", Delimiter.sentence: "."}
+STOPS = {
+    Delimiter.newline: ("\n", "\n\n"),
+    Delimiter.paragraph: ("\n\n",),
+    Delimiter.sentence: (". ", ".\n", ".\n\n"),
+}
+"""Several line breaks, or a full stop and a line break, may be one token: a prompt must not end in the middle of it."""
 BOUNDARIES = {
-    Delimiter.newline: r"(?<=\n)",
+    Delimiter.newline: r"(?<=\n)(?!\n)",
     Delimiter.paragraph: r"(?<=\n\n)",
-    Delimiter.sentence: r"(?<=\.)(?=[ \n])",
+    Delimiter.sentence: r"(?<=\.)(?= )|(?<=\.\n)(?!\n)|(?<=\.\n\n)",
 }
 LABELS = re.compile(r"^\s*Step \d+:", re.MULTILINE)
 SYMBOLS = re.compile(r"\d+(?:[.,]\d+)*|\\[A-Za-z]+|(?<![A-Za-z'])[A-Za-z](?![A-Za-z'])|[^\sA-Za-z0-9.,;:!?'\"()$]")
@@ -64,7 +69,7 @@ def stops(delimiter: Delimiter, depth: int) -> tuple[str, ...]:
     """Stop strings of a step after `depth` steps."""
     if delimiter is Delimiter.step:
         return ("\nStep ",) if depth else ("\nStep 2",)
-    return (". ", ".\n") if delimiter is Delimiter.sentence else (CLOSINGS[delimiter],)
+    return STOPS[delimiter]
 
 
 def opening(delimiter: Delimiter, depth: int) -> str:
@@ -82,8 +87,15 @@ def chunk(delimiter: Delimiter, depth: int, completion: Completion, joint: str =
     if not written.strip():
         return "empty steps"
     ends = completion.finish == "eos" or final_answer_stated(written)
-    closing = CLOSINGS[delimiter] if completion.finish == "stop" else ""
-    return Chunk(opening(delimiter, depth) + written + closing, ends, completion.tokens, completion.logp or 0.0)
+    text = (
+        opening(delimiter, depth) + written + (_closing(delimiter, completion) if completion.finish == "stop" else "")
+    )
+    return Chunk(text, ends, completion.tokens, completion.logp or 0.0)
+
+
+def _closing(delimiter: Delimiter, completion: Completion) -> str:
+    """What ends a stopped step: the stop string without a blank; of a sampler that does not name it, the first."""
+    return "" if delimiter is Delimiter.step else (completion.stop or STOPS[delimiter][0]).rstrip(" ")
 
 
 def chunks(delimiter: Delimiter, solution: str) -> list[str]:
