@@ -60,6 +60,7 @@ class Client:
         """Positions of the model, where the server says so."""
         self.counts: Counter[str] = Counter()
         self.slots = asyncio.Semaphore(spec.concurrency)
+        self.looking = False
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -88,12 +89,15 @@ class Client:
     def look(self, optional: bool) -> None:
         """Learn the model's name and how many positions it has."""
         send: Send = self.connection.models.with_raw_response.list
+        self.looking = bool(self.model)
         try:
             entries = self.runner.run(self._repeated(send, _models, {}, 0 if optional else self.spec.retries))
         except (Refused, Outage) as error:
             if self.model and (optional or isinstance(error, Refused)):
                 return
             raise UserError(f"{self.part}: {error}") from None
+        finally:
+            self.looking = False
         self.models = list(entries)
         if not self.model:
             if len(entries) != 1:
@@ -148,6 +152,8 @@ class Client:
 
     def _meaning(self, status: int, headers: Mapping[str, str], words: str) -> Exception:
         """What a status other than 2xx comes to. A server's words may hold the key, so those about it are left out."""
+        if self.looking and status not in (401, 403):
+            return Refused(f"status {status}")  # some have no list of models, or fail to make one; they are up
         if passing(status):
             return _Again(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
         if status in (401, 403):

@@ -125,6 +125,15 @@ def test_the_model_is_what_the_server_lists(served: Served) -> None:
         pass
 
 
+@pytest.mark.parametrize("status", [404, 405, 500])
+def test_a_server_without_a_list_of_models(served: Served, status: int) -> None:
+    served.lists = Fault(status, "no")
+    with opened(served.url) as client:
+        assert ask(client, "hello") == ["HELLO"]
+    with pytest.raises(UserError, match=f"status {status}"), opened(served.url, model=None):
+        pass
+
+
 def test_a_model_that_is_not_there(served: Served) -> None:
     served.models = ({"id": "qwen2-7b"},)
     served.always = Fault(404, json.dumps({"error": {"message": "no such model"}}))
