@@ -202,13 +202,13 @@ def test_transformers_serve(tmp_path: Path) -> None:
     (model / "generation_config.json").write_text(json.dumps({**card, "do_sample": True}))
     with transformers_serve(model, tmp_path / "home") as url:
         here = [f"server.url={url}", f"server.model={model}", "server.concurrency=1"]
-        asked = ["limit=3", "n=4", "max_tokens=160", "pairs.resample=4"]
+        asked = ["limit=4", "n=8", "max_tokens=160", "pairs.resample=6"]
         done = stepdpo("pairs", *asked, "sampler=openai", *(f"sampler.{w}" for w in here), "run=x", cwd=tmp_path)
         assert done.code == 0, done.said
         folder = tmp_path / "runs" / "x"
         assert right(folder / "preferences.jsonl") > 0
         counts = json.loads((folder / "summary.json").read_text())["requests"]
-        assert counts["requests"] >= 12
+        assert counts["requests"] >= 32
         (tmp_path / "mine" / "pairs").mkdir(parents=True)
         (tmp_path / "mine" / "pairs" / "judged.yaml").write_text("# Judged.\n_target_: judged.Judged\n")
         source = f"{Path(commands.__file__).parents[1]}:{Path(commands.__file__).parent}"
