@@ -44,6 +44,8 @@ class Served:
     key: str = ""
     """Demanded, where given."""
     models: tuple[dict[str, Any], ...] = ({"id": "tiny"},)
+    lists: Fault | None = None
+    """Instead of the list of models."""
     most: int = 0
     """Requests that were under way together."""
 
@@ -60,7 +62,7 @@ def serving(answer: Answer, port: int = 0, **settings: Any) -> Iterator[Served]:
 
         def do_GET(self) -> None:
             if not self._refused():
-                self._send(Fault(body=json.dumps({"object": "list", "data": list(served.models)})))
+                self._send(served.lists or Fault(body=json.dumps({"data": list(served.models)})))
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -1,12 +1,14 @@
 """What needs one CUDA device: every attention the same numbers as on the CPU, and whole runs in bfloat16.
 
-Needs torch, transformers and pytest; neither DeepSpeed nor TRL.
+Needs torch, transformers and pytest; neither DeepSpeed nor TRL. Tests of vLLM are skipped where it is not installed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import commands
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+import stepdpo
 from stepdpo.batch import TreeBatch
 from stepdpo.collate import collate
 from stepdpo.engine.local import Local
@@ -33,6 +36,7 @@ pytestmark = [
 torch.set_float32_matmul_precision("highest")  # no TF32: fp32 is fp32
 
 VOCABULARY = 512
+SHIPPED = Path(stepdpo.__file__).parent / "tinymath" / "model"
 KINDS = [Attention.runs, Attention.flex, Attention.dense]
 Gradient = dict[str, Tensor]
 
@@ -151,3 +155,64 @@ def test_a_run_with_recomputed_activations(pairs_words: list[str], tmp_path: Pat
     words = ["model=fresh", *pairs_words, "engine=local", "engine.gradient_checkpointing=true", "run=gpu", "epochs=1"]
     done = commands.stepdpo("train", *words, cwd=tmp_path)
     assert done.code == 0, done.err
+
+
+@pytest.fixture(scope="module")
+def written() -> Iterator[Any]:
+    """The shipped miniature in vLLM, in float32 so that texts can be compared."""
+    pytest.importorskip("vllm")
+    from stepdpo.model.load import Pretrained
+    from stepdpo.sampler.vllm import Dtype as VllmDtype
+    from stepdpo.sampler.vllm import VllmSampler
+
+    spec = VllmSampler(dtype=VllmDtype.float32, memory=0.3, eager=True, progress=False)
+    with spec.open(Pretrained(path=str(SHIPPED))) as sampler:
+        yield sampler
+
+
+def questions(count: int) -> list[str]:
+    from stepdpo.tinymath.problems import problems
+
+    asked = problems("test", count)
+    return [f"<|im_start|>user\n{p.question}<|im_end|>\n<|im_start|>assistant\n" for p in asked]
+
+
+def test_vllm_writes_what_the_model_writes(written: Any) -> None:
+    """Greedily the same texts as transformers, but for ties that rounding decides; the same seed, the same texts."""
+    from stepdpo.records import Sampling
+    from stepdpo.sampler.transformers import TransformersSampler
+
+    prompts = questions(32)
+    with TransformersSampler(device="cpu", progress=False).open(str(SHIPPED)) as local:
+        wanted = [c for (c,) in local.sample(prompts, Sampling(max_tokens=200))]
+    found = [c for (c,) in written.sample(prompts, Sampling(max_tokens=200))]
+    assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= 28
+    params = Sampling(n=4, temperature=0.8, max_tokens=200, seed=3, stop=("\nStep 3",), logps=True)
+    first = written.sample(prompts, params)
+    again = written.sample(prompts[::-1], params)[::-1]
+    texts = [[[c.text for c in some] for some in found] for found in (first, again)]
+    assert sum(a == b for a, b in zip(*texts, strict=True)) >= 28
+    assert len({text for some in texts[0] for text in some}) > 40
+    assert all("\nStep 3" not in c.text and (c.logp or 0) < 0 for some in first for c in some)
+
+
+def test_vllm_weighs_given_texts(written: Any) -> None:
+    """Against one pass of the model over the whole text, in float64."""
+    from stepdpo.tokenise import encode
+
+    prompts, texts = questions(4), ["Step 1: 7 + 5 = 12", " ", "Step", "The answer is: 3"]
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float64).eval()
+    for prompt, text, nats in zip(prompts, texts, written.weigh(prompts, texts), strict=True):
+        ((ids, ends),) = encode([prompt + text], written.tokenizer)
+        with torch.inference_mode():
+            logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        wanted = sum(float(logps[i - 1, ids[i]]) for i, end in enumerate(ends) if end > len(prompt))
+        assert nats == pytest.approx(wanted, abs=1e-2)
+
+
+def test_pairs_with_vllm(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    words = ["limit=8", "n=4", "max_tokens=200", "sampler=vllm", "sampler.memory=0.3", "sampler.eager=true", "run=x"]
+    done = commands.stepdpo("pairs", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "runs" / "x" / "preferences.jsonl").read_text()

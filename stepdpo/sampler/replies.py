@@ -96,12 +96,11 @@ def _logps(told: Any) -> list[float]:
     """Nats of each token, of either endpoint; empty where there are none."""
     if not isinstance(told, dict):
         return []
-    content = told.get("content")
+    content, numbers = told.get("content"), told.get("token_logprobs")
     if isinstance(content, list):
         numbers = [token.get("logprob") for token in content if isinstance(token, dict)]
-    else:
-        numbers = told.get("token_logprobs")
-        numbers = numbers if isinstance(numbers, list) else []
+    if not isinstance(numbers, list):
+        return []
     logps = [float(number) for number in numbers if isinstance(number, int | float)]
     return logps if len(logps) == len(numbers) else []
 

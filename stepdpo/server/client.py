@@ -6,7 +6,6 @@ What is asked is the business of the parts above; what can go wrong on the way i
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from stepdpo.errors import Outage, UserError, nearest
 from stepdpo.redact import redact_text
 from stepdpo.server.backoff import delay, passing, retry_after
 from stepdpo.server.exchanges import Exchange, costs, without
+from stepdpo.server.replies import json_object, listed
 
 if TYPE_CHECKING:
     from stepdpo.server.settings import Server
@@ -60,6 +60,7 @@ class Client:
         """Positions of the model, where the server says so."""
         self.counts: Counter[str] = Counter()
         self.slots = asyncio.Semaphore(spec.concurrency)
+        self.looking = False
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -88,12 +89,15 @@ class Client:
     def look(self, optional: bool) -> None:
         """Learn the model's name and how many positions it has."""
         send: Send = self.connection.models.with_raw_response.list
+        self.looking = bool(self.model)
         try:
-            entries = self.runner.run(self._repeated(send, _models, {}, 0 if optional else self.spec.retries))
+            entries = self.runner.run(self._repeated(send, listed, {}, 0 if optional else self.spec.retries))
         except (Refused, Outage) as error:
             if self.model and (optional or isinstance(error, Refused)):
                 return
             raise UserError(f"{self.part}: {error}") from None
+        finally:
+            self.looking = False
         self.models = list(entries)
         if not self.model:
             if len(entries) != 1:
@@ -138,22 +142,17 @@ class Client:
             raise self._meaning(error.status_code, error.response.headers, error.message) from None
         except openai.APIConnectionError:
             raise _Again("no connection") from None
-        try:
-            reply = json.loads(text, parse_constant=_no_number)
-        except ValueError:
-            raise ValueError("an answer that is not JSON") from None
-        if not isinstance(reply, dict):
-            raise ValueError("an answer that is no object")
-        return reply
+        return json_object(text)
 
     def _meaning(self, status: int, headers: Mapping[str, str], words: str) -> Exception:
         """What a status other than 2xx comes to. A server's words may hold the key, so those about it are left out."""
+        if self.looking and status not in (401, 403):
+            return Refused(f"status {status}")  # some have no list of models, or fail to make one; they are up
         if passing(status):
             return _Again(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
         if status in (401, 403):
             held = f"refuses the key in {self.spec.api_key_env}" if self.key else "wants a key"
-            text = f"{redact_text(self.spec.url)} {held} (status {status})"
-            return self.mended(text)
+            return self.mended(f"{redact_text(self.spec.url)} {held} (status {status})")
         if status == 404 and self.model:
             return self.mended(
                 f"no model {self.model!r} there, or no such endpoint; {nearest(self.model, self.models)}"
@@ -173,17 +172,6 @@ class Client:
     def safe(self, text: str) -> str:
         """Words of others, without the key and not too many of them."""
         return redact_text(without(self.key, text))[:LONGEST]
-
-
-def _no_number(word: str) -> float:
-    """Python reads NaN and Infinity, which are no JSON."""
-    raise ValueError(word)
-
-
-def _models(reply: dict[str, Any]) -> dict[str, int | None]:
-    """Name -> positions of the models of a list."""
-    entries = [entry for entry in reply.get("data") or [] if isinstance(entry, dict) and entry.get("id")]
-    return {str(entry["id"]): entry.get("max_model_len") for entry in entries}
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:

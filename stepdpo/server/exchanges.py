@@ -65,7 +65,7 @@ class Log:
     @contextmanager
     def opened(cls, path: Path, key_env: str) -> Iterator[Log]:
         """The file, which is not kept where nothing was said, nor where the user has to mend something first."""
-        log = cls(path, os.environ.get(key_env, ""))
+        log = cls(path, os.environ.get(key_env, "").strip())
         try:
             yield log
         except UserError:

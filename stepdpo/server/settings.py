@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from stepdpo.errors import UserError
 from stepdpo.server.client import Client, Record, library
 
 
@@ -31,6 +32,8 @@ class Server:
     """Seconds before the first repetition; twice as long before each further one."""
 
     def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url: expected http://... or https://..., got {self.url!r}")
         if self.concurrency < 1 or self.retries < 0:
             raise ValueError("concurrency must be at least 1, retries at least 0")
         if self.timeout <= 0 or self.backoff < 0:
@@ -43,7 +46,9 @@ class Server:
         Raises UserError for a wrong key, a model that cannot be known and, unless `optional`, a server that is down.
         """
         openai = library(part)
-        key = os.environ.get(self.api_key_env, "")
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and (key.isprintable() or not key)):
+            raise UserError(f"{part}.api_key_env={self.api_key_env}: what it holds is no key, as it has odd characters")
         with asyncio.Runner() as runner:
             connection = openai.AsyncOpenAI(base_url=self.url, api_key=key or "none", max_retries=0, timeout=None)
             client = Client(self, part, key, connection, runner, record)

@@ -125,6 +125,15 @@ def test_the_model_is_what_the_server_lists(served: Served) -> None:
         pass
 
 
+@pytest.mark.parametrize("status", [404, 405, 500])
+def test_a_server_without_a_list_of_models(served: Served, status: int) -> None:
+    served.lists = Fault(status, "no")
+    with opened(served.url) as client:
+        assert ask(client, "hello") == ["HELLO"]
+    with pytest.raises(UserError, match=f"status {status}"), opened(served.url, model=None):
+        pass
+
+
 def test_a_model_that_is_not_there(served: Served) -> None:
     served.models = ({"id": "qwen2-7b"},)
     served.always = Fault(404, json.dumps({"error": {"message": "no such model"}}))
@@ -194,7 +203,23 @@ def test_the_log_goes_on_after_a_torn_line(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("settings", [{"concurrency": 0}, {"retries": -1}, {"timeout": 0.0}, {"backoff": -1.0}])
+def test_what_cannot_be_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "CANARY\nbroken")
+    with pytest.raises(UserError, match="odd characters") as caught, opened("http://127.0.0.1:1/v1"):
+        pass
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_key_with_a_line_break_behind_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY + "\n")
+    served.key = KEY
+    with opened(served.url) as client:
+        assert ask(client, "hello") == ["HELLO"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"url": "localhost:8000"}, {"concurrency": 0}, {"retries": -1}, {"timeout": 0.0}, {"backoff": -1.0}]
+)
 def test_settings_that_cannot_be_meant(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         Server(**settings)
