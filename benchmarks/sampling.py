@@ -23,6 +23,7 @@ from benchmarks.machine import machine, versions
 from stepdpo.grade.strict import Strict
 from stepdpo.model.load import Fresh, Pretrained
 from stepdpo.records import CORRECT, Problem, Sampling
+from stepdpo.sampler.sharing import register
 from stepdpo.sampler.transformers import CPU_TOKENS, LocalSampler
 from stepdpo.template import NativeTemplate, resolve
 from stepdpo.tinymath.problems import problems
@@ -68,13 +69,12 @@ def main() -> None:
     options = parser.parse_args()
     spec = MODELS[options.model]
     model, tokenizer = spec.model("sdpa", torch.float32).eval(), spec.tokenizer()
+    sharing = spec.model(register(), torch.float32).eval()
     asked = problems("test", options.problems)
     template = resolve(NativeTemplate(), Pretrained("pkg://tinymath/model").source)[0]
     prompts = [opened(template.render(p.question, (), tokenizer), tokenizer).text for p in asked]
     params = Sampling(n=options.n, temperature=0.8, max_tokens=options.tokens)
-    sides = [side for side in _sides(model, tokenizer, prompts, params) if side.name in options.sides]
-    for side in sides:
-        side.sample(99)
+    sides = [side for side in _sides(model, sharing, tokenizer, prompts, params) if side.name in options.sides]
     for number in range(options.rounds):
         for side in sides:
             side.round(number)
@@ -85,8 +85,9 @@ def main() -> None:
     _same(sides, asked)
 
 
-def _sides(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampling) -> list[Side]:
-    ours = LocalSampler(model, tokenizer, CPU_TOKENS)
+def _sides(model: Any, sharing: Any, tokenizer: Any, prompts: Sequence[str], params: Sampling) -> list[Side]:
+    """Ours with the attention that the sampler opens a model with."""
+    ours = LocalSampler(sharing, tokenizer, CPU_TOKENS)
 
     def sample(seed: int) -> Texts:
         settings = Sampling(params.n, params.temperature, params.top_p, params.max_tokens, seed=seed)
