@@ -60,14 +60,10 @@ class _Live:
         except StopIteration as end:
             self.finished = self._finished(end.value)
         except Unanswered as error:
-            self.finished = replace(
-                self._finished(Made(outcome=error.reason)), quarantined=error.answer, failed=True
-            )
+            self.finished = replace(self._finished(Made(outcome=error.reason)), quarantined=error.answer, failed=True)
 
     def _finished(self, made: Made) -> Finished:
-        return Finished(
-            self.problem.id, made, self.tokens, self.samples, graded=self.graded, right=self.right
-        )
+        return Finished(self.problem.id, made, self.tokens, self.samples, graded=self.graded, right=self.right)
 
 
 @dataclass

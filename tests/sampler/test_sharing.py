@@ -79,7 +79,9 @@ def test_a_prompt_is_read_once_for_all_its_responses() -> None:
     tokenizer = Fresh().tokenizer()
     model = tiny(tokenizer, attn_implementation=register())
     read: list[int] = []
-    model.register_forward_pre_hook(lambda _, args, options: read.append(options["input_ids"].numel()), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda _, args, options: read.append(options["input_ids"].numel()), with_kwargs=True
+    )
     params = Sampling(n=6, temperature=1.0, max_tokens=20)
     found = LocalSampler(model, tokenizer, 100_000).sample(PROMPTS, params)
     longest = max(len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in PROMPTS)
