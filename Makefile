@@ -7,10 +7,10 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean
+.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 install: $(VENV)/installed ## make .venv/ with everything, at the tested versions
 
@@ -56,6 +56,13 @@ bench-search: install ## how well a tree search tells right steps from wrong one
 bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
+
+bench-sampling: install ## samples a second beside `generate` of transformers (ten minutes)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.sampling
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.sampling --model random --tokens 96
+
+bench-pairs-stream: install ## 100,000 problems through `stepdpo pairs`: memory while they are worked on (five minutes)
+	$(BIN)/python -m benchmarks.pairs_stream
 
 format: install ## format the code
 	$(BIN)/ruff format -q stepdpo tests benchmarks

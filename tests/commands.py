@@ -61,14 +61,14 @@ def ended(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, out, "")
 
 
-def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for something that another process brings about."""
+def until(true: Callable[[], Any], process: subprocess.Popen[str] | None = None, every: float = 0.02) -> None:
+    """Wait for something that another process brings about, and look `every` so many seconds."""
     end = time.monotonic() + PATIENCE
     while not true():
         if process is not None and process.poll() is not None:
             raise AssertionError(f"ended first: {ended(process).out}")
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def signalled(signum: int, *words: str | Path, folder: Path, after: int, cwd: Path, **more: str) -> Done:

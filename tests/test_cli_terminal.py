@@ -70,3 +70,22 @@ def test_plain_lines(words: list[str], tmp_path: Path) -> None:
     assert "\x1b" not in done.out
     assert "\r" not in done.out
     assert len(metrics(tmp_path / "runs" / "x")) == 5
+
+
+def test_a_bar_of_problems(tmp_path: Path) -> None:
+    """Figures beside it, and of a resumed run the problems that were finished before."""
+    command = ["pairs", "limit=6", "live=3", "n=2", "max_tokens=160", "seed=1", "run=x"]
+    code, drawn = on_a_terminal(*command, cwd=tmp_path)
+    assert code == 0, drawn
+    assert "━" in drawn
+    assert all(words in drawn for words in ("6/6", "problems/s", "pairs", "% right", "tokens/s", "eta 0:0"))
+    folder = tmp_path / "runs" / "x"
+    (folder / "summary.json").unlink()
+    (folder / "preferences.jsonl").rename(folder / "preferences.partial.jsonl")
+    lines = (folder / "finished.jsonl").read_text().splitlines(keepends=True)
+    (folder / "finished.jsonl").write_text("".join(lines[:4]))
+    code, drawn = on_a_terminal(*command, "resume=true", cwd=tmp_path)
+    assert code == 0, drawn
+    assert "6 problems, 4 of them finished before" in drawn
+    assert "6/6" in drawn
+    assert "3/6" not in drawn

@@ -25,8 +25,12 @@ from stepdpo.workshop.bench import Bench, Opened
 
 STORE = 256 * 2**20
 """Bytes that a local Ray keeps free for what is sent about: problems and pairs are small."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Nothing is reported to anyone, and no advice is printed."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+}
+"""Set before Ray is imported: nothing is reported to anyone, and neither advice nor its daemons' words are printed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class OnRay:
     @contextmanager
     def open(self, bench: Bench) -> Iterator[Crew]:
         """Join the cluster, or start one, and hire the workers; they load the model when they are first asked."""
+        os.environ.update(QUIET)
         ray = _ray()
         self._join(ray)
         try:
@@ -69,7 +74,6 @@ class OnRay:
             ray.shutdown()
 
     def _join(self, ray: Any) -> None:
-        os.environ.update(QUIET)
         own: dict[str, Any] = {}
         if self.address is None:
             cores = max(os.cpu_count() or 1, (self.workers or 1) * self.cpus)

@@ -32,6 +32,13 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             buffer[:, :, start : self.length] = new
         return self._show()
 
+    def release(self) -> tuple[Tensor, Tensor]:
+        """Hand over everything that is cached, and begin anew."""
+        keys, values = (part.contiguous() for part in self._show())
+        self.buffers, self.length = [], 0
+        self.keys, self.values = keys[:, :, :0], values[:, :, :0]
+        return keys, values
+
     def batch_repeat_interleave(self, repeats: int) -> None:
         self.buffers = [buffer.repeat_interleave(repeats, dim=0) for buffer in self.buffers]
         self._show()

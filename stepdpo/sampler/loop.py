@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stepdpo.records import Sampling
 from stepdpo.sampler.cache import growing_cache
+from stepdpo.sampler.sharing import Shared, can_share, share
 
 STOP_EVERY = 8
 """Steps between two searches for stop strings; what is written after one is cut off later."""
@@ -58,10 +59,14 @@ class _Rows:
     room_R: Tensor
     mask_RL: Tensor
     ended_R: Tensor
+    shared: Shared | None = None
+    """The prompts, where the cache holds only what was written after them."""
 
     def keep(self, index_K: Tensor) -> None:
-        for name in self.__slots__:
+        for name in ("row_R", "token_R", "position_R", "room_R", "mask_RL", "ended_R"):
             setattr(self, name, getattr(self, name)[index_K])
+        if self.shared:
+            self.shared.keep(index_K)
 
 
 def choose(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) -> Tensor:
@@ -156,24 +161,27 @@ def _prefill(
         logits_to_keep=1,
     ).logits[:, -1]
     room_R = torch.tensor(ends.rooms)
+    shared = share(cache, mask_RL[:, :width].to(model.device), n) if n > 1 and can_share(model, cache) else None
     if n > 1:
-        cache.batch_repeat_interleave(n)
+        if not shared:
+            cache.batch_repeat_interleave(n)
         logits_RV, mask_RL, lengths_R, room_R = (
             x.repeat_interleave(n, dim=0) for x in (logits_RV, mask_RL, lengths_R, room_R)
         )
     many = len(room_R)
     tensors = (torch.arange(many), torch.zeros(many).long(), lengths_R, room_R, mask_RL, torch.zeros(many).bool())
-    return _Rows(*(x.to(model.device) for x in tensors)), cache, logits_RV
+    return _Rows(*(x.to(model.device) for x in tensors), shared), cache, logits_RV
 
 
 def _forward(model: Any, rows: _Rows, cache: Any, seen: int) -> Tensor:
     """Logits after one more token of each row; `seen` tokens are in sight, padding included."""
     logits_RV: Tensor = model(
         input_ids=rows.token_R[:, None],
-        attention_mask=rows.mask_RL[:, :seen],
+        attention_mask=None if rows.shared else rows.mask_RL[:, :seen],
         position_ids=rows.position_R[:, None],
         past_key_values=cache,
         use_cache=True,
+        **({"shared": rows.shared} if rows.shared else {}),
     ).logits[:, -1]
     rows.position_R += 1
     return logits_RV

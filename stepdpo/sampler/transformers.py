@@ -14,11 +14,13 @@ import numpy.typing as npt
 import torch
 import transformers
 
+from stepdpo.errors import UserError
 from stepdpo.model.load import DTYPES, Fresh, Pretrained
 from stepdpo.records import Completion, Sampling
 from stepdpo.sampler.loop import Ends, Written, generate
 from stepdpo.sampler.progress import Progress
 from stepdpo.sampler.streams import seeds as seeds_of
+from stepdpo.sampler.sharing import register
 from stepdpo.sampler.text import StopStrings, eos_ids, response_text
 from stepdpo.sampler.weigh import texts, weigh
 from stepdpo.tokenise import encode
@@ -60,8 +62,18 @@ class TransformersSampler:
         if self.dtype is Dtype.auto:
             name = "float32" if device.type == "cpu" else "bfloat16"
         budget = self.batch_tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        loaded: Any = spec.model("sdpa", DTYPES[name])
+        loaded = _loaded(spec, DTYPES[name])
         yield LocalSampler(loaded.to(device).eval(), spec.tokenizer(), budget, self.progress)
+
+
+def _loaded(spec: Any, dtype: torch.dtype) -> Any:
+    """The model with the attention that shares prompts, or with torch's where it has one of its own."""
+    try:
+        return spec.model(register(), dtype)
+    except UserError as error:
+        if not isinstance(error.__cause__, KeyError):
+            raise
+        return spec.model("sdpa", dtype)
 
 
 class LocalSampler:
