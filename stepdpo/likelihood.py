@@ -20,7 +20,7 @@ from stepdpo.collate import collate, plan
 from stepdpo.engine.settings import Device, Dtype, pick_device, pick_dtype
 from stepdpo.model.attention import Attention, register
 from stepdpo.model.forward import Scorer
-from stepdpo.model.load import DTYPES
+from stepdpo.model.load import DTYPES, without_progress_bars
 from stepdpo.records import Pair, Preference, Sampling
 from stepdpo.sampler.transformers import TransformersSampler
 from stepdpo.steps import cut_step
@@ -84,6 +84,7 @@ def likelihoods(
     own: int = OWN,
 ) -> Likelihoods:
     """Score the preferences, cut to the level, under a part of the group `model`, and texts of its own beside them."""
+    without_progress_bars()
     device = pick_device(Device.auto)
     template, _ = resolve(template, model.source)
     tokenizer = model.tokenizer()
