@@ -14,8 +14,9 @@ from stepdpo import runs, workers
 from stepdpo.config import build
 from stepdpo.errors import UserError, nearest
 from stepdpo.jobs import CONFIG, run_in
-from stepdpo.overrides import composed
-from stepdpo.package import packaged
+from stepdpo.overrides import check as check_words
+from stepdpo.overrides import composed, groups, normalise
+from stepdpo.package import conf, packaged
 
 LAUNCH_ONLY = ("run", "runs", "force", "tasks")
 
@@ -173,15 +174,24 @@ def _find(name: str, root: Path) -> Path:
     raise UserError(f"{name}: no such run; {nearest(name, known)}")
 
 
-def check_data(data: str, level: str, tasks: Sequence[str], max_bad: str) -> None:
-    """`stepdpo check`: find the data set, the level and the tasks by name, then look."""
+def check_data(
+    data: str, level: str, tasks: Sequence[str], max_bad: str, model: str | None, template: str, weighed: int,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """`stepdpo check`: find the data set, the level, the tasks and the model by name, then look."""
     from stepdpo.check import check
 
     part = composed("train", [f"level={level}"]).level if level in ("step", "instance") else None
     if part is None:
         raise UserError(f"level={level}: {nearest(level, ['step', 'instance'])}")
     posed = [build(composed("eval", [f"task={t}"]).task) for t in tasks]
+    parts: dict[str, Any] = {}
+    if model is not None:
+        known = groups([conf()])
+        words = normalise("eval", [f"model={model}", f"template={template}"], known)
+        node = check_words("eval", words, [conf()], sweep=False)
+        parts = {"model": build(node.model, where="model"), "template": build(node.template, where="template")}
     try:
-        check(data, level=build(part), tasks=posed, max_bad=max_bad)
+        check(data, level=build(part), tasks=posed, max_bad=max_bad, weighed=weighed, out_json=out, **parts)
     except ValueError as error:
         raise UserError(f"max_bad: {error}") from error

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 import stepdpo
-from stepdpo import display
+from stepdpo import display, survey
 from stepdpo.config import build
 from stepdpo.dataset import Dataset, Loaded, enforce, write_quarantine
 from stepdpo.dataset.overlap import Likeness, Shared, shared_questions
 from stepdpo.errors import UserError, nearest
+from stepdpo.files import write_json
 from stepdpo.protocols import Tokenizer
 from stepdpo.records import Pair, Preference, Problem
 
@@ -48,6 +49,8 @@ class Checked:
     loaded: Loaded
     shared: tuple[Shared, ...]
     """Training questions that resemble evaluation problems."""
+    report: Mapping[str, Any]
+    """All of it as JSON values."""
 
 
 def check(
@@ -62,6 +65,10 @@ def check(
     forbid_shared: bool = False,
     max_bad: str | float | None = None,
     console: Console | None = None,
+    model: Any = None,
+    template: Any = None,
+    weighed: int = 1000,
+    out_json: Path | None = None,
 ) -> Checked:
     """Print counts, bad rows, findings, lengths, questions shared with `tasks`, and rendered examples.
 
@@ -76,6 +83,10 @@ def check(
         max_bad: share of bad rows that is accepted; None for what the data set says.
         forbid_shared: whether questions shared with a task are an error.
         console: where to print.
+        model: a part of the group `model`, to say how likely it finds both sides.
+        template: a part of the group `template`, for that model.
+        weighed: how many preferences it is asked about, evenly spread.
+        out_json: where to write everything as JSON.
 
     Raises:
         UserError: after printing, when there are more bad rows than the data set allows, or shared questions
@@ -87,20 +98,51 @@ def check(
     display.counts(out, loaded.counts)
     display.bad_rows(out, loaded.bad, shown)
     display.findings(out, loaded.findings, shown)
+    tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
     display.lengths(out, everything, tokenizer)
+    display.contents(out, everything)
     posed = {task.name: task.problems() for task in tasks}
     shared = tuple(shared_questions((p.question for p in loaded.preferences), posed))
     display.shared(out, shared, posed, shown)
+    likely: dict[str, Any] | None = None
+    if model is not None and everything:
+        from stepdpo.likelihood import likelihoods
+
+        asked = [everything[number] for number in _spread(len(everything), weighed)]
+        likely = likelihoods(asked, level or _step, template, model).summary()
+        display.likelihoods(out, likely, len(everything))
     for number in _spread(len(everything), examples):
         display.example(out, number, (level or _step)(everything[number]))
     if quarantine is not None and loaded.bad:
         write_quarantine(loaded.bad, quarantine)
         display.line(out, f"{len(loaded.bad)} bad rows written to {quarantine}")
+    report = _report(loaded, shared, posed, tokenizer) | ({"model": likely} if likely else {})
+    if out_json is not None:
+        write_json(out_json, report)
     enforce(loaded, max_bad)
-    copied = sum(item.likeness is not Likeness.NUMBERS for item in shared)
+    copied = sum(item.likeness in (Likeness.EXACT, Likeness.OVERLAP) for item in shared)
     if forbid_shared and copied:
         raise UserError(f"{copied} training questions are problems of {', '.join(posed)}")
-    return Checked(loaded=loaded, shared=shared)
+    return Checked(loaded=loaded, shared=shared, report=report)
+
+
+def _report(
+    loaded: Loaded, shared: Sequence[Shared], posed: Mapping[str, Sequence[Problem]], tokenizer: Tokenizer | None
+) -> dict[str, Any]:
+    """What was found, as JSON values."""
+    everything = loaded.preferences + loaded.heldout
+    lengths = survey.sizes(everything, tokenizer) if everything else {}
+    return {
+        "counts": dict(loaded.counts),
+        "bad": [{"place": row.place, "reason": row.reason} for row in loaded.bad],
+        "doubles": survey.doubles(everything),
+        "unit": "tokens" if tokenizer is not None else "characters",
+        "lengths": {name: survey.summary(sizes) for name, sizes in lengths.items()},
+        "steps": {str(step): count for step, count in survey.steps(everything).items()},
+        "values": survey.worths(everything),
+        "tasks": {task: len(problems) for task, problems in posed.items()},
+        "shared": [{**asdict(item), "likeness": item.likeness.name.lower()} for item in shared],
+    }
 
 
 def find_dataset(data: str) -> Loads:

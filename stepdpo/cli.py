@@ -113,13 +113,19 @@ def check(
     level: Annotated[str, typer.Option(help="step or instance: what the examples show as scored.")] = "step",
     task: Annotated[list[str] | None, typer.Option(help="Look for problems shared with these tasks.")] = None,
     max_bad: Annotated[str, typer.Option(help="Share of bad rows that is still accepted.")] = "1%",
+    model: Annotated[str | None, typer.Option(help="Say how likely this model finds both sides.")] = None,
+    template: Annotated[str, typer.Option(help="What that model reads around a question.")] = "native",
+    pairs: Annotated[
+        int, typer.Option(min=1, help="So many preferences, evenly spread, that model is asked about.")
+    ] = 1000,
+    json: Annotated[Path | None, typer.Option(help="Write everything that was found here.")] = None,
 ) -> None:
     """Look at preference data as training would, without training."""
     from stepdpo.afterwards import check_data
     from stepdpo.errors import UserError
 
     try:
-        check_data(data, level, task or [], max_bad)
+        check_data(data, level, task or [], max_bad, model, template, pairs, json)
     except UserError as error:
         _mend(error)
 

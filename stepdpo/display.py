@@ -5,13 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stepdpo import survey
 from stepdpo.dataset import BadRow, Finding
-from stepdpo.dataset.overlap import Shared
+from stepdpo.dataset.overlap import Likeness, Shared
 from stepdpo.protocols import Tokenizer
 from stepdpo.records import Pair, Preference, Problem
 
@@ -64,22 +66,49 @@ def findings(out: Console, found: Sequence[Finding], shown: int) -> None:
 
 def lengths(out: Console, preferences: Sequence[Preference], tokenizer: Tokenizer | None) -> None:
     """Quantiles and a histogram of the lengths of the parts and of whole solutions."""
-    parts = {
-        "prefix": [p.prefix for p in preferences],
-        "chosen": [p.chosen for p in preferences],
-        "rejected": [p.rejected for p in preferences],
-        "whole chosen": [p.prefix + p.chosen + p.chosen_rest for p in preferences],
-        "whole rejected": [p.prefix + p.rejected + p.rejected_rest for p in preferences],
-    }
     unit = "characters" if tokenizer is None else "tokens"
     table = Table(unit, "empty", "median", "90 %", "99 %", "longest", "0 to longest", title="\nLengths", box=None)
-    for name, texts in parts.items():
-        sizes = sorted(_sizes(texts, tokenizer))
-        if sizes and sizes[-1]:
-            quantiles = [sizes[min(len(sizes) - 1, int(q * len(sizes)))] for q in (0.5, 0.9, 0.99, 1)]
-            numbers = [str(n) for n in (sum(not text for text in texts), *quantiles)]
-            table.add_row(name, *numbers, Text(histogram(sizes)))
+    for name, sizes in survey.sizes(preferences, tokenizer).items():
+        if any(sizes):
+            table.add_row(name, *map(str, survey.summary(sizes).values()), Text(histogram(sizes)))
     out.print(table)
+
+
+def contents(out: Console, preferences: Sequence[Preference]) -> None:
+    """Doubles, the steps that preferences are about, and values, as far as there are any."""
+    for kind, count in survey.doubles(preferences).items():
+        if count:
+            line(out, f"{count:,} x {kind} (kept)", style="yellow")
+    bars(out, "Step", survey.steps(preferences))
+    for name, value in survey.worths(preferences).items():
+        line(out, f"{name}: {value:,.3g}" if isinstance(value, float) else f"{name}: {value:,}")
+
+
+def bars(out: Console, title: str, numbers: Mapping[Any, int]) -> None:
+    """One bar a line, as long as the number is large."""
+    if not numbers:
+        return
+    table = Table(title, "", "", title="", box=None)
+    highest = max(numbers.values())
+    for name, number in numbers.items():
+        table.add_row(str(name), f"{number:,}", Text("█" * max(1, round(40 * number / highest))))
+    out.print(table)
+
+
+def likelihoods(out: Console, found: Mapping[str, Any], total: int) -> None:
+    """What a model makes of both sides; `found` is Likelihoods.summary()."""
+    left = "".join(f"; {count:,} left out: {reason}" for reason, count in found["left out"].items())
+    line(out, f"\nUnder {found['model']}, template {found['template']}", style="bold")
+    line(out, f"  {found['pairs']:,} of {total:,} preferences{left}")
+    table = Table("nats a token", "mean", "in distribution", box=None)
+    for side, mean in found["mean log-probability a token"].items():
+        share = found["in distribution"].get(side)
+        table.add_row(side, f"{mean:.3f}", "" if share is None else f"{share:.0%}")
+    out.print(table)
+    if found["chosen likelier"] is not None:
+        line(out, f"  the chosen side is the likelier one in {found['chosen likelier']:.0%} of the pairs")
+    if found["threshold"] is not None:
+        line(out, f"  in distribution: not below {found['threshold']:.3f}, as are 95 % of the model's own texts")
 
 
 def shared(out: Console, found: Sequence[Shared], tasks: Mapping[str, Sequence[Problem]], shown: int) -> None:
@@ -88,10 +117,15 @@ def shared(out: Console, found: Sequence[Shared], tasks: Mapping[str, Sequence[P
         here = [item for item in found if item.task == task]
         line(out, f"\n{task}: {len(problems):,} problems, {len(here):,} training questions resemble one", style="bold")
         for likeness, count in Counter(item.likeness for item in here).items():
-            line(out, f"  {count:,} x {likeness.value}")
+            line(out, f"  {count:,} x {likeness.value}{_shares(here) if likeness is Likeness.RUN else ''}")
             for item in [i for i in here if i.likeness is likeness][:shown]:
                 line(out, f"    {item.problem_id}: {_excerpt(item.question)}")
             _more(out, count - shown)
+
+
+def _shares(items: Sequence[Shared]) -> str:
+    shares = [item.share for item in items if item.likeness is Likeness.RUN]
+    return f"; on average {sum(shares) / len(shares):.0%} of the question's runs of 13 words are shared"
 
 
 def example(out: Console, number: int, pair: Pair) -> None:
@@ -113,12 +147,6 @@ def histogram(sizes: Sequence[int]) -> str:
     bins = Counter(min(BINS - 1, size * BINS // longest) for size in sizes)
     highest = max(bins.values())
     return "".join(BARS[-(-bins[i] * (len(BARS) - 1) // highest)] for i in range(BINS))
-
-
-def _sizes(texts: list[str], tokenizer: Tokenizer | None) -> list[int]:
-    if tokenizer is None:
-        return [len(text) for text in texts]
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def _excerpt(text: str) -> str:

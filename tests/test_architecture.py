@@ -20,16 +20,19 @@ FLOORS = (
     # nouns and plain functions
     "stepdpo ahead errors logps optim package progress protocols records redact seen steps stopping trees",
     # parts that know nothing but nouns
-    "batch bundles config decode files grade level lock nodes overrides stats store teach template tinymath",
+    "batch bundles config decode files grade level lock nodes overrides stats store survey teach template tinymath",
     # what is made of them: losses, engines, data, tokens
     "algo caches checkpoints collate dataset engine grading report server storing tokenise track workers",
     # run folders, updates, tasks
     "display feed identity making runs task workshop",
     "crew judge material pairs",
     # models, jobs
-    "check jobs model",
+    "jobs model",
+    "sampler",
+    "likelihood",
+    "check",
     # passes over a model; what a verb's work is made of
-    "afterwards construct evaluate references sampler saving",
+    "afterwards construct evaluate references saving",
     "rounds scoring",
     "launch loop",
     # the doors

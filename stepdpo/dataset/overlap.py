@@ -17,6 +17,8 @@ SHARE = 0.5
 """Overlap from which two questions count as one: shared 8-grams over those of the shorter question."""
 LEAST = 3
 """Shared 8-grams below which an overlap is put down to stock phrases."""
+LONG = 13
+"""Words in a row that two questions do not share by chance, as contamination is usually told (arXiv 2005.14165, C)."""
 Gram = tuple[str, ...]
 _WORD = re.compile(r"\w+")
 _DIGITS = re.compile(r"\d+")
@@ -27,6 +29,7 @@ class Likeness(Enum):
 
     EXACT = "the same but for white space and case"
     OVERLAP = "half or more of its 8-grams in common"
+    RUN = "13 words in a row in common"
     NUMBERS = "the same but for its numbers"
 
 
@@ -38,6 +41,8 @@ class Shared:
     task: str
     problem_id: str
     likeness: Likeness
+    share: float = 0.0
+    """Of the training question's runs of 13 words, those that occur in any problem of the tasks."""
 
 
 def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Problem]]) -> Iterator[Shared]:
@@ -49,11 +54,16 @@ def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Prob
         if found:
             likeness, i = found
             name, problem = known[i]
-            yield Shared(question=question, task=name, problem_id=problem.id, likeness=likeness)
+            share = index.share(question)
+            yield Shared(question=question, task=name, problem_id=problem.id, likeness=likeness, share=share)
 
 
 class _Index:
-    """Evaluation questions by their text, by their text without numbers, and by their 8-grams."""
+    """Evaluation questions by their text, by their text without numbers, by their 8-grams and their 13-grams.
+
+    A question of 8 to 12 words is one run of all its words: it is shared where the other question holds it whole. One
+    of fewer words is told by the exact rule alone.
+    """
 
     def __init__(self, questions: Sequence[str]) -> None:
         self.exact = {question_key(q): i for i, q in reversed(list(enumerate(questions)))}
@@ -63,15 +73,39 @@ class _Index:
         for i, grams in enumerate(self.grams):
             for gram in grams:
                 self.by_gram[gram].append(i)
+        self.words = [_words(q) for q in questions]
+        self.runs: dict[Gram, int] = {}
+        for i, words in enumerate(self.words):
+            for run in _runs(words, min(LONG, len(words))):
+                self.runs.setdefault(run, i)
+        self.lengths = sorted({min(LONG, len(words)) for words in self.words if len(words) >= GRAM})
+
+    def share(self, question: str) -> float:
+        """Of the question's runs of 13 words, those that occur in an evaluation question."""
+        words = _words(question)
+        own = _runs(words, LONG)
+        if not own:
+            return float(self._running(words) is not None)
+        return sum(run in self.runs for run in own) / len(own)
 
     def find(self, question: str) -> tuple[Likeness, int] | None:
         """The closest likeness, and which question it is with."""
         found = {
             Likeness.EXACT: self.exact.get(question_key(question)),
             Likeness.OVERLAP: self._overlapping(_grams(question)),
+            Likeness.RUN: self._running(_words(question)),
             Likeness.NUMBERS: self.numbers.get(_without_numbers(question)),
         }
         return next(((likeness, i) for likeness, i in found.items() if i is not None), None)
+
+    def _running(self, words: Sequence[str]) -> int | None:
+        """An evaluation question with a run of 13 words of this one; of short ones, one that holds the other whole."""
+        held = (self.runs[run] for size in self.lengths for run in _runs(words, size) if run in self.runs)
+        first = next(held, None)
+        if first is not None or not GRAM <= len(words) < LONG:
+            return first
+        candidates = self.by_gram.get(tuple(words[:GRAM]), ())
+        return next((i for i in candidates if tuple(words) in _runs(self.words[i], len(words))), None)
 
     def _overlapping(self, grams: set[Gram]) -> int | None:
         hits = Counter(i for gram in grams for i in self.by_gram.get(gram, ()))
@@ -80,9 +114,17 @@ class _Index:
         return best if best is not None and shares[best] >= SHARE else None
 
 
+def _words(question: str) -> list[str]:
+    return _WORD.findall(question.casefold())
+
+
+def _runs(words: Sequence[str], size: int) -> set[Gram]:
+    """All runs of so many words; of fewer than 8 there are none that would say anything."""
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)} if size >= GRAM else set()
+
+
 def _grams(question: str) -> set[Gram]:
-    words = _WORD.findall(question.casefold())
-    return {tuple(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1)}
+    return _runs(_words(question), GRAM)
 
 
 def _without_numbers(question: str) -> str:

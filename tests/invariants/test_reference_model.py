@@ -129,3 +129,19 @@ def test_what_cannot_be_a_reference(tiny_model: Path, pairs_words: list[str], tm
     for number, (words, said) in enumerate(cases):
         code, message = runs.go_on(runs.write(f"run-{number}", *words), resume=False)
         assert (code, said in message) == (2, True), message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["cache", "online"])
+def test_sharded_weights_follow_the_local_engine(
+    mode: str, home: Path, tiny_model: Path, other: Path, pairs_words: list[str], tmp_path: Path
+) -> None:
+    """ZeRO 3: the other model is sharded too, and its head made whole for the KL."""
+    words = [*pairs_words, f"model={tiny_model}", "algo=tdpo", f"reference_model={other}", f"reference={mode}"]
+    found = []
+    for name, engine in (("local", ["engine=local"]), ("zero", ["engine=zero", "engine.stage=3"])):
+        done = commands.stepdpo("train", *words, *engine, f"run={name}", cwd=tmp_path, STEPDPO_HOME=str(home / name))
+        assert done.code == 0, done.said
+        found.append(commands.metrics(tmp_path / "runs" / name))
+    for ours_, theirs in zip(*found, strict=True):
+        assert theirs == pytest.approx(ours_, rel=1e-4, abs=1e-4)
