@@ -7,7 +7,7 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-stream format lint types docs wheel tinymath check clean
+.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-stream bench-judges format lint types docs wheel tinymath check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench-processes: install ## what a second process is worth, each with a core of 
 bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, memory while it runs (ten minutes)
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.stream --text 50000 --steps 100
+
+bench-judges: install ## how often roll-outs find the first wrong step, and at what cost (ten minutes); writes benchmarks/judges.json
+	$(BIN)/python -m benchmarks.judges
 
 format: install ## format the code
 	$(BIN)/ruff format -q stepdpo tests benchmarks
