@@ -7,7 +7,7 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream
+.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -63,6 +63,8 @@ bench-sampling: install ## samples a second beside `generate` of transformers (t
 
 bench-pairs-stream: install ## 100,000 problems through `stepdpo pairs`: memory while they are worked on (five minutes)
 	$(BIN)/python -m benchmarks.pairs_stream
+bench-judges: install ## how often roll-outs find the first wrong step, and at what cost (ten minutes); writes benchmarks/judges.json
+	$(BIN)/python -m benchmarks.judges
 
 format: install ## format the code
 	$(BIN)/ruff format -q stepdpo tests benchmarks

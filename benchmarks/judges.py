@@ -2,6 +2,7 @@
 
 python -m benchmarks.judges                wrong solutions of the shipped miniature; the exact checker is the truth
 python -m benchmarks.judges --problems 40  fewer of them
+python -m benchmarks.judges --of runs/x    how many pairs of a run on tinymath are right, by the checker
 
 From before every step of every wrong solution 32 roll-outs are made, once. The judge's own code then runs on what was
 recorded: with n roll-outs on as many disjoint parts of the record as there are, up to four.
@@ -23,17 +24,21 @@ from benchmarks.judges_table import Case, Found, Roll, summary, tables
 from benchmarks.machine import machine, versions
 from stepdpo.config import build
 from stepdpo.construct import Construction
-from stepdpo.files import write_json
+from stepdpo.dataset import from_row
+from stepdpo.files import read_jsonl, write_json
 from stepdpo.grade.pool import graders
 from stepdpo.grade.strict import Strict
 from stepdpo.jobs import LAUNCH_KEYS
 from stepdpo.judge.rollouts import Rollouts, Search
 from stepdpo.overrides import composed
 from stepdpo.records import CORRECT, WRONG, Grade, Problem
+from stepdpo.steps import split_steps
 from stepdpo.template import resolve
+from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 from stepdpo.workshop.asks import Made, Mark, Sample, Work
 from stepdpo.workshop.drive import Desk, drive, groups
+from stepdpo.workshop.journal import PREFERENCES
 from stepdpo.workshop.solutions import Draw, distinct, read
 from stepdpo.workshop.tools import Tools
 
@@ -49,7 +54,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=2, help="most wrong solutions of one problem")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--of", type=Path, default=None, help="a run folder of step pairs: judge these instead")
     options = parser.parse_args()
+    if options.of:
+        print(shares(options.of))
+        return
     words = [f"limit={options.problems}", f"sampler.device={options.device}", "sampler.progress=false"]
     spec = _spec(words)
     began = time.monotonic()
@@ -63,6 +72,29 @@ def main() -> None:
     facts = {"problems": options.problems, "each": options.each, "machine": machine(), "versions": versions()}
     write_json(options.out, {**facts, "rolled_tokens": recorder.tokens, **results})
     print(tables(results))
+
+
+def shares(run: Path) -> str:
+    """Markdown: pairs of which the rejected step is the first wrong one and the chosen step is right."""
+    known = {problem.question: problem for problem in problems("preference", 10_000)}
+    facts = []
+    for row in read_jsonl(run / PREFERENCES):
+        pair = from_row(row)
+        right, wrong = (
+            TinymathChecker().first_error(known[pair.question], split_steps(pair.prefix + step + rest)[1])
+            for step, rest in ((pair.chosen, pair.chosen_rest), (pair.rejected, pair.rejected_rest))
+        )
+        step = pair.meta["step"]
+        facts.append((pair.meta.get("prefix_rate", 1.0), wrong == step, right is None or right > step))
+    lines = [
+        "| solve rate before the step | pairs | wrong step exact | right step right | both |",
+        "|---|---|---|---|---|",
+    ]
+    for least in (0.0, 0.25, 0.5):
+        kept = [fact for fact in facts if fact[0] >= least] or [(0.0, False, False)]
+        parts = [sum(f[1] for f in kept), sum(f[2] for f in kept), sum(f[1] and f[2] for f in kept)]
+        lines.append(f"| >= {least} | {len(kept)} | " + " | ".join(f"{part / len(kept):.1%}" for part in parts) + " |")
+    return "\n".join(lines)
 
 
 def _spec(words: Sequence[str]) -> Construction:

@@ -49,6 +49,7 @@ def summary(cases: Sequence[Case], found: Mapping[Key, list[list[Found]]]) -> di
         "steps": dict(sorted(Counter(len(case.solution.steps) for case in cases).items())),
         "curve": [_row(cases, key, verdicts) for key, verdicts in found.items()],
         "confusion": _confusion(cases, found["binary", 8]),
+        "kept": _kept(cases, found["binary", 8], 8),
         "around": _around(cases),
     }
 
@@ -92,6 +93,20 @@ def _confusion(cases: Sequence[Case], found: list[list[Found]]) -> list[list[int
     return table
 
 
+def _kept(cases: Sequence[Case], found: list[list[Found]], n: int) -> list[dict[str, Any]]:
+    """Verdicts that are left where so many of 20 further roll-outs from before the found step must be right."""
+    rates = []
+    for case, (first, *_) in zip(cases, found, strict=True):
+        if first.error is not None:
+            more = case.rolls[first.error][n : n + 20]
+            rates.append((sum(roll.right for roll in more) / len(more), first.error == case.error))
+    rows = []
+    for least in (0.0, 0.05, 0.25, 0.5, 0.75):
+        hits = [hit for rate, hit in rates if rate >= least]
+        rows.append({"least": least, "kept": len(hits), "hits": sum(hits) / max(1, len(hits))})
+    return rows
+
+
 def _around(cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Roll-outs by where they begin: so many steps after the label of the first wrong step."""
     some: dict[int, list[list[Roll]]] = defaultdict(list)
@@ -133,6 +148,11 @@ def tables(results: Mapping[str, Any]) -> str:
         "|---" * (size + 2) + "|",
     ]
     lines += [f"| step {k + 1} | " + " | ".join(map(str, row)) + " |" for k, row in enumerate(results["confusion"])]
+    lines += ["", "| right among 20 more | verdicts kept | exact |", "|---|---|---|"]
+    for r in results["kept"]:
+        share = r["hits"]
+        error = math.sqrt(share * (1 - share) / max(1, r["kept"]))
+        lines.append(f"| {r['least']:.0%} | {r['kept']} | {share:.1%} +- {error:.1%} |")
     lines += [
         "",
         "| roll-outs begin before step | prefixes | right | any of 32 right | under a quarter right |",
