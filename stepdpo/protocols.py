@@ -80,10 +80,13 @@ class Grader(Protocol):
 
 
 class PairSource(Protocol):
-    """Problem -> preferences, as a generator: it yields what it asks for, is sent the answer, and returns `Made`."""
+    """Problem -> preferences, as a generator: it yields what it asks for, is sent the answer, and returns `Made`.
+
+    One that needs "trees" asks no model: it offers `problems()`, a stream of its own.
+    """
 
     needs: ClassVar[frozenset[str]]
-    """What must be at hand, of {"checker", "judge"}."""
+    """What must be at hand, of {"checker", "judge", "trees"}."""
 
     def __call__(self, problem: Problem, tools: Any) -> Any: ...
 

@@ -71,7 +71,9 @@ class Rollouts:
         (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
         (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], counts)
         wrong = distinct([s for s in solutions if not s.correct])[: self.max_wrong]
-        counts.update({"samples": len(drawn), "right": sum(s.correct for s in solutions), "measured": len(wrong)})
+        counts.update(
+            {"samples": len(drawn), "right": sum(s.correct for s in solutions), "wrong solutions measured": len(wrong)}
+        )
         if not wrong:
             return Made(outcome="no wrong sample" if solutions else "no usable sample", counts=counts)
         measured = Measured()

@@ -96,7 +96,7 @@ def test_what_is_asked_and_counted() -> None:
     assert {(params.n, params.temperature) for _, params in sampler.asked[1:]} == {(4, 0.7)}
     assert sampler.asked[0][1].temperature == 0.8
     assert +made.counts == {
-        "samples": 2, "right": 1, "measured": 1, "pits": 1, "beginnings": beginnings + 2,
+        "samples": 2, "right": 1, "wrong solutions measured": 1, "pits": 1, "beginnings": beginnings + 2,
         "roll-outs": 4 * (beginnings + 2), "right roll-outs": 3 + 2 + 1 + 2 + 3,
     }  # fmt: skip
 
