@@ -128,10 +128,13 @@ def _work(spec: Construction, tools: Tools, left: list[Problem], total: int, jou
         Progress(total, total - len(left)) as progress,
     ):
         desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()), consult)
-        for group in groups(left, spec.live):
-            for finished in drive(group, spec.pairs, tools, desk):
-                journal.add(finished)
-                progress.advance(finished)
+        try:
+            for group in groups(left, spec.live):
+                for finished in drive(group, spec.pairs, tools, desk):
+                    journal.add(finished)
+                    progress.advance(finished)
+        except Outage as error:
+            raise Outage(f"{error}; what is finished is kept: resume=true goes on") from None
         return {**getattr(sampler, "facts", {}), **getattr(consult, "facts", {})}
 
 
