@@ -20,7 +20,7 @@ LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "
 ENDS = ("model/config.json", "summary.json")
 """What a finished run holds."""
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track"}
-"""Settings that a resumed run may change: how often it looks and logs."""
+"""Settings that a resumed run may change: how often it looks and logs. So may where a server is (`_settled`)."""
 
 
 def run_in(
@@ -82,13 +82,26 @@ def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
         old, new = (OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now))
         if old == new:
             continue
-        if key.partition(".")[0] in FREE_ON_RESUME:
+        if key.partition(".")[0] in FREE_ON_RESUME or _settled(key, old["v"]) == _settled(key, new["v"]):
             OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)
         else:
             changed.append(f"  {key}: {_value(old)} then, {_value(new)} now")
     if changed:
         raise UserError("\n".join([f"{path.parent} was started with another configuration:", *changed]))
     return before
+
+
+def _settled(key: str, value: Any) -> Any:
+    """A setting without what may change about a server: where it is, how it is treated. Its model may not."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+
+    def strip(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {k: v.get("model") if k == "server" and isinstance(v, dict) else strip(v) for k, v in node.items()}
+
+    return strip(value)
 
 
 def _value(container: Any) -> str:

@@ -152,7 +152,7 @@ def test_a_judge_that_is_asked_again(tmp_path: Path) -> None:
     before = rows(folder / "preferences.jsonl")
     (kept,) = rows(folder / "quarantine.jsonl")
     assert (kept["problem"], kept["answer"]) == (ALL[0].id, "Hm.")
-    with serving(both(nonsense=False), port=int(re.findall(r":(\d+)/", served.url)[0])) as served:
+    with serving(both(nonsense=False)) as served:  # elsewhere
         done = run("resume=true")
         assert done.code == 0, done.said
         assert [endpoint for endpoint, _ in served.asked] == ["completions", "chat/completions"]
