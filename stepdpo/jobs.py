@@ -79,7 +79,8 @@ def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
         keys = {str(key) for key in now}
     changed = []
     for key in sorted(keys - set(LAUNCH_KEYS)):
-        old, new = (OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now))
+        pair: Any = [OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now)]
+        old, new = pair
         if old == new:
             continue
         if key.partition(".")[0] in FREE_ON_RESUME or _settled(key, old["v"]) == _settled(key, new["v"]):
