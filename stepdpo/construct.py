@@ -26,7 +26,7 @@ from stepdpo.workshop.tools import Tools
 
 SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
 """The second where a judge did not answer for some problems, which a resumed run tries again."""
-KEPT = "what is finished is kept, resume=true goes on"
+KEPT = "what is finished is kept: resume=true goes on"
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,12 @@ def _work(spec: Construction, bench: Bench, problems: Iterable[Problem], journal
         return {}
     progress = Progress(_total(problems), len(journal.done), journal.counts["pairs"])
     with spec.crew.open(bench) as crew, progress:
-        for finished in crew.finish(groups(chain([first], left), spec.live)):
-            journal.add(finished)
-            progress.advance(finished)
+        try:
+            for finished in crew.finish(groups(chain([first], left), spec.live)):
+                journal.add(finished)
+                progress.advance(finished)
+        except Outage as error:
+            raise Outage(f"{error}; {KEPT}") from None
         facts: dict[str, Any] = crew.facts
         return facts
 

@@ -22,7 +22,7 @@ ENDS = ("model/config.json", "summary.json")
 Work = Callable[[DictConfig], dict[str, Any]]
 """(configuration of a run) -> the answer: code, message, outcome; `begun` where something is to be kept in any case."""
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
-"""Settings that a resumed run may change: how often it looks and logs, and who works."""
+"""Settings that a resumed run may change: how often it looks and logs, and who works. So may where a server is."""
 
 
 def run_in(
@@ -92,16 +92,30 @@ def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
         keys = {str(key) for key in now}
     changed = []
     for key in sorted(keys - set(LAUNCH_KEYS)):
-        old, new = (OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now))
+        pair: Any = [OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now)]
+        old, new = pair
         if old == new:
             continue
-        if key.partition(".")[0] in FREE_ON_RESUME:
+        if key.partition(".")[0] in FREE_ON_RESUME or _settled(key, old["v"]) == _settled(key, new["v"]):
             OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)
         else:
             changed.append(f"  {key}: {_value(old)} then, {_value(new)} now")
     if changed:
         raise UserError("\n".join([f"{path.parent} was started with another configuration:", *changed]))
     return before
+
+
+def _settled(key: str, value: Any) -> Any:
+    """A setting without what may change about a server: where it is, how it is treated. Its model may not."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+
+    def strip(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {k: v.get("model") if k == "server" and isinstance(v, dict) else strip(v) for k, v in node.items()}
+
+    return strip(value)
 
 
 def _value(container: Any) -> str:

@@ -144,7 +144,7 @@ def _usage(completion: int) -> dict[str, int]:
 
 
 def written_by(sampler: LocalSampler) -> Answer:
-    """What a model writes: /v1/completions with n, stop, seed, logprobs and echo, one request at a time."""
+    """What a model writes: /v1/completions with n, stop, seed and echo, one request at a time."""
     lock = threading.Lock()
 
     def answer(endpoint: str, request: dict[str, Any]) -> dict[str, Any]:

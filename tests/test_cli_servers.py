@@ -106,7 +106,8 @@ def test_a_server_that_dies_and_is_started_again(shipped: LocalSampler, tmp_path
     with serving(dying, port=port) as served:
         done = stepdpo("pairs", *asked, *words(served), "run=x", cwd=tmp_path)
     assert done.code == 1
-    assert "no connection (tried 2 times)" in done.err
+    assert "no connection (tried 2 times); what is finished is kept: resume=true goes on" in done.err
+    assert "no connection; trying again" in done.out
     assert "Traceback" not in done.said
     folder = tmp_path / "runs" / "x"
     before = len(rows(folder / "finished.jsonl"))
@@ -151,7 +152,7 @@ def test_a_judge_that_is_asked_again(tmp_path: Path) -> None:
     before = rows(folder / "preferences.jsonl")
     (kept,) = rows(folder / "quarantine.jsonl")
     assert (kept["problem"], kept["answer"]) == (ALL[0].id, "Hm.")
-    with serving(both(nonsense=False), port=int(re.findall(r":(\d+)/", served.url)[0])) as served:
+    with serving(both(nonsense=False)) as served:  # elsewhere
         done = run("resume=true")
         assert done.code == 0, done.said
         assert [endpoint for endpoint, _ in served.asked] == ["completions", "chat/completions"]

@@ -109,6 +109,20 @@ def test_resumed_with_other_words(tmp_path: Path, ends: Callable[[int], list[boo
         run(tmp_path / "x", defaults, resume=True, given=["epochs=9"])
 
 
+@pytest.mark.parametrize("given", [["judge.server.url=b", "judge.server.retries=2"], ["judge=openai"]])
+def test_a_server_may_move(tmp_path: Path, ends: Callable[[int], list[bool]], given: list[str]) -> None:
+    """Not to another model."""
+    ends(workers.FAILED)
+    first = OmegaConf.create({"judge": {"ask_again": 1, "server": {"url": "a", "model": "m", "retries": 6}}})
+    run(tmp_path / "x", first)
+    moved = OmegaConf.merge(first, {"judge": {"server": {"url": "b", "retries": 2}}})
+    run(tmp_path / "x", moved, resume=True, given=given)
+    assert OmegaConf.load(tmp_path / "x" / "config.yaml") == moved
+    other = OmegaConf.merge(moved, {"judge": {"server": {"model": "n"}}})
+    with pytest.raises(UserError, match="started with another configuration"):
+        run(tmp_path / "x", other, resume=True, given=[*given, "judge.server.model=n"])
+
+
 def test_force_checks_first(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
     """A mistake in the settings does not cost the run that they would replace."""
     ends(workers.OK)

@@ -116,7 +116,10 @@ class ServerSampler:
             prompt, (ids, ends) = job
             first = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
             request = {"prompt": ids, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
-            told = await self._asked(request, lambda reply: prompt_logps(reply, len(ids)))
+            try:
+                told = await self._asked(request, lambda reply: prompt_logps(reply, len(ids)))
+            except Refused as error:
+                raise self.client.mended(f"log-probabilities of given texts: {error}") from None
             return float(sum(number or 0.0 for number in told[first:]))
 
         return self.client.each(one, list(zip(prompts, encode(texts, self.tokenizer), strict=True)))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LONGEST = 400
 """Characters of a server's own words in an error."""
+EVERY = 15.0
+"""Seconds between two words about repetitions."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,17 +52,19 @@ class Client:
     """An open connection. `counts` says what it has cost."""
 
     def __init__(
-        self, spec: Server, part: str, key: str, connection: Any, runner: asyncio.Runner, record: Record | None
+        self, spec: Server, part: str, key: str, openai: ModuleType, runner: asyncio.Runner, record: Record | None
     ) -> None:
         self.spec, self.part, self.key, self.record = spec, part, key, record
-        self.connection, self.runner = connection, runner
+        self.openai, self.runner = openai, runner
+        # We repeat and time requests ourselves.
+        self.connection = openai.AsyncOpenAI(base_url=spec.url, api_key=key or "none", max_retries=0, timeout=None)
         self.model = spec.model or ""
         self.models: list[str] = []
         self.context: int | None = None
         """Positions of the model, where the server says so."""
         self.counts: Counter[str] = Counter()
         self.slots = asyncio.Semaphore(spec.concurrency)
-        self.looking = False
+        self.looking, self.quiet_until = False, 0.0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -113,6 +117,7 @@ class Client:
                 if attempt == retries:
                     tried = f" (tried {retries + 1} times)" if retries else ""
                     raise Outage(f"{redact_text(self.spec.url)}: {trouble}{tried}") from None
+                self._say(str(trouble))
                 await asyncio.sleep(delay(attempt, self.spec.backoff, trouble.after, random.random()))
         raise AssertionError("unreachable")
 
@@ -132,7 +137,7 @@ class Client:
                 self._note(Exchange(request, reply, error, attempt, time.monotonic() - began))
 
     async def _sent(self, send: Send) -> dict[str, Any]:
-        openai = library(self.part)
+        openai = self.openai
         try:
             async with asyncio.timeout(self.spec.timeout):
                 text = (await send()).text
@@ -169,6 +174,13 @@ class Client:
         if self.record:
             self.record(exchange)
 
+    def _say(self, trouble: str) -> None:
+        """Tell the user about repetitions, now and then."""
+        now = time.monotonic()
+        if now >= self.quiet_until:
+            self.quiet_until = now + EVERY
+            print(f"{self.part}: {trouble}; trying again", flush=True)
+
     def safe(self, text: str) -> str:
         """Words of others, without the key and not too many of them."""
         return redact_text(without(self.key, text))[:LONGEST]
@@ -182,12 +194,3 @@ async def _together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def library(part: str) -> ModuleType:
-    """The official client, where it is installed."""
-    try:
-        import openai
-    except ImportError:
-        raise UserError(f"{part} needs the client: pip install 'stepdpo[openai]'") from None
-    return openai

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 from stepdpo.errors import UserError
-from stepdpo.server.client import Client, Record, library
+from stepdpo.server.client import Client, Record
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,23 @@ class Server:
 
         Raises UserError for a wrong key, a model that cannot be known and, unless `optional`, a server that is down.
         """
-        openai = library(part)
+        openai = _library(part)
         key = os.environ.get(self.api_key_env, "").strip()
         if not (key.isascii() and (key.isprintable() or not key)):
             raise UserError(f"{part}.api_key_env={self.api_key_env}: what it holds is no key, as it has odd characters")
         with asyncio.Runner() as runner:
-            connection = openai.AsyncOpenAI(base_url=self.url, api_key=key or "none", max_retries=0, timeout=None)
-            client = Client(self, part, key, connection, runner, record)
+            client = Client(self, part, key, openai, runner, record)
             try:
                 client.look(optional)
                 yield client
             finally:
-                runner.run(connection.close())
+                runner.run(client.connection.close())
+
+
+def _library(part: str) -> ModuleType:
+    """The official client, where it is installed."""
+    try:
+        import openai
+    except ImportError:
+        raise UserError(f"{part} needs the client: pip install 'stepdpo[openai]'") from None
+    return openai

@@ -42,7 +42,7 @@ class Journal:
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.seconds = 0.0
-        self._reopen()
+        self.reopened = self._reopen()
         ends = self._recover()
         self.files = {name: _cut(folder / _partial(name), ends[name]) for name in KINDS}
         self.log = (folder / FINISHED).open("ab")
@@ -75,12 +75,16 @@ class Journal:
         self._tally(line)
 
     def close(self) -> None:
-        """Stop writing; everything may be taken up again."""
+        """Stop writing; everything may be taken up again, and what had its final name gets it back."""
         for file in (*self.files.values(), self.log):
             file.close()
+        for name in self.reopened:
+            (self.folder / _partial(name)).replace(self.folder / name)
+        self.reopened = []
 
     def finish(self) -> None:
         """Give the results their final names; empty files are not kept."""
+        self.reopened = []
         self.close()
         for name in KINDS:
             path = self.folder / _partial(name)
@@ -115,13 +119,15 @@ class Journal:
         self.counts.update({name: line[name] for name in ("pairs", "tokens")})
         self.seconds = line["seconds"]
 
-    def _reopen(self) -> None:
-        """Take back the final names that `finish` gave."""
-        if (self.folder / FINISHED).exists():
-            for name in KINDS:
-                final, partial = self.folder / name, self.folder / _partial(name)
-                if final.exists() and not partial.exists():
-                    final.replace(partial)
+    def _reopen(self) -> list[str]:
+        """Take back the final names that `finish` gave; returns whose."""
+        finals = [name for name in KINDS if (self.folder / name).exists() and name != _partial(name)]
+        if not (self.folder / FINISHED).exists():
+            return []
+        found = [name for name in finals if not (self.folder / _partial(name)).exists()]
+        for name in found:
+            (self.folder / name).replace(self.folder / _partial(name))
+        return found
 
     def _recover(self) -> dict[str, int]:
         """Read what is finished, cut off a torn line, and say how long the other files are up to there."""

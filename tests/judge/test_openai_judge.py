@@ -139,6 +139,11 @@ def test_nonsense_is_kept_and_asked_again(tmp_path: Path, reply: str, reason: st
         assert not (tmp_path / "summary.json").exists()
         again = construct(spec(served.url), tmp_path, resume=True)
         assert again["pairs"] == 4
+        served.key = "another"
+        with pytest.raises(UserError):
+            construct(spec(served.url), tmp_path, resume=True)
+        assert (tmp_path / "preferences.jsonl").read_bytes() == first
+        served.key = ""
     with serving(right) as served:
         whole = construct(spec(served.url), tmp_path, resume=True)
         assert len(served.asked) == 2

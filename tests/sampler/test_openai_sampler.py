@@ -125,6 +125,14 @@ def test_log_probabilities_that_are_not_there() -> None:
         sampler.sample(["x"], asked)
 
 
+def test_a_server_that_takes_no_token_ids() -> None:
+    refusal = Fault(400, json.dumps({"error": {"message": "prompt must be a string"}}))
+    with serving(fixed, always=refusal) as served, opened(served.url) as sampler, pytest.raises(UserError) as caught:
+        sampler.weigh(["a"], ["b"])
+    assert "given texts: status 400" in str(caught.value)
+    assert "prompt must be a string" in str(caught.value)
+
+
 def test_prompts_without_room() -> None:
     """Known beforehand where the server tells its size; otherwise the server says so."""
     long = PROMPTS[0] * 20
