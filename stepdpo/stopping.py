@@ -25,30 +25,25 @@ class Interrupted(Exception):
         self.signum = signum
 
 
-class _Break(KeyboardInterrupt):
-    """Raised wherever the signal finds us: nothing that catches plain exceptions may swallow it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self.signum = signum
-
-
 @contextmanager
 def at_once(words: str) -> Iterator[None]:
     """Work that is saved as it comes: Ctrl-C and SIGTERM end it where it is, as Interrupted with these words.
 
-    Everything that is open within is closed on the way. Outside the main thread nothing is caught.
+    Everything that is open within is closed on the way. Outside the main thread nothing is caught. What is raised is
+    KeyboardInterrupt, which nothing that catches plain exceptions swallows.
     """
+    seen: list[int] = []
 
     def end(signum: int, frame: FrameType | None) -> None:
-        raise _Break(signum)
+        seen.append(signum)
+        raise KeyboardInterrupt
 
     main = threading.current_thread() is threading.main_thread()
     previous = {s: signal.signal(s, end) for s in CAUGHT} if main else {}
     try:
         yield
-    except _Break as stop:
-        raise Interrupted(stop.signum, words) from None
+    except KeyboardInterrupt:
+        raise Interrupted(seen[0] if seen else signal.SIGINT, words) from None
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

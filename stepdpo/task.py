@@ -95,14 +95,17 @@ class Task:
         """Every row as a problem, or why it is none."""
         number = 0
         for row in read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision):
-            try:
-                one = row if isinstance(row, BadRow) else self._problem(row, number)
-            except RowError as error:
-                one = row.bad(str(error))
+            one = row if isinstance(row, BadRow) else self._usable(row, number)
             yield one
             number += isinstance(one, Problem)
             if number == self.limit:
                 return
+
+    def _usable(self, row: Row, number: int) -> Problem | BadRow:
+        try:
+            return self._problem(row, number)
+        except RowError as error:
+            return row.bad(str(error))
 
     def _good(self) -> Iterator[Problem]:
         return (one for one in self._read() if isinstance(one, Problem))

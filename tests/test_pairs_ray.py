@@ -37,7 +37,7 @@ def workers() -> list[psutil.Process]:
 def clean(done: Done) -> None:
     """Nothing but our own words, and no process left behind."""
     assert "(raylet" not in done.out
-    assert "usage" not in done.out.lower()
+    assert "usage stat" not in done.out.lower()
     assert "Traceback" not in done.out
     until(lambda: not workers())
 

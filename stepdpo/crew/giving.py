@@ -121,9 +121,15 @@ class Crew:
             self.false_starts += 1
         deaths = loads[0].deaths if loads else self.false_starts
         over = f"over the problems from {loads[0].group[0].id} on" if loads else "before they began"
-        reason = " ".join((why.partition("exit detail: ")[2] or why).split())[:REASON]
+        reason = _short(why)
         if deaths > self.retries:
             raise RuntimeError(f"{deaths} workers died {over}; resume=true goes on. Ray says: {reason}")
         print(f"warning: a worker died {over}; another one goes on. Ray says: {reason}", flush=True)
         self.stock.extendleft(reversed(loads))
         hand.actor, hand.ready = self._hire()
+
+
+def _short(why: str) -> str:
+    """What happened, of Ray's page of what it may have been."""
+    detail = why.partition("exit detail: ")[2] or why
+    return " ".join(detail.partition("There are some potential")[0].split())[:REASON]
