@@ -201,6 +201,8 @@ def _near(key: str, names: set[str]) -> str:
     """The name meant: one that ends alike, one of the same part, or any."""
     part, _, last = key.rpartition(".")
     same = [n for n in names if n.rpartition(".")[2] == last]
+    if same and part:
+        same = get_close_matches(key, same, n=1, cutoff=0.8) or same
     if same:
         return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
     siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == part}
