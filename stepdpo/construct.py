@@ -26,7 +26,7 @@ from stepdpo.workshop.tools import Tools
 
 SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
 """The second where a judge did not answer for some problems, which a resumed run tries again."""
-KEPT = "what is finished is kept: resume=true goes on"
+KEPT = "what is finished is kept, resume=true goes on"
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_a_server_that_dies_and_is_started_again(shipped: LocalSampler, tmp_path
     with serving(dying, port=port) as served:
         done = stepdpo("pairs", *asked, *words(served), "run=x", cwd=tmp_path)
     assert done.code == 1
-    assert "no connection (tried 2 times); what is finished is kept: resume=true goes on" in done.err
+    assert "no connection (tried 2 times); what is finished is kept, resume=true goes on" in done.err
     assert "no connection; trying again" in done.out
     assert "Traceback" not in done.said
     folder = tmp_path / "runs" / "x"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stepdpo.errors import UserError
+from stepdpo.errors import Outage, UserError
 from stepdpo.records import Problem
 from stepdpo.workshop.asks import Finished
 
@@ -100,7 +100,7 @@ class Crew:
         except StopIteration:
             hand.loads.popleft()
         except errors.RayTaskError as error:
-            raise error.cause from (None if isinstance(error.cause, UserError) else error)
+            raise error.cause from (None if isinstance(error.cause, (UserError, Outage)) else error)
         except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError) as error:
             self._replace(hand, str(error))
         else:
