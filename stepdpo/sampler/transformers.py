@@ -19,8 +19,8 @@ from stepdpo.model.load import DTYPES, Fresh, Pretrained
 from stepdpo.records import Completion, Sampling
 from stepdpo.sampler.loop import Ends, Written, generate
 from stepdpo.sampler.progress import Progress
-from stepdpo.sampler.streams import seeds as seeds_of
 from stepdpo.sampler.sharing import register
+from stepdpo.sampler.streams import seeds as seeds_of
 from stepdpo.sampler.text import StopStrings, eos_ids, response_text
 from stepdpo.sampler.weigh import texts, weigh
 from stepdpo.tokenise import encode
