@@ -66,12 +66,21 @@ def main() -> None:
     tools = record(spec, recorder)
     seconds = time.monotonic() - began
     print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens in {seconds:.0f} s", flush=True)
-    found = {(s.value, n): judged(Rollouts(n, search=s), n, recorder.cases, tools) for s in Search for n in CURVE}
-    found |= {("at once", n): judged(Rollouts(n, at_first=n), n, recorder.cases, tools) for n in CURVE}
-    results = summary(recorder.cases, found)
+    results = summary(recorder.cases, curves(recorder.cases, tools))
     facts = {"problems": options.problems, "each": options.each, "machine": machine(), "versions": versions()}
     write_json(options.out, {**facts, "rolled_tokens": recorder.tokens, **results})
     print(tables(results))
+
+
+def curves(cases: Sequence[Case], tools: Tools) -> dict[tuple[str, int], list[list[Found]]]:
+    """Every search with every number of roll-outs that the record allows: `posterior` takes up to four times n."""
+    found = {}
+    for search in Search:
+        for n in CURVE[:3] if search is Search.posterior else CURVE:
+            found[search.value, n] = judged(Rollouts(n, search=search), n, cases, tools)
+    return found | {
+        ("at once", n): judged(Rollouts(n, at_first=n, search=Search.binary), n, cases, tools) for n in CURVE
+    }
 
 
 def shares(run: Path) -> str:
@@ -152,7 +161,7 @@ def judged(judge: Rollouts, n: int, cases: Sequence[Case], tools: Tools) -> list
 
 
 def _verdict(judge: Rollouts, case: Case, tools: Tools, start: int) -> Found:
-    """Run the judge on a record: roll-outs of a prefix are taken from it in turn, from `start` on."""
+    """Run the judge on a record: roll-outs of a prefix are taken from it in turn, from `start` on and round its end."""
     prompt = tools.prompt(case.problem)
     prefixes = [case.solution.prefix(i) for i in range(len(case.solution.steps))]
     places = {prompt.text + prompt.joint + prefix: i for i, prefix in enumerate(prefixes)}
@@ -171,7 +180,7 @@ def _verdict(judge: Rollouts, case: Case, tools: Tools, start: int) -> Found:
         else:
             assert isinstance(ask, Sample)
             at = places[ask.prompts[0]]
-            some = case.rolls[at][start + taken[at] : start + taken[at] + ask.n]
+            some = [case.rolls[at][(start + taken[at] + i) % MOST] for i in range(ask.n)]
             taken[at] += ask.n
             tokens += sum(roll.completion.tokens for roll in some)
             reply = [[roll.completion for roll in some]]

@@ -48,8 +48,8 @@ def summary(cases: Sequence[Case], found: Mapping[Key, list[list[Found]]]) -> di
         "distinct_problems": len({case.problem.id for case in cases}),
         "steps": dict(sorted(Counter(len(case.solution.steps) for case in cases).items())),
         "curve": [_row(cases, key, verdicts) for key, verdicts in found.items()],
-        "confusion": _confusion(cases, found["binary", 8]),
-        "kept": _kept(cases, found["binary", 8], 8),
+        "confusion": {key[0]: _confusion(cases, some) for key, some in found.items() if key[1] == 8},
+        "kept": {key[0]: _kept(cases, some, 8) for key, some in found.items() if key[1] == 8},
         "around": _around(cases),
     }
 
@@ -94,11 +94,11 @@ def _confusion(cases: Sequence[Case], found: list[list[Found]]) -> list[list[int
 
 
 def _kept(cases: Sequence[Case], found: list[list[Found]], n: int) -> list[dict[str, Any]]:
-    """Verdicts that are left where so many of 20 further roll-outs from before the found step must be right."""
+    """Verdicts left where so many of the record's last 20 roll-outs from before the found step must be right."""
     rates = []
     for case, (first, *_) in zip(cases, found, strict=True):
         if first.error is not None:
-            more = case.rolls[first.error][n : n + 20]
+            more = case.rolls[first.error][-20:]
             rates.append((sum(roll.right for roll in more) / len(more), first.error == case.error))
     rows = []
     for least in (0.0, 0.05, 0.25, 0.5, 0.75):
@@ -141,18 +141,16 @@ def tables(results: Mapping[str, Any]) -> str:
             f"| {r['search']} | {r['n']} | {r['hits']:.1%} +- {r['error']:.1%} | {r['early']:.1%} | {r['late']:.1%} "
             f"| {r['none']:.1%} | {r['rollouts']:.1f} | {r['tokens']:.0f} |"
         )
-    size = len(results["confusion"])
-    lines += [
-        "",
-        "| truth | " + " | ".join(f"step {k + 1}" for k in range(size)) + " | none |",
-        "|---" * (size + 2) + "|",
-    ]
-    lines += [f"| step {k + 1} | " + " | ".join(map(str, row)) + " |" for k, row in enumerate(results["confusion"])]
-    lines += ["", "| right among 20 more | verdicts kept | exact |", "|---|---|---|"]
-    for r in results["kept"]:
-        share = r["hits"]
-        error = math.sqrt(share * (1 - share) / max(1, r["kept"]))
-        lines.append(f"| {r['least']:.0%} | {r['kept']} | {share:.1%} +- {error:.1%} |")
+    for search, table in results["confusion"].items():
+        size = len(table)
+        head = " | ".join(f"step {k + 1}" for k in range(size))
+        lines += ["", f"| {search}, n = 8: truth | {head} | none |", "|---" * (size + 2) + "|"]
+        lines += [f"| step {k + 1} | " + " | ".join(map(str, row)) + " |" for k, row in enumerate(table)]
+    for search, rows in results["kept"].items():
+        lines += ["", f"| {search}: right among 20 more | verdicts kept | exact |", "|---|---|---|"]
+        for r in rows:
+            error = math.sqrt(r["hits"] * (1 - r["hits"]) / max(1, r["kept"]))
+            lines.append(f"| {r['least']:.0%} | {r['kept']} | {r['hits']:.1%} +- {error:.1%} |")
     lines += [
         "",
         "| roll-outs begin before step | prefixes | right | any of 32 right | under a quarter right |",

@@ -10,7 +10,7 @@ import pytest
 from scripted import LONG, Scripted, counts, opened, preferences, run, spoil, tools, whole
 
 from stepdpo.judge.exact import Exact
-from stepdpo.judge.rollouts import Rollouts
+from stepdpo.judge.rollouts import Rollouts, Search
 from stepdpo.pairs.localise import Localise
 from stepdpo.records import Problem, Sampling
 from stepdpo.steps import join_steps, split_steps
@@ -215,7 +215,7 @@ def test_what_the_judge_sampled_counts_among_the_rectified() -> None:
     """Before the wrong step the judge draws 2, both right; 3 more are drawn to make 5."""
     wrong = spoil(LONG, 1)
     rectified = {1: [after(1), after(1), reworded(1)], 2: [""], 3: [""]}
-    judge = Rollouts(rollouts=4)
+    judge = Rollouts(rollouts=4, search=Search.binary)
     finished, sampler = make([wrong], rectified, judge, rectify=5, max_chosen_per_prefix=9)
     asked = [params.n for prompts, params in sampler.asked if prompts[0].endswith(before(1))]
     assert asked == [2, 3]
