@@ -170,7 +170,8 @@ def _prefill(
         )
     many = len(room_R)
     tensors = (torch.arange(many), torch.zeros(many).long(), lengths_R, room_R, mask_RL, torch.zeros(many).bool())
-    return _Rows(*(x.to(model.device) for x in tensors), shared), cache, logits_RV
+    row_R, token_R, lengths_R, room_R, mask_RL, ended_R = (x.to(model.device) for x in tensors)
+    return _Rows(row_R, token_R, lengths_R, room_R, mask_RL, ended_R, shared), cache, logits_RV
 
 
 def _forward(model: Any, rows: _Rows, cache: Any, seen: int) -> Tensor:

@@ -63,7 +63,7 @@ class Shared:
         places = len(self.hidden_P1W) * self.n
         if places > len(rows):
             rows = rows.new_zeros(places, *rows.shape[1:]).index_copy_(0, self.place_R, rows)
-        return rows.unflatten(0, (-1, self.n))
+        return rows.reshape(-1, self.n, *rows.shape[1:])
 
     def scattered(self, places: Tensor) -> Tensor:
         """The inverse of `gathered`."""
@@ -115,4 +115,5 @@ def _by_prompt(places: Tensor) -> Tensor:
 
 def _by_place(prompts: Tensor, n: int) -> Tensor:
     """The inverse of `_by_prompt`."""
-    return prompts.unflatten(2, (n, -1)).transpose(1, 2)
+    many, groups, asked, width = prompts.shape
+    return prompts.reshape(many, groups, n, asked // n, width).transpose(1, 2)
