@@ -50,7 +50,7 @@ CURVE = (2, 4, 8, 16, 32)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--problems", type=int, default=230)
     parser.add_argument("--each", type=int, default=2, help="most wrong solutions of one problem")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
