@@ -71,3 +71,10 @@ def test_what_is_no_shared_label() -> None:
 
 def test_a_chain() -> None:
     assert chain(["a", "b"], 4, 7) == [Node(4, "a"), Node(7, "b")]
+
+
+def test_values_of_a_pair_stay_in_their_range() -> None:
+    """An opinion of 0.7 and a right answer make Q = 1.7; data sets hold values from -1 to 1."""
+    tree = Tree("p", "q", "1", (Node(-1), Node(0, "a", 1, 1.7), Node(0, "b", 1, -1.2)))
+    pair = preference(tree, 1, 2)
+    assert (pair.chosen_value, pair.rejected_value) == (1.0, -1.0)

@@ -172,12 +172,17 @@ def preference(
         rejected_rest=wrong_rest,
         answer=tree.answer,
         confidence=confidence,
-        chosen_value=tree.value(chosen),
-        rejected_value=tree.value(rejected),
+        chosen_value=_within(tree.value(chosen)),
+        rejected_value=_within(tree.value(rejected)),
         history=tree.turns(chosen),
         whole=whole,
         meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **tree.meta.get("pair", {}), **meta},
     )
+
+
+def _within(q: float | None) -> float | None:
+    """A value in [-1, 1]: with a model's opinion in it, or rewards above 1, a search's Q may lie outside."""
+    return None if q is None else max(-1.0, min(1.0, q))
 
 
 def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tuple[str, str]:
