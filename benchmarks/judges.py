@@ -119,9 +119,9 @@ def record(spec: Construction, recorder: Recorder) -> Tools:
     tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
     with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
         desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
-        for number, group in enumerate(groups(problems("preference", spec.limit or 1), spec.live), start=1):
+        for group in groups(problems("preference", spec.limit or 1), spec.live):
             recorder.tokens += sum(finished.tokens for finished in drive(group, recorder, tools, desk))
-            print(f"{number * spec.live} problems, {recorder.tokens:,} tokens", flush=True)
+            print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens", flush=True)
     return tools
 
 
