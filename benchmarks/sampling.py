@@ -24,6 +24,7 @@ from stepdpo.grade.strict import Strict
 from stepdpo.model.load import Fresh, Pretrained
 from stepdpo.records import CORRECT, Problem, Sampling
 from stepdpo.sampler.sharing import register
+from stepdpo.sampler.text import eos_ids
 from stepdpo.sampler.transformers import CPU_TOKENS, LocalSampler
 from stepdpo.template import NativeTemplate, resolve
 from stepdpo.tinymath.problems import problems
@@ -113,12 +114,13 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampli
     )  # fmt: skip
     out = model.generate(
         **read, do_sample=True, temperature=params.temperature, top_k=0, top_p=1.0, num_return_sequences=params.n,
-        max_new_tokens=params.max_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        max_new_tokens=params.max_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=list(eos_ids(model, tokenizer)),
     )  # fmt: skip
     new = out[:, read["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
-    rows = list(zip(texts, lengths, strict=True))
+    ended = torch.isin(new, torch.tensor(eos_ids(model, tokenizer)))
+    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1])
+    rows = list(zip(texts, lengths.tolist(), strict=True))
     return [rows[at : at + params.n] for at in range(0, len(rows), params.n)]
 
 
