@@ -24,6 +24,7 @@ from stepdpo.grade.strict import Strict
 from stepdpo.model.load import Fresh, Pretrained
 from stepdpo.records import CORRECT, Problem, Sampling
 from stepdpo.sampler.sharing import register
+from stepdpo.sampler.text import eos_ids
 from stepdpo.sampler.transformers import CPU_TOKENS, LocalSampler
 from stepdpo.template import NativeTemplate, resolve
 from stepdpo.tinymath.problems import problems
@@ -107,18 +108,20 @@ def _sides(model: Any, sharing: Any, tokenizer: Any, prompts: Sequence[str], par
 @torch.inference_mode()
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampling) -> Texts:
     """As transformers' documentation shows it."""
+    ends = list(eos_ids(model, tokenizer))
     read = tokenizer(
         list(prompts), return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False,
         return_token_type_ids=False,
     )  # fmt: skip
     out = model.generate(
         **read, do_sample=True, temperature=params.temperature, top_k=0, top_p=1.0, num_return_sequences=params.n,
-        max_new_tokens=params.max_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        max_new_tokens=params.max_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
     )  # fmt: skip
     new = out[:, read["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
-    rows = list(zip(texts, lengths, strict=True))
+    ended = torch.isin(new, torch.tensor(ends))
+    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1])
+    rows = list(zip(texts, lengths.tolist(), strict=True))
     return [rows[at : at + params.n] for at in range(0, len(rows), params.n)]
 
 
