@@ -138,8 +138,8 @@ def _announce(spec: Construction, about: dict[str, str], problems: Iterable[Prob
     if _cuts_trees(spec):
         print(f"{spec.pairs.path}: trees{finished}", flush=True)
     else:
-        asked = f"{spec.n} solutions each, template {about['template']}"
-        print(f"{spec.task.name}: {total} problems{finished}, {asked}", flush=True)
+        many = "problems" if total is None else f"{total} problems"
+        print(f"{spec.task.name}: {many}{finished}, {spec.n} solutions each, template {about['template']}", flush=True)
 
 
 def _total(problems: Any) -> int | None:
@@ -188,10 +188,13 @@ def _problems(spec: Construction) -> Iterable[Problem]:
         changes["count"] = upto or spec.task.count
     task = replace(spec.task, **changes)
     everything: Any = task.stream() if hasattr(task, "stream") else task.problems()
-    if spec.skip >= len(everything):
-        known = f"task={spec.task.name} has no more than {len(everything)} problems in {split}"
+    total = _total(everything)
+    if total is None:
+        return islice(everything, spec.skip, upto)
+    if spec.skip >= total:
+        known = f"task={spec.task.name} has no more than {total} problems in {split}"
         raise UserError(f"skip={spec.skip}: {known}")
-    return Stream(len(everything) - spec.skip, lambda: islice(everything, spec.skip, None))
+    return Stream(total - spec.skip, lambda: islice(everything, spec.skip, None))
 
 
 def _refuse_without(spec: Construction) -> None:

@@ -47,31 +47,17 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder in Hugging Face format; the embeddings are tied."""
+    from tiny import save_model
+
     return save_model(tmp_path_factory.mktemp("models") / "tied", tied=True)
 
 
 @pytest.fixture(scope="session")
 def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a head of its own."""
+    from tiny import save_model
+
     return save_model(tmp_path_factory.mktemp("models") / "untied", tied=False)
-
-
-def save_model(folder: Path, tied: bool) -> Path:
-    """Random weights large enough that two steps differ in probability."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from stepdpo.tinymath.tokenizer import build
-
-    tokenizer = build()
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=tied, initializer_range=0.1,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
-    )  # fmt: skip
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

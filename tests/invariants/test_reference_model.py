@@ -10,7 +10,7 @@ import commands
 import pytest
 import tiny
 import twins
-from conftest import save_model
+from tiny import save_model
 from trainings import Runs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from twins import Setting, close, ours, twin

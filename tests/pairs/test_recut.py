@@ -20,6 +20,7 @@ from stepdpo.jobs import LAUNCH_KEYS
 from stepdpo.overrides import composed
 from stepdpo.pairs.recut import Recut
 from stepdpo.records import Problem
+from stepdpo.stopping import Interrupted
 from stepdpo.workshop.cuts import Cut, Smoothing
 from stepdpo.workshop.tree import Node, Tree
 
@@ -124,7 +125,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, after: int) -> None:
     path = write(tmp_path / "trees.jsonl", *trees)
     whole = replace(spec(f"pairs.path={path}"), live=1)
     construct(whole, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         construct(replace(whole, pairs=Stopped(whole.pairs, after)), tmp_path / "run")
     construct(whole, tmp_path / "run", resume=True)
     first, again = (tmp_path / name / "preferences.jsonl" for name in ("whole", "run"))

@@ -14,7 +14,8 @@ from stepdpo.model.load import Fresh
 from stepdpo.records import Sampling
 from stepdpo.sampler import weigh as weighing
 from stepdpo.sampler.loop import Ends, generate
-from stepdpo.sampler.transformers import LocalSampler, _seeds, _uniforms
+from stepdpo.sampler.streams import seeds
+from stepdpo.sampler.transformers import LocalSampler, _uniforms
 from stepdpo.sampler.weigh import Text, texts, weigh
 from stepdpo.tinymath.problems import problems
 
@@ -70,7 +71,7 @@ def test_a_completion_carries_their_sum(sampler: LocalSampler, tokenizer: Any) -
     params = Sampling(temperature=0.7, max_tokens=12, logps=True)
     ((completion,),) = sampler.sample(PROMPTS[:1], params)
     ids = tokens_of(tokenizer, PROMPTS[0])
-    uniforms = _uniforms(list(_seeds(PROMPTS[:1], 0, None)), params, 12)
+    uniforms = _uniforms(list(seeds(PROMPTS[:1], 0, None)), params, 12)
     (written,) = generate(sampler.model, [ids], params, Ends(sampler.eos, (12,)), uniforms)
     assert completion.tokens == len(written.tokens) == 12
     assert completion.logp == pytest.approx(plain(sampler.model, ids + written.tokens, len(ids)), abs=1e-3)
