@@ -29,9 +29,10 @@ demo: install ## train, evaluate and report on the embedded miniature (about fiv
 test: install ## the default tests: CPU, offline, a few minutes
 	$(BIN)/python -m pytest -q -n 2
 
-test-slow: install ## the long tests: everything with everything, real DeepSpeed processes
-	$(BIN)/python -m pytest -q -n 2 -m 'slow and not gpu and not browser' tests/invariants
-	$(BIN)/python -m pytest -q -m 'slow and not gpu and not browser' --ignore=tests/invariants
+SLOW ?= slow
+test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (twenty minutes)
+	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' tests/invariants
+	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
