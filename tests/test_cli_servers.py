@@ -121,13 +121,15 @@ def test_a_server_that_dies_and_is_started_again(shipped: LocalSampler, tmp_path
 
 
 def both(nonsense: bool) -> Any:
-    """A model that gets every second step wrong, and a judge that sees it, or talks nonsense of the first problem."""
+    """A model that gets second steps wrong unless asked for them, and a judge that sees it, or talks nonsense once."""
 
     def answer(endpoint: str, request: dict[str, Any]) -> dict[str, Any]:
         text = request["prompt"] if endpoint == "completions" else request["messages"][0]["content"]
         (problem,) = (p for p in ALL if p.question in text)
         if endpoint == "completions":
-            return texts(*[spoil(problem, 1)] * request.get("n", 1))
+            _, label, rest = problem.solution.partition("Step 2:")
+            written = rest if text.endswith(label) else spoil(problem, 1)
+            return texts(*[written] * request.get("n", 1))
         return said("Hm." if nonsense and problem is ALL[0] else "Final decision: Step 1: correct; Step 2: incorrect")
 
     return answer
@@ -136,18 +138,15 @@ def both(nonsense: bool) -> Any:
 @pytest.mark.slow
 def test_a_judge_that_is_asked_again(tmp_path: Path) -> None:
     """Nonsense of one problem: the run ends well with counts, and a resumed one asks about that problem only."""
-    (tmp_path / "mine" / "pairs").mkdir(parents=True)
-    (tmp_path / "mine" / "pairs" / "judged.yaml").write_text("# Judged.\n_target_: judged.Judged\n")
-    source = f"{Path(commands.__file__).parents[1]}:{Path(commands.__file__).parent}"
 
     def run(*more: str) -> Done:
-        given = ["--config-dir", "mine", "pairs=judged", "limit=4", "n=1", "run=x", *words(served)]
-        return stepdpo("pairs", *given, *words(served, "judge"), *more, cwd=tmp_path, PYTHONPATH=source)
+        given = ["pairs=localise", "pairs.rectify=2", "limit=4", "n=1", "run=x", *words(served)]
+        return stepdpo("pairs", *given, *words(served, "judge"), *more, cwd=tmp_path)
 
     with serving(both(nonsense=True)) as served:
         done = run()
         assert done.code == 0, done.said
-    assert "1 problems without the judge's word: resume=true asks again" in done.out
+    assert "1 problems are in runs/x/quarantine.jsonl: resume=true tries them again" in done.out
     folder = tmp_path / "runs" / "x"
     before = rows(folder / "preferences.jsonl")
     (kept,) = rows(folder / "quarantine.jsonl")
@@ -155,7 +154,7 @@ def test_a_judge_that_is_asked_again(tmp_path: Path) -> None:
     with serving(both(nonsense=False)) as served:  # elsewhere
         done = run("resume=true")
         assert done.code == 0, done.said
-        assert [endpoint for endpoint, _ in served.asked] == ["completions", "chat/completions"]
+        assert [endpoint for endpoint, _ in served.asked] == ["completions", "chat/completions", "completions"]
     after = rows(folder / "preferences.jsonl")
     assert after[: len(before)] == before
     assert len(after) == len(before) + 1
@@ -210,12 +209,9 @@ def test_transformers_serve(tmp_path: Path) -> None:
         assert right(folder / "preferences.jsonl") > 0
         counts = json.loads((folder / "summary.json").read_text())["requests"]
         assert counts["requests"] >= 32
-        (tmp_path / "mine" / "pairs").mkdir(parents=True)
-        (tmp_path / "mine" / "pairs" / "judged.yaml").write_text("# Judged.\n_target_: judged.Judged\n")
-        source = f"{Path(commands.__file__).parents[1]}:{Path(commands.__file__).parent}"
-        judged = ["--config-dir", "mine", "pairs=judged", "limit=2", "n=4", "max_tokens=160", "sampler.progress=false"]
+        judged = ["pairs=localise", "limit=2", "n=4", "max_tokens=160", "sampler.progress=false"]
         judge = ["judge=openai", *(f"judge.{w}" for w in here), "judge.max_tokens=60"]
-        done = stepdpo("pairs", *judged, *judge, "run=y", cwd=tmp_path, PYTHONPATH=source)
+        done = stepdpo("pairs", *judged, *judge, "run=y", cwd=tmp_path)
         assert done.code == 1, done.said
         assert "no pair came of it, and the judge's word is missing for" in done.err
         kept = rows(tmp_path / "runs" / "y" / "quarantine.jsonl")
