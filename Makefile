@@ -7,7 +7,7 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
+.PHONY: bench-methods help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,7 +32,8 @@ test: install ## the default tests: CPU, offline, a few minutes
 SLOW ?= slow
 test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (twenty minutes)
 	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' tests/invariants
-	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants
+	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/engine
+	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants --ignore=tests/engine
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
@@ -64,6 +65,9 @@ bench-sampling: install ## samples a second beside `generate` of transformers (t
 
 bench-pairs-stream: install ## 100,000 problems through `stepdpo pairs`: memory while they are worked on (five minutes)
 	$(BIN)/python -m benchmarks.pairs_stream
+bench-methods: install ## ways of making pairs side by side: yield, share that is right, what training gives (fifteen minutes)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.methods
+
 bench-judges: install ## how often roll-outs find the first wrong step, and at what cost (ten minutes); writes benchmarks/judges.json
 	$(BIN)/python -m benchmarks.judges
 

@@ -22,7 +22,11 @@ METHODS = {
 """Ways of making pairs, each of which must survive being killed."""
 
 
-@pytest.mark.parametrize("words", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(w, marks=[] if n == "siblings" else pytest.mark.exhaustive) for n, w in METHODS.items()],
+    ids=METHODS,
+)
 def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -> None:
     """The moments are random shares of the whole journal's bytes, so that no clock has a say in them."""
     command = ("pairs", *SMALL, *words)
