@@ -82,6 +82,7 @@ def test_killed_and_taken_up_again(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_third_round_and_one_that_cannot_be(whole: Path, tmp_path: Path) -> None:
     """Tinymath never ends, so the fourth round is made fruitless: answers too short to be whole."""
     words = ("train", "run=whole", "resume=true")

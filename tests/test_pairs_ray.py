@@ -51,6 +51,7 @@ def test_two_workers_make_the_pairs_of_one_process(alone: list[str], tmp_path: P
     clean(done)
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_dies_is_replaced(alone: list[str], tmp_path: Path) -> None:
     process = start("pairs", *SMALL, "crew=ray", *RAY, cwd=tmp_path)
     until(lambda: size(tmp_path / "runs" / "ray" / "finished.jsonl"), process)
@@ -63,6 +64,7 @@ def test_a_worker_that_dies_is_replaced(alone: list[str], tmp_path: Path) -> Non
     clean(done)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_ends_all_of_it_and_one_process_may_go_on(tmp_path: Path) -> None:
     process = start("pairs", *SMALL, "crew=ray", *RAY, cwd=tmp_path)
     until(lambda: size(tmp_path / "runs" / "ray" / "finished.jsonl"), process)
