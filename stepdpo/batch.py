@@ -104,3 +104,12 @@ class LossOutput:
     rejected_rewards_B: Tensor
     metrics_B: dict[str, Tensor] = field(default_factory=dict)
     """Further detached per-pair values, averaged over pairs by the training loop."""
+
+
+def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:
+    """Sum of each response's own terms, shape (owners,), in fp64: a loss is a small difference of such sums.
+
+    A solution's log-probability is hundreds of nats, of which fp32 keeps five digits after the point; what the loss
+    wants is how far policy and reference, chosen and rejected lie apart.
+    """
+    return values_T.new_zeros(owners, dtype=torch.float64).index_add(0, owner_E, values_T[term_E].double())

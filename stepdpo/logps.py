@@ -241,12 +241,3 @@ def token_scores(
             kept and torch.is_grad_enabled(),
         )  # fmt: skip
     return logps_T, kl_T
-
-
-def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:
-    """Sum of each response's own terms, shape (owners,), in fp64: a loss is a small difference of such sums.
-
-    A solution's log-probability is hundreds of nats, of which fp32 keeps five digits after the point; what the loss
-    wants is how far policy and reference, chosen and rejected lie apart.
-    """
-    return values_T.new_zeros(owners, dtype=torch.float64).index_add(0, owner_E, values_T[term_E].double())

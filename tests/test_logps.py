@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from stepdpo import logps
-from stepdpo.logps import Head, Keep, sum_by_owner, token_scores
+from stepdpo.batch import sum_by_owner
+from stepdpo.logps import Head, Keep, token_scores
 
 T, H, V = 7, 5, 11
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stepdpo.batch import SIDES, TreeBatch
-from stepdpo.logps import Head, Keep, sum_by_owner, token_scores
+from stepdpo.batch import SIDES, TreeBatch, sum_by_owner
+from stepdpo.logps import Head, Keep, token_scores
 from stepdpo.model.adapter import head_parts
 from stepdpo.model.attention import fitted, tree_inputs
 from stepdpo.model.support import refuse_unsupported

@@ -15,7 +15,7 @@ from stepdpo.records import Preference, Problem
 from stepdpo.steps import cut_step
 from stepdpo.workshop.asks import Ask, Made, Sample, Work
 from stepdpo.workshop.memory import Case
-from stepdpo.workshop.solutions import Draw, Solution, distinct, read
+from stepdpo.workshop.solutions import Draw, Solution, distinct, next_steps, read
 from stepdpo.workshop.tools import Tools
 
 
@@ -136,7 +136,9 @@ class Localise:
         first = turns[fault.prefix] % len(candidates)
         chosen = yield from self._approved(case, fault, [*candidates[first:], *candidates[:first]])
         turns[fault.prefix] += len(chosen)
-        return "judge found the right step wrong", [preference(case.problem, fault, one, rate) for one in chosen]
+        rate = round(rate, 4)
+        made = [next_steps(case.problem, fault.index, one, fault.wrong, prefix_rate=rate) for one in chosen]
+        return "judge found the right step wrong", made
 
     def _approved(
         self, case: Case, fault: Fault, candidates: Sequence[Solution]
@@ -157,25 +159,3 @@ class Localise:
 def plain(step: str) -> str:
     """A step to compare with others: white space apart."""
     return " ".join(step.split())
-
-
-def preference(problem: Problem, fault: Fault, chosen: Solution, rate: float) -> Preference:
-    """The pair, with the rest of both solutions."""
-    step, rest = fault.after(chosen)
-    wrong_step, wrong_rest = fault.after(fault.wrong)
-    return Preference(
-        question=problem.question,
-        prefix=fault.prefix,
-        chosen=step,
-        rejected=wrong_step,
-        chosen_rest=rest,
-        rejected_rest=wrong_rest,
-        answer=", ".join(problem.answers),
-        meta={
-            "problem": problem.id,
-            "step": fault.index,
-            "chosen_sample": chosen.id,
-            "rejected_sample": fault.wrong.id,
-            "prefix_rate": round(rate, 4),
-        },
-    )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from stepdpo.records import Preference, Problem
 from stepdpo.steps import cut_step
 from stepdpo.workshop.asks import Made, Sample, Work
-from stepdpo.workshop.solutions import Draw, Solution, read
+from stepdpo.workshop.solutions import Draw, Solution, next_steps, read
 from stepdpo.workshop.tools import Tools
 
 
@@ -120,21 +120,5 @@ def pair_up(problem: Problem, faults: Sequence[Fault]) -> Iterator[Preference]:
         best = [s for s in fault.right if s.right_to_the_end] or list(fault.right)
         chosen = best[turns[fault.prefix] % len(best)]
         turns[fault.prefix] += 1
-        step, rest = cut_step(chosen.text[len(fault.prefix) :])
-        wrong_step, wrong_rest = cut_step(fault.wrong.text[len(fault.prefix) :])
-        yield Preference(
-            question=problem.question,
-            prefix=fault.prefix,
-            chosen=step,
-            rejected=wrong_step,
-            chosen_rest=rest,
-            rejected_rest=wrong_rest,
-            answer=", ".join(problem.answers),
-            meta={
-                "problem": problem.id,
-                "step": fault.index,
-                "chosen_sample": chosen.id,
-                "rejected_sample": fault.wrong.id,
-                "chosen_right_to_the_end": chosen.right_to_the_end,
-            },
-        )
+        about = {"chosen_right_to_the_end": chosen.right_to_the_end}
+        yield next_steps(problem, fault.index, chosen, fault.wrong, **about)

@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepdpo.records import CORRECT, Completion
-from stepdpo.steps import prefix_before, split_steps
+from stepdpo.records import CORRECT, Completion, Preference, Problem
+from stepdpo.steps import cut_step, prefix_before, split_steps
 from stepdpo.workshop.asks import Mark
 
 
@@ -101,3 +101,21 @@ def distinct(solutions: Sequence[Solution]) -> list[Solution]:
     for solution in solutions:
         first.setdefault(solution.text, solution)
     return list(first.values())
+
+
+def next_steps(problem: Problem, index: int, chosen: Solution, rejected: Solution, **meta: Any) -> Preference:
+    """Step `index` of two solutions that share what is before it, with the rest of both."""
+    prefix = rejected.prefix(index)
+    step, rest = cut_step(chosen.text[len(prefix) :])
+    wrong_step, wrong_rest = cut_step(rejected.text[len(prefix) :])
+    about = {"problem": problem.id, "step": index, "chosen_sample": chosen.id, "rejected_sample": rejected.id}
+    return Preference(
+        question=problem.question,
+        prefix=prefix,
+        chosen=step,
+        rejected=wrong_step,
+        chosen_rest=rest,
+        rejected_rest=wrong_rest,
+        answer=", ".join(problem.answers),
+        meta={**about, **meta},
+    )
