@@ -32,8 +32,8 @@ test: install ## the default tests: CPU, offline, a few minutes
 SLOW ?= slow
 test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (twenty minutes)
 	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' tests/invariants
-	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/engine
-	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants --ignore=tests/engine
+	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/training/engine
+	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants --ignore=tests/training/engine
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
@@ -86,7 +86,7 @@ docs: install ## build the documentation, strictly, into site/
 
 wheel: install ## build the wheel and use it from another folder
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null
-	$(BIN)/python tests/try_wheel.py dist
+	$(BIN)/python tests/support/try_wheel.py dist
 
 BASE := runs/tinymath-sft/checkpoints/step-001500
 tinymath: install ## make the shipped miniature again: its model, then its preferences (half an hour)

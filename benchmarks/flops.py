@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.shapes import Shape
-from stepdpo.trees import TokenTree
+from stepdpo.tokens.token_tree import TokenTree
 
 aten = torch.ops.aten
 

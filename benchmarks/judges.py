@@ -22,25 +22,25 @@ from omegaconf import OmegaConf
 
 from benchmarks.judges_table import Case, Found, Roll, summary, tables
 from benchmarks.machine import machine, versions
-from stepdpo.config import build
-from stepdpo.construct import Construction
-from stepdpo.dataset import from_row
-from stepdpo.files import read_jsonl, write_json
-from stepdpo.grade.pool import graders
-from stepdpo.grade.strict import Strict
-from stepdpo.jobs import LAUNCH_KEYS
-from stepdpo.judge.rollouts import Rollouts, Search
-from stepdpo.overrides import composed
-from stepdpo.records import CORRECT, WRONG, Grade, Problem
-from stepdpo.steps import split_steps
-from stepdpo.template import resolve
+from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.overrides import composed
+from stepdpo.core.config import build
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import CORRECT, WRONG, Grade, Problem
+from stepdpo.data.preference_file import from_row
+from stepdpo.data.templates import resolve
+from stepdpo.evaluation.graders.pool import graders
+from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.pairs.build import Construction
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Made, Mark, Sample, Work
+from stepdpo.pairs.engine.result_log import PREFERENCES
+from stepdpo.pairs.engine.scheduler import Desk, drive, groups
+from stepdpo.pairs.judges.rollouts import Rollouts, Search
+from stepdpo.pairs.solutions import Draw, distinct, read
+from stepdpo.runtime.atomic_io import read_jsonl, write_json
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
-from stepdpo.workshop.asks import Made, Mark, Sample, Work
-from stepdpo.workshop.drive import Desk, drive, groups
-from stepdpo.workshop.journal import PREFERENCES
-from stepdpo.workshop.solutions import Draw, distinct, read
-from stepdpo.workshop.tools import Tools
 
 RESULTS = Path(__file__).with_name("judges.json")
 MOST = 32

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepdpo.records import Completion, Problem
-from stepdpo.workshop.solutions import Solution
+from stepdpo.core.types import Completion, Problem
+from stepdpo.pairs.solutions import Solution
 
 Key = tuple[str, int]
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepdpo.dataset.preferences import from_row
-from stepdpo.records import Preference, Problem
-from stepdpo.steps import split_steps
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Preference, Problem
+from stepdpo.data.preference_file import from_row
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 

@@ -16,11 +16,11 @@ from benchmarks.shapes import build, move
 from benchmarks.sides import ALPHA, BETA, Side, Work
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
-from stepdpo.batch import CHOSEN, REJECTED, PairScores, TreeBatch
-from stepdpo.collate import collate
-from stepdpo.model import attention
-from stepdpo.model.forward import Scorer
-from stepdpo.trees import Path, TokenTree, grow
+from stepdpo.models.attention import registry as attention
+from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.batch import CHOSEN, REJECTED, PairScores, TreeBatch
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.token_tree import Path, TokenTree, grow
 
 
 def paths(row: Row, pair: int = 0) -> list[Path]:

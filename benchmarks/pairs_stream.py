@@ -20,11 +20,11 @@ import psutil
 from omegaconf import OmegaConf
 
 from benchmarks.machine import machine, versions
-from stepdpo.config import build
-from stepdpo.construct import Construction, construct
-from stepdpo.jobs import LAUNCH_KEYS
-from stepdpo.overrides import composed
-from stepdpo.records import Completion, Problem, Sampling
+from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.overrides import composed
+from stepdpo.core.config import build
+from stepdpo.core.types import Completion, Problem, Sampling
+from stepdpo.pairs.build import Construction, construct
 from stepdpo.tinymath.problems import stream
 
 SETTLED = 0.1

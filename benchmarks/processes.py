@@ -97,7 +97,7 @@ def _worker_seconds(pid: int) -> dict[int, float]:
     for child in psutil.Process(pid).children(recursive=True):
         try:
             words = child.cmdline()
-            if "stepdpo.worker" in words and not any(word.startswith("deepspeed.launcher") for word in words):
+            if "stepdpo.cli.worker" in words and not any(word.startswith("deepspeed.launcher") for word in words):
                 found[child.pid] = sum(child.cpu_times()[:2])
         except psutil.Error:
             continue

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 
 from benchmarks.machine import machine, versions
-from stepdpo.grade.strict import Strict
-from stepdpo.model.load import Fresh, Pretrained
-from stepdpo.records import CORRECT, Problem, Sampling
-from stepdpo.sampler.sharing import register
-from stepdpo.sampler.text import eos_ids
-from stepdpo.sampler.transformers import CPU_TOKENS, LocalSampler
-from stepdpo.template import NativeTemplate, resolve
+from stepdpo.core.types import CORRECT, Problem, Sampling
+from stepdpo.data.templates import NativeTemplate, resolve
+from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.generation.prefix_sharing import register
+from stepdpo.generation.stop_strings import eos_ids
+from stepdpo.generation.transformers import CPU_TOKENS, LocalSampler
+from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.tinymath.problems import problems
-from stepdpo.tokenise import opened
+from stepdpo.tokens.tokenization import opened
 
 MODELS: dict[str, Pretrained | Fresh] = {
     "shipped": Pretrained("pkg://tinymath/model"),

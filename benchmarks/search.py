@@ -21,16 +21,16 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stepdpo.config import build
-from stepdpo.construct import construct
-from stepdpo.dataset.preferences import from_row
-from stepdpo.jobs import LAUNCH_KEYS
-from stepdpo.package import conf
-from stepdpo.records import Preference, Problem
-from stepdpo.steps import split_steps
+from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.core.config import build
+from stepdpo.core.package_data import conf
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Preference, Problem
+from stepdpo.data.preference_file import from_row
+from stepdpo.pairs.build import construct
+from stepdpo.pairs.tree.tree import Tree
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
-from stepdpo.workshop.tree import Tree
 
 CHECK = TinymathChecker().first_error
 LEAST = 4

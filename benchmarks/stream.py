@@ -22,18 +22,18 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stepdpo import caches
-from stepdpo.config import build
-from stepdpo.dataset import write_preferences
-from stepdpo.feed import BatchSize, Group, Piece, Updates, pieces
-from stepdpo.identity import data_identity, key_of
-from stepdpo.jobs import LAUNCH_KEYS
-from stepdpo.making import Facts, write_facts, write_stores
-from stepdpo.package import conf
-from stepdpo.records import Preference
-from stepdpo.store import TokenStore, opened
-from stepdpo.template import resolve
+from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.core.config import build
+from stepdpo.core.package_data import conf
+from stepdpo.core.types import Preference
+from stepdpo.data.preference_file import write_preferences
+from stepdpo.data.templates import resolve
+from stepdpo.runtime import artifact_cache as caches
 from stepdpo.tinymath.problems import problems
+from stepdpo.tokens.batch_sampler import BatchSize, Group, Piece, Updates, pieces
+from stepdpo.tokens.fingerprint import data_identity, key_of
+from stepdpo.tokens.preprocess_worker import Facts, write_facts, write_stores
+from stepdpo.tokens.token_store import TokenStore, opened
 
 HERE = Path(__file__).parent
 SETTLED, SHOWN = 200, 50

@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 from torch.nn.functional import logsigmoid
 
-from stepdpo.batch import LossOutput, PairScores
-from stepdpo.dataset import Loaded
-from stepdpo.errors import UserError
-from stepdpo.trees import Path
+from stepdpo.core.errors import UserError
+from stepdpo.data.validation import Loaded
+from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.token_tree import Path
 
 CHAIN = 4
 """Pairs of one problem."""

@@ -1,5 +1,5 @@
 """`python -m stepdpo`."""
 
-from stepdpo.cli import main
+from stepdpo.cli.main import main
 
 main()

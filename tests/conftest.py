@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from corrupted import corrupt
 from hypothesis import HealthCheck, settings
+from support.corrupted import corrupt
 
-from stepdpo.dataset.preferences import write_preferences
+from stepdpo.data.preference_file import write_preferences
 from stepdpo.tinymath.problems import problems
 
 # A shell's background jobs ignore Ctrl-C, and so would the commands started here.
@@ -39,7 +39,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The miniature's tokenizer: byte-level BPE, no beginning-of-text token."""
-    import tiny
+    from support import tiny
 
     return tiny.tokenizer()
 
@@ -47,7 +47,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder in Hugging Face format; the embeddings are tied."""
-    from tiny import save_model
+    from support.tiny import save_model
 
     return save_model(tmp_path_factory.mktemp("models") / "tied", tied=True)
 
@@ -55,7 +55,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a head of its own."""
-    from tiny import save_model
+    from support.tiny import save_model
 
     return save_model(tmp_path_factory.mktemp("models") / "untied", tied=False)
 

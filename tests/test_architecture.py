@@ -5,78 +5,48 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 import stepdpo
-from stepdpo.package import conf
+from stepdpo.core.package_data import conf
 
 ROOT = Path(stepdpo.__file__).parent
-FLOORS = (
-    "planting",
-    # nouns and plain functions
-    "stepdpo ahead errors logps optim package progress protocols records redact seen steps stopping trees",
-    # parts that know nothing but nouns
-    "batch bundles config decode files grade level lock nodes overrides stats store survey teach template tinymath",
-    # what is made of them: losses, engines, data, tokens
-    "algo caches checkpoints collate dataset engine grading report server storing tokenise track workers",
-    # run folders, updates, tasks
-    "display feed identity making runs task workshop",
-    "crew judge material pairs",
-    # models, jobs
-    "jobs model",
-    "sampler",
-    "likelihood",
-    "check",
-    # passes over a model; what a verb's work is made of
-    "afterwards construct evaluate references saving",
-    "rounds scoring",
-    "launch loop",
-    # the doors
-    "cli train",
-    "__main__ worker",
+ROOMS = (
+    "core",
+    "runtime",
+    "data",
+    "tinymath",
+    "tokens",
+    "algo",
+    "models",
+    "generation",
+    "evaluation",
+    "pairs",
+    "report",
+    "training",
+    "cli",
 )
-"""From the ground up. A module imports only from floors below its own (or from its own package)."""
+"""From the ground up. A file imports from its own room and from the rooms before it in this list."""
 OWNERS = {
-    "deepspeed": ("engine/",),
-    "transformers": ("model/", "sampler/", "tinymath/tokenizer.py", "engine/zero.py"),  # zero: its DeepSpeed hook
-    "datasets": ("dataset/",),
-    "wandb": ("track.py",),
-    "hydra": ("overrides.py", "launch.py"),
-    "typer": ("cli.py",),
-    "vllm": ("sampler/",),
-    "openai": ("server/",),
-    "peft": ("model/",),
-    "ray": ("crew/ray.py",),
+    "deepspeed": ("training/engine/",),
+    "transformers": ("models/", "generation/", "tinymath/tokenizer.py", "training/engine/zero.py"),  # zero: its hook
+    "datasets": ("data/readers.py",),
+    "wandb": ("runtime/tracking.py",),
+    "hydra": ("cli/overrides.py", "cli/launch.py"),
+    "typer": ("cli/main.py",),
+    "vllm": ("generation/vllm.py",),
+    "openai": ("generation/client/",),
+    "peft": ("models/lora.py",),
+    "ray": ("pairs/executors/ray.py",),
 }
 HEAVY = {"torch", "hydra", "omegaconf", "transformers", "datasets", "numpy", "deepspeed", "wandb", "scipy"}
 """What the command line must not wait for."""
-VERBS = ("train", "construct", "evaluate", "report")
-WITHOUT_TENSORS = (
-    "records",
-    "trees",
-    "steps",
-    "level",
-    "template",
-    "grade",
-    "judge",
-    "crew",
-    "pairs",
-    "workshop",
-    "decode",
-    "dataset",
-    "task",
-    "stats",
-    "report",
-    "runs",
-    "config",
-    "protocols",
-    "optim",
-)
-"""Strings and integers live here; tensors do not."""
+VERBS = ("training.trainer", "pairs.build", "evaluation.evaluate", "report.make")
+STRINGS = ("core", "data", "evaluation", "pairs", "report")
+"""Rooms that never see a tensor."""
 
 
 def name_of(path: Path) -> str:
@@ -87,18 +57,10 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Everything that runs: also imports within functions, but not those for type checkers alone."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from statements(child)
-
-
 def imports(module: str) -> set[str]:
+    """All of a file: those within functions too, and those for type checkers alone."""
     found: set[str] = set()
-    for node in statements(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -117,27 +79,29 @@ def imports(module: str) -> set[str]:
 IMPORTS = {module: imports(module) for module in MODULES}
 
 
-def unit(module: str) -> str:
-    """The file or the package directly under stepdpo/."""
-    return module.split(".")[1] if "." in module else module
+def room(module: str) -> str:
+    """The package directly under stepdpo/; the door (`python -m stepdpo`) belongs to the command line."""
+    parts = module.split(".")
+    return "cli" if parts[1:] == ["__main__"] else parts[1] if len(parts) > 1 else ""
 
 
-def test_every_module_has_one_floor() -> None:
-    listed = [name for floor in FLOORS for name in floor.split()]
-    assert len(listed) == len(set(listed))
-    assert {unit(module) for module in MODULES} == set(listed)
+def ours(module: str) -> set[str]:
+    return {imported for imported in IMPORTS[module] if imported.split(".")[0] == "stepdpo"}
+
+
+def test_thirteen_rooms_and_a_door() -> None:
+    there = {path.name for path in ROOT.iterdir()} - {"__pycache__", "conf"}
+    assert there == {*ROOMS, "__init__.py", "__main__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_only_go_down(module: str) -> None:
-    floor = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
-    for imported in IMPORTS[module]:
-        if imported.split(".")[0] == "stepdpo" and unit(imported) != unit(module):
-            assert floor[unit(imported)] < floor[unit(module)], f"{module} imports {imported}"
+    floor = {name: number for number, name in enumerate(("", *ROOMS))}
+    for imported in ours(module):
+        assert floor[room(imported)] <= floor[room(module)], f"{module} imports {imported}"
 
 
-def test_no_circles_within_packages() -> None:
-    """Among single files too, where floors do not look."""
+def test_no_circles_of_files() -> None:
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -161,10 +125,8 @@ def test_one_owner_for_each_heavy_library(library: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_verbs_meet_only_on_disc(verb: str) -> None:
-    others = set(VERBS) - {verb}
-    for module in MODULES:
-        if unit(module) == verb:
-            assert not {unit(i) for i in IMPORTS[module] if i.startswith("stepdpo.")} & others
+    others = {f"stepdpo.{other}" for other in VERBS} - {f"stepdpo.{verb}"}
+    assert not IMPORTS[f"stepdpo.{verb}"] & others
 
 
 def test_options_never_import_options() -> None:
@@ -176,19 +138,16 @@ def test_options_never_import_options() -> None:
             assert not IMPORTS[module] & (modules - {module}), f"{module} imports another option of {group.name}"
 
 
-@pytest.mark.parametrize("name", WITHOUT_TENSORS)
-def test_strings_and_integers_stay_without_tensors(name: str) -> None:
-    for module in MODULES:
-        if unit(module) == name:
-            assert "torch" not in {imported.split(".")[0] for imported in IMPORTS[module]}, module
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) in STRINGS])
+def test_rooms_of_strings_never_see_a_tensor(module: str) -> None:
+    assert "torch" not in {imported.split(".")[0] for imported in IMPORTS[module]}
 
 
-def test_losses_see_records_of_tensors_and_nothing_else() -> None:
-    for module in MODULES:
-        if unit(module) == "algo" and module != "stepdpo.algo":
-            plain = {i.split(".")[0] for i in IMPORTS[module]} - {"__future__", "dataclasses", "enum", "typing", "math"}
-            assert plain <= {"torch", "stepdpo"}
-            assert {i for i in IMPORTS[module] if i.startswith("stepdpo")} == {"stepdpo.batch"}
+@pytest.mark.parametrize("module", [module for module in MODULES if room(module) == "algo"])
+def test_losses_see_records_of_tensors_and_nothing_else(module: str) -> None:
+    plain = {i.split(".")[0] for i in IMPORTS[module]} - {"__future__", "dataclasses", "enum", "typing", "math"}
+    assert plain <= {"torch", "stepdpo"}
+    assert ours(module) <= {"stepdpo.tokens.batch"}
 
 
 def test_every_file_says_what_it_is_and_has_a_name() -> None:
@@ -198,7 +157,7 @@ def test_every_file_says_what_it_is_and_has_a_name() -> None:
         assert path.stem not in ("utils", "helpers", "common", "base", "misc"), module
 
 
-@pytest.mark.parametrize("module", ["stepdpo", "stepdpo.cli"])
+@pytest.mark.parametrize("module", ["stepdpo", "stepdpo.cli.main"])
 def test_the_door_opens_without_anything_heavy(module: str) -> None:
     """`--help` answers at once."""
     code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in {tuple(HEAVY)!r}][:3])"

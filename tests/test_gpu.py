@@ -10,23 +10,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import commands
 import numpy as np
 import pytest
 import torch
+from support import commands
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import stepdpo
-from stepdpo.batch import TreeBatch
-from stepdpo.collate import collate
-from stepdpo.engine.local import Local
-from stepdpo.engine.settings import Device, Dtype
-from stepdpo.model.attention import Attention, register
-from stepdpo.model.forward import Scorer
-from stepdpo.optim import AdamW
-from stepdpo.trees import Path as TokenPath
-from stepdpo.trees import TokenTree, grow
+from stepdpo.models.attention.registry import Attention, register
+from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.batch import TreeBatch
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.token_tree import Path as TokenPath
+from stepdpo.tokens.token_tree import TokenTree, grow
+from stepdpo.training.engine.local import Local
+from stepdpo.training.engine.settings import Device, Dtype
+from stepdpo.training.optimizer import AdamW
 
 pytestmark = [
     pytest.mark.gpu,
@@ -161,9 +161,9 @@ def test_a_run_with_recomputed_activations(pairs_words: list[str], tmp_path: Pat
 def written() -> Iterator[Any]:
     """The shipped miniature in vLLM, in float32 so that texts can be compared."""
     pytest.importorskip("vllm")
-    from stepdpo.model.load import Pretrained
-    from stepdpo.sampler.vllm import Dtype as VllmDtype
-    from stepdpo.sampler.vllm import VllmSampler
+    from stepdpo.generation.vllm import Dtype as VllmDtype
+    from stepdpo.generation.vllm import VllmSampler
+    from stepdpo.models.load import Pretrained
 
     spec = VllmSampler(dtype=VllmDtype.float32, memory=0.3, eager=True, progress=False)
     with spec.open(Pretrained(path=str(SHIPPED))) as sampler:
@@ -179,8 +179,8 @@ def questions(count: int) -> list[str]:
 
 def test_vllm_writes_what_the_model_writes(written: Any) -> None:
     """Greedily the same texts as transformers, but for ties that rounding decides; the same seed, the same texts."""
-    from stepdpo.records import Sampling
-    from stepdpo.sampler.transformers import TransformersSampler
+    from stepdpo.core.types import Sampling
+    from stepdpo.generation.transformers import TransformersSampler
 
     prompts = questions(32)
     with TransformersSampler(device="cpu", progress=False).open(str(SHIPPED)) as local:
@@ -198,7 +198,7 @@ def test_vllm_writes_what_the_model_writes(written: Any) -> None:
 
 def test_vllm_weighs_given_texts(written: Any) -> None:
     """Against one pass of the model over the whole text, in float64."""
-    from stepdpo.tokenise import encode
+    from stepdpo.tokens.tokenization import encode
 
     prompts, texts = questions(4), ["Step 1: 7 + 5 = 12", " ", "Step", "The answer is: 3"]
     model = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float64).eval()

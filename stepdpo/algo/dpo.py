@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
-from stepdpo.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores
 
 
 class Form(Enum):

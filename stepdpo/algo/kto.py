@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from stepdpo.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepdpo.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from stepdpo.records import Preference, Problem
-from stepdpo.steps import cut_step
-from stepdpo.workshop.asks import Ask, Made, Sample, Work
-from stepdpo.workshop.memory import Case
-from stepdpo.workshop.solutions import Draw, Solution, distinct, next_steps, read
-from stepdpo.workshop.tools import Tools
+from stepdpo.core.steps import cut_step
+from stepdpo.core.types import Preference, Problem
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Ask, Made, Sample, Work
+from stepdpo.pairs.engine.sample_cache import Case
+from stepdpo.pairs.solutions import Draw, Solution, distinct, next_steps, read
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Step pairs from a tree search, after MCTS-DPO (Xie et al. 2024, arXiv 2405.00451).
 
-The search itself is in workshop/search.py, what it asks of a model in climb.py, how pairs are cut from the tree in
-workshop/cuts.py.
+The search itself is in tree/puct.py, what it asks of a model in mcts_expand.py, how pairs are cut from the tree in
+tree/pair_selection.py.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from stepdpo.pairs.climb import Climb, SelfEvaluation
-from stepdpo.records import Problem
-from stepdpo.workshop.asks import Made, Work
-from stepdpo.workshop.chunks import Delimiter, Same
-from stepdpo.workshop.cuts import Cut
-from stepdpo.workshop.search import Prior
-from stepdpo.workshop.tools import Tools
+from stepdpo.core.types import Problem
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Made, Work
+from stepdpo.pairs.mcts_expand import Climb, SelfEvaluation
+from stepdpo.pairs.tree.pair_selection import Cut
+from stepdpo.pairs.tree.puct import Prior
+from stepdpo.pairs.tree.step_sampling import Delimiter, Same
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from stepdpo.dataset.rows import BadRow
-from stepdpo.errors import UserError
-from stepdpo.records import Problem
-from stepdpo.workshop.asks import Made, Work
-from stepdpo.workshop.cuts import Cut
-from stepdpo.workshop.tools import Tools
-from stepdpo.workshop.treefiles import read_trees
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Problem
+from stepdpo.data.rows import BadRow
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Made, Work
+from stepdpo.pairs.tree.files import read_trees
+from stepdpo.pairs.tree.pair_selection import Cut
 
 SHOWN = 3
 """Rows at fault that an error message shows."""

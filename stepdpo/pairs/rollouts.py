@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from stepdpo.pairs.pits import Pit, candidates, find_pits, from_the_start, remainder, same_prefix, shortest
-from stepdpo.records import Preference, Problem, Prompt
-from stepdpo.workshop.asks import Ask, Made, Sample, Work
-from stepdpo.workshop.measured import Measured, Spot, spots
-from stepdpo.workshop.solutions import Draw, Solution, distinct, read
-from stepdpo.workshop.tools import Tools
-from stepdpo.workshop.tree import Tree
+from stepdpo.core.types import Preference, Problem, Prompt
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Ask, Made, Sample, Work
+from stepdpo.pairs.first_pit import Pit, candidates, find_pits, from_the_start, remainder, same_prefix, shortest
+from stepdpo.pairs.solutions import Draw, Solution, distinct, read
+from stepdpo.pairs.tree.tree import Tree
+from stepdpo.pairs.tree.values import Measured, Spot, spots
 
 
 class Rule(Enum):

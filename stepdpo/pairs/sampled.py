@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stepdpo.records import Preference, Problem
-from stepdpo.workshop.asks import Made, Sample, Work
-from stepdpo.workshop.solutions import Draw, Solution, distinct, read
-from stepdpo.workshop.tools import Tools
+from stepdpo.core.types import Preference, Problem
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Made, Sample, Work
+from stepdpo.pairs.solutions import Draw, Solution, distinct, read
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from stepdpo.records import Preference, Problem
-from stepdpo.steps import cut_step
-from stepdpo.workshop.asks import Made, Sample, Work
-from stepdpo.workshop.solutions import Draw, Solution, next_steps, read
-from stepdpo.workshop.tools import Tools
+from stepdpo.core.steps import cut_step
+from stepdpo.core.types import Preference, Problem
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Made, Sample, Work
+from stepdpo.pairs.solutions import Draw, Solution, next_steps, read
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stepdpo.errors import UserError, nearest
-from stepdpo.files import write_text
+from stepdpo.core.errors import UserError, nearest
+from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.render import RENDERERS, compared, show, terminal
 from stepdpo.report.tables import Evaluation, find_base, pair_up, read_evaluations, run_rows
-from stepdpo.stats import GRADERS
+from stepdpo.runtime.atomic_io import write_text
 
 SURE = 0.05
 """A paired p below this is called a difference."""

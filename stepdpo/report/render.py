@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stepdpo.files import encode
+from stepdpo.runtime.atomic_io import encode
 
 Rows = Sequence[Mapping[str, Any]]
 CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from stepdpo.config import TARGET
-from stepdpo.errors import UserError, nearest
-from stepdpo.files import read_json, read_jsonl
-from stepdpo.records import Attempt, Grade
-from stepdpo.stats import GRADERS, Paired, paired, summarise, verdicts
+from stepdpo.core.config import TARGET
+from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.types import Attempt, Grade
+from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
+from stepdpo.runtime.atomic_io import read_json, read_jsonl
 
 SUMMARY, ATTEMPTS = "summary.json", "attempts.jsonl"
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stepdpo.records import Problem
-from stepdpo.steps import label_of, split_steps
+from stepdpo.core.steps import label_of, split_steps
+from stepdpo.core.types import Problem
 from stepdpo.tinymath.story import Equation
 
 WHOLE = r"(0|[1-9][0-9]{0,8})"

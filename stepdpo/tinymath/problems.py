@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from random import Random
 
-from stepdpo.records import Problem
-from stepdpo.seen import Seen
+from stepdpo.core.types import Problem
+from stepdpo.data.dedup import Seen
 from stepdpo.tinymath.story import Story, Teller
 
 SPLITS = ("train", "preference", "heldout", "test")

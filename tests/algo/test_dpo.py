@@ -6,7 +6,7 @@ from math import exp, log
 
 import pytest
 import torch
-from scores import pair_scores
+from support.scores import pair_scores
 
 from stepdpo.algo.dpo import DPO, Form
 

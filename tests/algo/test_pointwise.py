@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from scores import pair_scores
+from support.scores import pair_scores
 
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA

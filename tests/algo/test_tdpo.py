@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from scores import pair_scores
+from support.scores import pair_scores
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO, Form

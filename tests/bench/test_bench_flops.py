@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
+from support import small
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks import flops, ours
 from benchmarks.cases import SIDES
-from stepdpo.trees import Path, grow
+from stepdpo.tokens.token_tree import Path, grow
 
 aten = torch.ops.aten
 N, H, V = small.SHAPE.trunk_weights, small.SHAPE.hidden, small.SHAPE.vocab

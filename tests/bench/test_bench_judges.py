@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted import LONG, Scripted, opened, run, spoil, tools
+from support.scripted import LONG, Scripted, opened, run, spoil, tools
 
 from benchmarks.judges import CURVE, MOST, RESULTS, Recorder, judged, shares
 from benchmarks.judges_table import Case, Roll, summary, tables
-from stepdpo.dataset.preferences import write_preferences
-from stepdpo.judge.rollouts import Rollouts, Search
-from stepdpo.records import Completion, Preference
-from stepdpo.steps import split_steps
-from stepdpo.workshop.solutions import Solution
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Completion, Preference
+from stepdpo.data.preference_file import write_preferences
+from stepdpo.pairs.judges.rollouts import Rollouts, Search
+from stepdpo.pairs.solutions import Solution
 
 WRONG = spoil(LONG, 1)
 HEAD, STEPS = split_steps(WRONG)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scripted import LONG, spoil
+from support.scripted import LONG, spoil
 
 from benchmarks.oracle import verdict
-from stepdpo.records import Preference
-from stepdpo.steps import prefix_before, split_steps
+from stepdpo.core.steps import prefix_before, split_steps
+from stepdpo.core.types import Preference
 
 HEAD, GOLD = split_steps(LONG.solution)
 BAD = split_steps(spoil(LONG, 1))[1]

@@ -9,8 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import small
 import torch
+from support import small
 
 from benchmarks import gpu, memory, page, plots, rows, run, table
 from benchmarks.cases import NAMES, TARGETS, TITLES, Case

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scripted import LONG, spoil
+from support.scripted import LONG, spoil
 
 from benchmarks.search import SOLVED, UNSOLVED, WELL, ranked, rightness, share, verdict
-from stepdpo.steps import split_steps
-from stepdpo.workshop.tree import Node, Tree, preference
+from stepdpo.core.steps import split_steps
+from stepdpo.pairs.tree.tree import Node, Tree, preference
 
 HEAD, STEPS = split_steps(LONG.solution)
 FIRST, SECOND = HEAD + STEPS[0].removesuffix("\n"), "\n" + STEPS[1].removesuffix("\n")

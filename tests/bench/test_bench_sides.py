@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import small
+from support import small
 
 from benchmarks import peer_trl
 from benchmarks.cases import SIDES

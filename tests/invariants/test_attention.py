@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from support import tiny
+from support.twins import Gradient, close, gradient_of
 from torch import Tensor
-from twins import Gradient, close, gradient_of
 
-from stepdpo.batch import TreeBatch
-from stepdpo.collate import collate
-from stepdpo.engine.settings import recompute_activations
-from stepdpo.errors import UserError
-from stepdpo.model import runs
-from stepdpo.model.attention import Attention, fitted, padded, register, tree_inputs
-from stepdpo.trees import Path, TokenRun, TokenTree, grow
+from stepdpo.core.errors import UserError
+from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention.registry import Attention, fitted, padded, register, tree_inputs
+from stepdpo.tokens.batch import TreeBatch
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.token_tree import Path, TokenRun, TokenTree, grow
+from stepdpo.training.engine.settings import recompute_activations
 
 
 def tree(*paths: str) -> TokenTree:
@@ -210,7 +210,7 @@ def test_bfloat16_is_as_near_as_its_twin() -> None:
 
 def test_autocast_with_norms_of_queries() -> None:
     """The norm's weight is fp32, so queries and keys come in another format than values."""
-    import families
+    from support import families
 
     batch = collate([SEARCH, PAIR])
     results = []

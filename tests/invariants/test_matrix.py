@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-import twins
-from options import (
+from support import tiny, twins
+from support.options import (
     BACKENDS,
     LEVELS,
     LOCAL,
@@ -29,18 +28,18 @@ from options import (
     every,
     expected,
 )
-from twins import Rows, close, gradient_of, moved
+from support.twins import Rows, close, gradient_of, moved
 
-from stepdpo.engine.local import Local
-from stepdpo.engine.settings import Device
-from stepdpo.material import prepare
-from stepdpo.model.adapter import adapter_off
-from stepdpo.model.attention import register
-from stepdpo.model.forward import Scorer
-from stepdpo.optim import AdamW
-from stepdpo.references import Kept, Live, Mode
-from stepdpo.scoring import Scoring
-from stepdpo.tokenise import Lengths
+from stepdpo.models.attention.registry import register
+from stepdpo.models.lora import adapter_off
+from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.preprocess import prepare
+from stepdpo.tokens.tokenization import Lengths
+from stepdpo.training.engine.local import Local
+from stepdpo.training.engine.settings import Device
+from stepdpo.training.optimizer import AdamW
+from stepdpo.training.reference import Kept, Live, Mode
+from stepdpo.training.step import Scoring
 
 ALL = every(LOCAL)
 SAMPLE = covering(ALL)

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from twins import Setting, close, gradient_of, scoring
+from support import tiny
+from support.twins import Setting, close, gradient_of, scoring
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO
-from stepdpo.feed import Group
-from stepdpo.level import Instance, Prefix, Step
-from stepdpo.records import Preference
+from stepdpo.core.types import Preference
+from stepdpo.data.level import Instance, Prefix, Step
+from stepdpo.tokens.batch_sampler import Group
 
 STEPS = ("Tom has 3 + 4 = 7 pens.", "He gets 7 * 2 = 14 coins.", "He spends 4, so 14 - 4 = 10 are left.")
 WRONG = ("Tom has 3 + 4 = 8 pens.", "He gets 7 + 2 = 9 coins.", "He spends 4, so 14 - 4 = 9 are left.")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-import twins
+from support import tiny, twins
+from support.twins import Setting, close, ours, twin
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -25,14 +25,13 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from twins import Setting, close, ours, twin
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO, Form
-from stepdpo.level import AppendEos, Instance, Prefix, Step
+from stepdpo.data.level import AppendEos, Instance, Prefix, Step
 
 LOSSES = {
     "dpo": (DPO(), twins.dpo),

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from twins import Setting, close, gradient_of, ours, scoring
+from support import tiny
+from support.twins import Setting, close, gradient_of, ours, scoring
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO
-from stepdpo.feed import pieces
-from stepdpo.level import Instance, Step
+from stepdpo.data.level import Instance, Step
+from stepdpo.tokens.batch_sampler import pieces
 
 MANY = tiny.PREFERENCES + tiny.PREFERENCES[:3]
 """Eight pairs."""

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-import twins
-from twins import Gradient, Setting, close, gradient_of, moved, ours, row, sums, twin
+from support import tiny, twins
+from support.twins import Gradient, Setting, close, gradient_of, moved, ours, row, sums, twin
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.dpo import Form as DPOForm
 from stepdpo.algo.nca import NCA
 from stepdpo.algo.tdpo import TDPO, Form
-from stepdpo.level import Instance, Prefix, Step
+from stepdpo.data.level import Instance, Prefix, Step
 
 
 def both(algo: Any, level: Any, folder: Path, **more: Any) -> list[tuple[dict[str, float], Gradient]]:

@@ -6,20 +6,18 @@ from math import log
 from pathlib import Path
 from typing import Any
 
-import commands
 import pytest
-import tiny
-import twins
-from tiny import save_model
-from trainings import Runs
+from support import commands, tiny, twins
+from support.tiny import save_model
+from support.trainings import Runs
+from support.twins import Setting, close, ours, twin
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from twins import Setting, close, ours, twin
 
-from stepdpo import caches
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.tdpo import TDPO, Form
-from stepdpo.level import Instance, Step
+from stepdpo.data.level import Instance, Step
+from stepdpo.runtime import artifact_cache as caches
 
 LOSSES = {
     "dpo": (DPO(), twins.dpo),

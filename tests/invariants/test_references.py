@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from twins import Rows, Setting, close, gradient_of, scoring
+from support import tiny
+from support.twins import Rows, Setting, close, gradient_of, scoring
 
-from stepdpo import caches
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.tdpo import TDPO
-from stepdpo.collate import collate
-from stepdpo.engine.local import Local
-from stepdpo.engine.settings import Device
-from stepdpo.feed import Group, pieces
-from stepdpo.level import Instance, Step
-from stepdpo.logps import Keep
-from stepdpo.material import Material, prepare
-from stepdpo.model import reference as files
-from stepdpo.model.adapter import Lora, adapter_off
-from stepdpo.model.attention import register
-from stepdpo.model.forward import Scorer
-from stepdpo.model.reference import ReferenceScores, write_shards
-from stepdpo.optim import AdamW
-from stepdpo.references import Kept, Live
-from stepdpo.scoring import Scoring
-from stepdpo.tokenise import Lengths
+from stepdpo.data.level import Instance, Step
+from stepdpo.models import reference_cache as files
+from stepdpo.models.attention.registry import register
+from stepdpo.models.logprobs import Keep
+from stepdpo.models.lora import Lora, adapter_off
+from stepdpo.models.reference_cache import ReferenceScores, write_shards
+from stepdpo.models.scorer import Scorer
+from stepdpo.runtime import artifact_cache as caches
+from stepdpo.tokens.batch_sampler import Group, pieces
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.tokenization import Lengths
+from stepdpo.training.engine.local import Local
+from stepdpo.training.engine.settings import Device
+from stepdpo.training.optimizer import AdamW
+from stepdpo.training.reference import Kept, Live
+from stepdpo.training.step import Scoring
 
 LOSSES = [DPO(), TDPO(), KTO()]
 NAMES = ["dpo", "tdpo", "kto"]

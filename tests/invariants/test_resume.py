@@ -6,16 +6,16 @@ import json
 import signal
 from pathlib import Path
 
-import partial
 import pytest
 import torch
-from commands import metrics
-from trainings import Runs
+from support import partial
+from support.commands import metrics
+from support.trainings import Runs
 
-from stepdpo.ahead import Ahead
-from stepdpo.loop import Loop
-from stepdpo.saving import Keeper
-from stepdpo.scoring import Share
+from stepdpo.runtime.prefetch import Ahead
+from stepdpo.training.checkpointing import Keeper
+from stepdpo.training.loop import Loop
+from stepdpo.training.step import Share
 
 EARLIER = "model", "checkpoints/step-000004"
 

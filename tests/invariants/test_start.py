@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from twins import Setting, close, ours, scoring
+from support import tiny
+from support.twins import Setting, close, ours, scoring
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA
 from stepdpo.algo.tdpo import TDPO, Form
-from stepdpo.level import Instance, Step
+from stepdpo.data.level import Instance, Step
 
 LOSSES = {
     "dpo": (DPO(), log(2)),

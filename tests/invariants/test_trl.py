@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
-from twins import Rows, Setting, close, gradient_of, moved, ours
+from support import tiny
+from support.twins import Rows, Setting, close, gradient_of, moved, ours
 
 from stepdpo.algo.dpo import DPO, Form
 from stepdpo.algo.nca import NCA
-from stepdpo.level import AppendEos, Instance, Step
-from stepdpo.material import prepare
-from stepdpo.records import Preference
-from stepdpo.tokenise import Lengths
+from stepdpo.core.types import Preference
+from stepdpo.data.level import AppendEos, Instance, Step
+from stepdpo.tokens.preprocess import prepare
+from stepdpo.tokens.tokenization import Lengths
 
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from scripted import LONG, Scripted, counts, opened, preferences, run, spoil, tools, whole
+from support.scripted import LONG, Scripted, counts, opened, preferences, run, spoil, tools, whole
 
-from stepdpo.judge.exact import Exact
-from stepdpo.judge.rollouts import Rollouts, Search
+from stepdpo.core.steps import join_steps, split_steps
+from stepdpo.core.types import Problem, Sampling
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Consult, Finished, Unanswered
+from stepdpo.pairs.judges.exact import Exact
+from stepdpo.pairs.judges.rollouts import Rollouts, Search
+from stepdpo.pairs.judges.verdict import Judging, Verdict
 from stepdpo.pairs.localise import Localise
-from stepdpo.records import Problem, Sampling
-from stepdpo.steps import join_steps, split_steps
-from stepdpo.workshop.asks import Consult, Finished, Unanswered
-from stepdpo.workshop.solutions import Solution
-from stepdpo.workshop.tools import Tools
-from stepdpo.workshop.verdict import Judging, Verdict
+from stepdpo.pairs.solutions import Solution
 
 GOLD = LONG.solution
 HEAD, STEPS = split_steps(GOLD)

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import LONG, OTHER, counts, preferences, run, tools
+from support.scripted import LONG, OTHER, counts, preferences, run, tools
 
-from stepdpo.dataset.preferences import from_row
-from stepdpo.pairs.climb import SelfEvaluation
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Completion, Problem, Sampling
+from stepdpo.data.preference_file import from_row
+from stepdpo.pairs.engine.requests import Finished
 from stepdpo.pairs.mcts import Mcts
-from stepdpo.records import Completion, Problem, Sampling
-from stepdpo.steps import split_steps
+from stepdpo.pairs.mcts_expand import SelfEvaluation
+from stepdpo.pairs.tree.pair_selection import Cut, SelectBy
+from stepdpo.pairs.tree.step_sampling import Delimiter, Same
+from stepdpo.pairs.tree.tree import Tree
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
-from stepdpo.workshop.asks import Finished
-from stepdpo.workshop.chunks import Delimiter, Same
-from stepdpo.workshop.cuts import Cut, SelectBy
-from stepdpo.workshop.tree import Tree
 
 Texts = Mapping[str, Sequence[tuple[str, str]]]
 HAND = Problem("p", "What is 2 + 3 * 4?", ("14",), "Think.\nStep 1: 3 * 4 = 12\nStep 2: 2 + 12 = 14. The answer is: 14")

@@ -12,17 +12,17 @@ from typing import Any, ClassVar, NoReturn
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.config import build
-from stepdpo.construct import Construction, construct
-from stepdpo.dataset import from_row
-from stepdpo.errors import UserError
-from stepdpo.jobs import LAUNCH_KEYS
-from stepdpo.overrides import composed
+from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.overrides import composed
+from stepdpo.core.config import build
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Problem
+from stepdpo.data.preference_file import from_row
+from stepdpo.pairs.build import Construction, construct
 from stepdpo.pairs.recut import Recut
-from stepdpo.records import Problem
-from stepdpo.stopping import Interrupted
-from stepdpo.workshop.cuts import Cut, Smoothing
-from stepdpo.workshop.tree import Node, Tree
+from stepdpo.pairs.tree.pair_selection import Cut, Smoothing
+from stepdpo.pairs.tree.tree import Node, Tree
+from stepdpo.runtime.signals import Interrupted
 
 GOOD = Tree(
     "p", "What is 2 + 3 * 4?", "14",

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from scripted import LONG, Scripted, opened, run, spoil, tools, whole
+from support.scripted import LONG, Scripted, opened, run, spoil, tools, whole
 
-from stepdpo.level import Instance
+from stepdpo.core.steps import join_steps, label_of, split_steps
+from stepdpo.core.types import Completion, Preference
+from stepdpo.data.level import Instance
+from stepdpo.pairs.engine.requests import Made
 from stepdpo.pairs.rollouts import Rollouts, Rule
-from stepdpo.records import Completion, Preference
-from stepdpo.steps import join_steps, label_of, split_steps
-from stepdpo.workshop.asks import Made
-from stepdpo.workshop.tree import Tree
+from stepdpo.pairs.tree.tree import Tree
 
 HEAD, GOLD = split_steps(LONG.solution)
 RIGHT, WRONG = LONG.solution, spoil(LONG, 1)

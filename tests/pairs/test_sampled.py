@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from scripted import LONG, Scripted, opened, preferences, run, spoil, tools
+from support.scripted import LONG, Scripted, opened, preferences, run, spoil, tools
 
-from stepdpo.level import Instance
+from stepdpo.data.level import Instance
 from stepdpo.pairs.sampled import Sampled
 
 RIGHT, WRONG, WORSE = LONG.solution, spoil(LONG, 1), spoil(LONG, 2)

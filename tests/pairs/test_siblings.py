@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from scripted import ALL, LONG, OTHER, TEMPLATE, Scripted, counts, opened, preferences, run, spoil, tools, whole
+from support.scripted import ALL, LONG, OTHER, TEMPLATE, Scripted, counts, opened, preferences, run, spoil, tools, whole
 
+from stepdpo.core.steps import join_steps, split_steps
+from stepdpo.core.types import Preference, Problem, Prompt, Sampling
+from stepdpo.data.templates import MixedTemplate, TextTemplate
 from stepdpo.pairs.siblings import Siblings
-from stepdpo.records import Preference, Problem, Prompt, Sampling
-from stepdpo.steps import join_steps, split_steps
-from stepdpo.template import MixedTemplate, TextTemplate
 
 
 def make(

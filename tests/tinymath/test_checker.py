@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.records import Problem
-from stepdpo.steps import split_steps
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Problem
 from stepdpo.tinymath.checker import TinymathChecker, gold_equations
 from stepdpo.tinymath.problems import SPLITS, problems
 

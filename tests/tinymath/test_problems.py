@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from stepdpo.records import Problem
-from stepdpo.steps import split_steps
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import Problem
 from stepdpo.tinymath.problems import SPLITS, owner, problems
 
 EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")

@@ -1,0 +1,69 @@
+"""`--help` of the verbs that take a configuration: examples that run, then every group and its options."""
+
+from __future__ import annotations
+
+from stepdpo.core.package_data import conf
+
+WHAT = {
+    "train": """\
+Usage: stepdpo train [-m] [GROUP=OPTION] [KEY=VALUE] ...
+
+Train a model on preferences. With -m, comma-separated values make a sweep with one report at its end.
+
+Examples:
+  stepdpo train                                      the embedded miniature, Step-DPO, one minute on a CPU
+  stepdpo train algo=tdpo template=alpaca            token-level DPO under the Alpaca template
+  stepdpo train -m algo=dpo,tdpo level=step,instance then=[tinymath]
+  stepdpo train model=Qwen/Qwen2-7B-Instruct dataset=step_dpo_10k engine.stage=3 run=qwen then=[gsm8k,math]
+  stepdpo train rounds=3 pairs=siblings then=[tinymath]
+                                                     pairs by the policy, a training on them, and again
+  stepdpo train run=qwen resume=true                 with the same words: go on from the last checkpoint""",
+    "eval": """\
+Usage: stepdpo eval [GROUP=OPTION] [KEY=VALUE] ...
+
+Answer a task's problems and grade them with both graders.
+
+Examples:
+  stepdpo eval run=demo                              the model of runs/demo on the miniature's test problems
+  stepdpo eval run=qwen task=gsm8k,math
+  stepdpo eval model=Qwen/Qwen2-7B-Instruct template=qwen2_boxed task=gsm8k task.path=gsm8k_test.jsonl""",
+    "pairs": """\
+Usage: stepdpo pairs [GROUP=OPTION] [KEY=VALUE] ...
+
+Make preferences from a model's own solutions; they are written to runs/NAME/preferences.jsonl.
+
+Examples:
+  stepdpo pairs task=tinymath n=8 temperature=0.8 limit=1000 run=mine
+  stepdpo train dataset=jsonl dataset.path=runs/mine/preferences.jsonl""",
+}
+
+
+def help_for(verb: str) -> str:
+    """The help text; imports nothing heavy."""
+    root = conf()
+    lines = [WHAT[verb], "", "Groups (GROUP=OPTION), and the option used when none is given:"]
+    text = (root / f"{verb}.yaml").read_text().splitlines()
+    for group, chosen in _defaults(text):
+        options = sorted(p.stem for p in (root / group).glob("*.yaml"))
+        if options:
+            lines.append(f"  {group:<11}{', '.join(options)}  [{chosen}]")
+    lines += ["", "Settings (KEY=VALUE), with their defaults:"]
+    start = next(i for i, line in enumerate(text) if line.startswith("_target_"))
+    stop = next((i for i, line in enumerate(text) if line.startswith("hydra:")), len(text))
+    lines += [f"  {line}".rstrip() for line in text[start + 1 : stop] if line.strip()]
+    lines += [
+        "",
+        "Settings of a part are written GROUP.KEY=VALUE (algo.beta=0.1); `--cfg job` shows them all.",
+        "Your own options: --config-dir FOLDER with the same layout. More: --hydra-help.",
+    ]
+    return "\n".join(lines)
+
+
+def _defaults(text: list[str]) -> list[tuple[str, str]]:
+    found = []
+    for line in text:
+        word = line.strip().removeprefix("- ").partition("#")[0].strip().removeprefix("optional ")
+        if line.startswith("  - ") and ":" in word and not word.startswith("override"):
+            group, _, option = word.partition(":")
+            found.append((group.strip(), option.strip()))
+    return found

@@ -1,0 +1,135 @@
+"""The command line. Nothing heavy is imported here: `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import stepdpo
+
+app = typer.Typer(
+    name="stepdpo",
+    help="Step-level preference optimisation: make pairs, train, evaluate, report.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+HYDRA_VERB = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+HELP_WORDS = ("-h", "--help")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(stepdpo.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def _hydra_verb(verb: str, ctx: typer.Context) -> None:
+    if any(word in HELP_WORDS for word in ctx.args):
+        from stepdpo.cli.help import help_for
+
+        print(help_for(verb))
+        return
+    from stepdpo.cli.launch import launch
+    from stepdpo.core.errors import UserError
+
+    try:
+        code = launch(verb, ctx.args)
+    except UserError as error:
+        _mend(error)
+    raise SystemExit(code)
+
+
+def _mend(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def train(ctx: typer.Context) -> None:
+    """Train a model on preferences:  stepdpo train algo=tdpo template=alpaca"""
+    _hydra_verb("train", ctx)
+
+
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def eval(ctx: typer.Context) -> None:
+    """Answer a task's problems and grade them:  stepdpo eval run=demo task=gsm8k,math"""
+    _hydra_verb("eval", ctx)
+
+
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def pairs(ctx: typer.Context) -> None:
+    """Make preferences from a model's own solutions:  stepdpo pairs task=tinymath n=8"""
+    _hydra_verb("pairs", ctx)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run names or folders; a sweep's folder stands for its jobs.")],
+    base: Annotated[str | None, typer.Option(help="Run or folder to compare with.")] = None,
+    control: Annotated[str | None, typer.Option(help="Run to hold the others against, problem by problem.")] = None,
+    root: Annotated[Path, typer.Option("--runs", help="Where run folders live.")] = Path("runs"),
+) -> None:
+    """Table of accuracies with intervals and paired tests, printed and written into the run's folder."""
+    from stepdpo.cli.post_training import report_runs
+    from stepdpo.core.errors import UserError
+
+    try:
+        report_runs(runs, base, control, root)
+    except UserError as error:
+        _mend(error)
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(help="JSON Lines with `response` and `answer` (or prediction, gold).")],
+    grader: Annotated[str, typer.Option(help="strict, or official (as Step-DPO's evaluation grades).")] = "strict",
+    out: Annotated[Path | None, typer.Option(help="Write one verdict a row here.")] = None,
+) -> None:
+    """Grade any system's answers, one verdict a row, and print the totals."""
+    from stepdpo.core.errors import UserError
+    from stepdpo.evaluation.grade_file import grade_file
+
+    try:
+        grade_file(file, grader, out)
+    except UserError as error:
+        _mend(error)
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="A file, a folder, or the name of a dataset option.")],
+    level: Annotated[str, typer.Option(help="step or instance: what the examples show as scored.")] = "step",
+    task: Annotated[list[str] | None, typer.Option(help="Look for problems shared with these tasks.")] = None,
+    max_bad: Annotated[str, typer.Option(help="Share of bad rows that is still accepted.")] = "1%",
+    model: Annotated[str | None, typer.Option(help="Say how likely this model finds both sides.")] = None,
+    template: Annotated[str, typer.Option(help="What that model reads around a question.")] = "native",
+    pairs: Annotated[
+        int, typer.Option(min=1, help="So many preferences, evenly spread, that model is asked about.")
+    ] = 1000,
+    json: Annotated[Path | None, typer.Option(help="Write everything that was found here.")] = None,
+) -> None:
+    """Look at preference data as training would, without training."""
+    from stepdpo.cli.post_training import check_data
+    from stepdpo.core.errors import UserError
+
+    try:
+        check_data(data, level, task or [], max_bad, model, template, pairs, json)
+    except UserError as error:
+        _mend(error)
+
+
+def main() -> None:
+    """Console entry."""
+    app()

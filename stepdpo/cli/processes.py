@@ -1,0 +1,184 @@
+"""Starting the processes that do the work, and learning how they ended."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stepdpo.cli import multinode as nodes
+
+EXIT = "exit.json"
+"""Written by a worker: {"code", "message", "outcome"}."""
+
+OK, FAILED, MEND, DIVERGED = 0, 1, 2, 5
+WORKER = "stepdpo.cli.worker"
+PR_SET_PDEATHSIG = 1
+
+
+def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> dict[str, Any]:
+    """Run a verb on a run folder in fresh processes and wait; returns what `exit.json` says.
+
+    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143. The workers of this
+    machine end with this process, however it ends.
+    """
+    (folder / EXIT).unlink(missing_ok=True)
+    words = [WORKER, verb, str(folder), *(["--resume"] if resume else [])]
+    signals = folder / nodes.SIGNALS_FILE if several(engine) else None
+    environment = _environment(engine, signals)
+    command = _command(words, engine, environment)
+    if signals:
+        signals.unlink(missing_ok=True)
+        hostfile = str(engine["hostfile"])
+        nodes.ready(nodes.hosts(Path(hostfile)), hostfile, [Path(sys.executable), folder])
+        environment = nodes.with_ssh(environment)
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL if signals else None, start_new_session=True,
+        preexec_fn=_end_with(os.getpid()),
+    )  # fmt: skip
+    with _passing_on_signals(process, signals) as passed:
+        code = process.wait()
+    if signals:
+        signals.unlink(missing_ok=True)
+    if (folder / EXIT).is_file():
+        answer: dict[str, Any] = json.loads((folder / EXIT).read_text())
+        (folder / EXIT).unlink()
+        return {**answer, "signal": passed[0] if passed else 0}
+    return _without_a_word(code, passed)
+
+
+def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
+    """Of the workers; what depends on the machine is left to each where there are several."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
+    if signals:
+        environment[nodes.SIGNALS] = str(signals)
+    elif not _gpus():
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
+    return environment
+
+
+def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
+    """What to say of workers that left no exit.json; a launcher in between turns their -9 into its own 256 - 9."""
+    if passed:
+        name = signal.Signals(passed[0]).name
+        message = f"stopped by {name} before it could save"
+        return {"code": 128 + passed[0], "message": message, "outcome": {}, "signal": passed[0]}
+    fatal = -code if code < 0 else 256 - code if code > 192 else 0
+    if not fatal:
+        return {"code": code or FAILED, "message": "a worker died without a word", "outcome": {}}
+    message = f"a worker was killed by signal {fatal}" + (" (out of memory?)" if fatal == signal.SIGKILL else "")
+    return {"code": 128 + fatal, "message": message, "outcome": {}}
+
+
+def processes(engine: Mapping[str, Any]) -> int:
+    """How many processes this machine runs: what is asked for, else one a visible GPU, else one."""
+    if engine.get("hostfile") and len(hosts := nodes.hosts(Path(engine["hostfile"]))) == 1:
+        return next(iter(hosts.values()))
+    wanted = int(engine.get("processes", 1))
+    if wanted or engine.get("device") == "cpu":
+        return wanted or 1
+    return max(1, _gpus())
+
+
+def _gpus() -> int:
+    """Visible CUDA devices, without importing torch."""
+    devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return devices if visible is None else min(devices, len([d for d in visible.split(",") if d.strip()]))
+
+
+def several(engine: Mapping[str, Any]) -> bool:
+    """Whether other machines than this one take part."""
+    return bool(engine.get("hostfile")) and nodes.others(nodes.hosts(Path(engine["hostfile"])))
+
+
+def _command(words: list[str], engine: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    count = processes(engine)
+    port = int(engine.get("master_port") or 0) or _free_port()
+    if several(engine):
+        hostfile = str(engine["hostfile"])
+        return nodes.command(words, nodes.hosts(Path(hostfile)), hostfile, port, environment)
+    if count == 1:
+        return [sys.executable, "-m", *words]
+    world = nodes.world_info({"localhost": count})
+    launcher = ["deepspeed.launcher.launch", f"--world_info={world}", f"--master_port={port}", "--no_local_rank", "-q"]
+    return [sys.executable, "-m", *launcher, "--module", *words]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _passing_on_signals(process: subprocess.Popen[bytes], file: Path | None) -> Iterator[list[int]]:
+    """Hand signals to the workers themselves: DeepSpeed's launcher would kill them 30 s later, saved or not.
+
+    They run in a session of their own, so that a terminal's Ctrl-C comes this way too. Those of several machines read
+    signals from `file`. Yields what was passed on.
+    """
+    passed: list[int] = []
+
+    def pass_on(signum: int, _: object) -> None:
+        signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+        passed.append(signum)
+        if file:
+            nodes.send(file, signum)
+            return
+        for worker in _workers(process.pid):
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signum)
+
+    main = threading.current_thread() is threading.main_thread()
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
+    caught = [signum for signum in wanted if signal.getsignal(signum) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, pass_on) for signum in caught}
+    try:
+        yield passed
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _workers(pid: int) -> list[psutil.Process]:
+    """The processes below `pid` that are workers; `pid` itself while none has started."""
+    with suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        return [p for p in [top, *top.children(recursive=True)] if _is_worker(p)] or [top]
+    return []
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        words = process.cmdline()
+        return WORKER in words and not any(word.startswith("deepspeed.launcher") for word in words)
+    return False
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """For the child before it starts: SIGTERM when `parent` dies without having passed anything on (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask

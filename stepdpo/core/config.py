@@ -1,0 +1,117 @@
+"""From a YAML node to an object: the only place where configuration becomes code."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stepdpo.core.errors import UserError, nearest
+
+TARGET = "_target_"
+MISSING = "???"
+
+
+def build(node: Any, where: str = "config") -> Any:
+    """Construct the frozen dataclass that `node["_target_"]` names, nested parts first.
+
+    A target must be a dataclass (so a YAML file cannot call arbitrary code), every key must be one of its
+    fields, and OmegaConf checks the types of plain fields. Raises UserError naming the key at fault.
+    """
+    if isinstance(node, DictConfig | ListConfig):
+        node = OmegaConf.to_container(node, resolve=True)
+    return _build(node, where)
+
+
+def _build(node: Any, where: str) -> Any:
+    if isinstance(node, list):
+        return [_build(item, f"{where}[{i}]") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    if TARGET not in node:
+        return {key: _build(value, f"{where}.{key}") for key, value in node.items()}
+    kind = _load(node[TARGET], where)
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == TARGET:
+            continue
+        if key not in fields:
+            raise UserError(f"{where}.{key}: {node[TARGET]} has no such setting; {nearest(key, fields)}")
+        if value == MISSING:
+            raise UserError(f"{where}.{key}: must be given")
+        values[key] = _coerce(_build(value, f"{where}.{key}"), hints[key], f"{where}.{key}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}.{missing[0]}: not given, and {node[TARGET]} has no default for it")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _load(target: str, where: str) -> Any:
+    module_name, _, name = str(target).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}._target_: cannot import {target!r} ({error})") from error
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise UserError(f"{where}._target_: {target!r} is not a dataclass, so it cannot be built from a config")
+    return kind
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Check a plain value against its annotation by OmegaConf's own rules; parts pass through."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        rest = [a for a in arguments if a is not type(None)]
+        if len(rest) == 1:
+            return _coerce(value, rest[0], where)
+        return value
+    if origin in (tuple, list):
+        if not isinstance(value, list):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        item = arguments[0] if arguments else Any
+        items = [_coerce(v, item, f"{where}[{i}]") for i, v in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    if not isinstance(hint, type):
+        return value
+    if issubclass(hint, Enum) and not isinstance(value, hint):
+        try:
+            return hint(value)
+        except ValueError:
+            raise UserError(f"{where}: {nearest(str(value), [m.value for m in hint])} (got {value!r})") from None
+    if hint is Path:
+        return Path(value)
+    if hint in (int, float, bool, str):
+        return _plain(value, hint, where)
+    if isinstance(value, dict) and dataclasses.is_dataclass(hint):
+        return _build({TARGET: f"{hint.__module__}.{hint.__qualname__}", **value}, where)
+    return value
+
+
+def _plain(value: Any, hint: type, where: str) -> Any:
+    @dataclasses.dataclass
+    class Slot:
+        value: hint  # type: ignore[valid-type]
+
+    Slot.__annotations__["value"] = hint
+    try:
+        return OmegaConf.merge(OmegaConf.structured(Slot), {"value": value}).value
+    except OmegaConfBaseException:
+        raise UserError(f"{where}: expected {hint.__name__}, got {value!r}") from None

@@ -1,0 +1,155 @@
+"""A data set as a config part: where its rows are, how they are laid out, what is held out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import chain, islice
+
+from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.types import Preference
+from stepdpo.data.fields import RowError
+from stepdpo.data.formats import LAYOUTS, Format, Layout, detect, make
+from stepdpo.data.readers import local_files, read_rows
+from stepdpo.data.rows import BadRow, Row
+from stepdpo.data.validation import Loaded, amount, find_oddities, hold_out, share
+
+HEAD = 100
+"""Rows that the format is told from."""
+UNTOLD = f"the format cannot be told, as none of the first {HEAD} rows can be read"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Preferences from a file, a folder or the hub."""
+
+    path: str
+    """A .jsonl, .json or .parquet file, a folder of them, `pkg://...` (shipped), or a hub id `owner/name`."""
+    format: Format = Format.AUTO
+    """The layout of the rows; auto tells it from the columns."""
+    split: str = ""
+    """The split of a hub data set (default train); in a folder, what the file names begin with."""
+    subset: str = ""
+    """The configuration of a hub data set."""
+    revision: str = ""
+    """A branch, tag or commit of a hub data set."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The file's name of a column for the format's name of it: {prompt: instruction}."""
+    limit: int | None = None
+    """Stop after so many usable rows."""
+    max_bad: float | str = "1%"
+    """The share of bad rows beyond which `enforce` refuses the data: 0.01 or "1%"."""
+    heldout: float | str = 0
+    """Preferences kept from training: a number, or a share (0.05, "5%")."""
+    seed: int = 0
+    """Chooses the held-out questions."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        share(self.max_bad)
+        amount(self.heldout, 0)
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: expected a number from 1, got {self.limit}")
+
+    def load(self) -> Loaded:
+        """Read and validate everything; what cannot be used is in `bad`."""
+        stream = read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision)
+        head = list(islice(stream, HEAD))
+        if not head:
+            raise UserError(f"{self.path}: there are no rows in it")
+        format_ = self._format(head)
+        good: list[tuple[Preference, str]] = []
+        bad: list[BadRow] = []
+        odd: Counter[str] = Counter()
+        seen: Counter[str] = Counter()
+        layout = LAYOUTS[format_] if format_ else None
+        self._check_columns(layout)
+        for item in chain(head, stream):
+            if isinstance(item, BadRow) or layout is None:
+                bad.append(item if isinstance(item, BadRow) else item.bad(UNTOLD))
+                continue
+            seen.update(list(item.cells))
+            try:
+                good.append((make(layout, item.cells, self.columns, odd), item.place))
+            except RowError as error:
+                bad.append(item.bad(str(error)))
+            if len(good) == self.limit:
+                break
+        if layout is not None:
+            odd.update(dict(_unused(layout, seen, self.columns)))
+        return gather(good, bad, odd, heldout=self.heldout, seed=self.seed, max_bad=share(self.max_bad))
+
+    def fingerprint(self) -> str | None:
+        """Hash of the settings and of the bytes of the files; None for a data set of the hub, which has no files here.
+
+        With the same fingerprint `load` gives the same, so that it need not be called.
+        """
+        files = local_files(self.path, self.split)
+        if files is None:
+            return None
+        digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
+        for file in files:
+            digest.update(b"\n" + os.fsencode(file) + b"\n")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def _check_columns(self, layout: Layout | None) -> None:
+        for column in self.columns if layout else ():
+            if layout and column not in layout.uses:
+                raise UserError(f"columns.{column}: the format has no such column; {nearest(column, layout.uses)}")
+
+    def _format(self, head: Iterable[Row | BadRow]) -> Format | None:
+        """The given format, or the commonest among the readable rows; None when no row is readable."""
+        if self.format is not Format.AUTO:
+            return self.format
+        ours = {theirs: name for name, theirs in self.columns.items()}
+        rows = [row for row in head if isinstance(row, Row)]
+        found = Counter(detect(ours.get(column, column) for column in row.cells) for row in rows)
+        known = [(count, name) for name, count in found.items() if name is not None]
+        if known:
+            return max(known, key=lambda pair: pair[0])[1]
+        if not rows:
+            return None
+        columns = ", ".join(sorted({column for row in rows for column in row.cells})[:20])
+        wanted = "\n".join(f"  {name.value}: {', '.join(sorted(layout.needs[0]))}" for name, layout in LAYOUTS.items())
+        raise UserError(
+            f"{self.path}: no known format has these columns: {columns}\n{wanted}\n"
+            "  set `format`, and `columns` where they are named differently"
+        )
+
+
+def gather(
+    good: list[tuple[Preference, str]],
+    bad: list[BadRow],
+    odd: Mapping[str, int],
+    *,
+    heldout: float | str,
+    seed: int,
+    max_bad: float,
+) -> Loaded:
+    """Inspect, split and count what was read."""
+    preferences = [preference for preference, _ in good]
+    findings = find_oddities(preferences, [place for _, place in good])
+    train, held = hold_out(preferences, heldout, seed)
+    if held and not train:
+        raise UserError(f"heldout: {heldout!r} leaves none of the {len(held)} preferences for training")
+    counts = {"rows": len(good) + len(bad), "usable": len(good), "bad": len(bad)}
+    counts |= {"train": len(train), "heldout": len(held)}
+    counts |= Counter(finding.kind for finding in findings)
+    counts |= {name: count for name, count in odd.items() if count}
+    return Loaded(preferences=train, heldout=held, bad=tuple(bad), findings=findings, counts=counts, max_bad=max_bad)
+
+
+def _unused(layout: Layout, seen: Mapping[str, int], names: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """Columns that nobody reads, with a guess where one looks like a misspelt name."""
+    read = {names.get(column, column) for column in layout.uses}
+    absent = [column for column in read if column not in seen]
+    for column, count in seen.items():
+        if column not in read:
+            close = get_close_matches(column, absent, n=1, cutoff=0.8)
+            yield f"column {column!r} is ignored" + (f"; did you mean {close[0]!r}?" if close else ""), count

@@ -1,0 +1,119 @@
+"""Typed access to the columns of one row, with reasons that name the column at fault."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepdpo.core.errors import nearest
+from stepdpo.core.types import Turn
+
+_JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+
+class RowError(ValueError):
+    """Why one row cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The columns of a row, asked for by our names.
+
+    `names` maps our name of a column to the file's, where they differ. A missing or null column takes the
+    default when there is one; RowError otherwise.
+    """
+
+    values: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, column: str) -> bool:
+        """Whether the row has the column, and not null."""
+        return self.values.get(self.names.get(column, column)) is not None
+
+    def text(self, column: str, default: str | None = None) -> str:
+        """A string, as it is; without a default it must hold more than white space."""
+        value = self._get(column, "a string", default)
+        if not isinstance(value, str):
+            raise self._wrong(column, "a string", value)
+        if default is None and not value.strip():
+            raise RowError(f"column {self._name(column)} is empty")
+        return value
+
+    def number(self, column: str, default: float | None, low: float, high: float) -> float | None:
+        """A finite number within [low, high]."""
+        if not self.has(column):
+            return default
+        value = self._get(column, "a number", None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(column, "a number", value)
+        if not (math.isfinite(value) and low <= value <= high):
+            raise RowError(f"column {self._name(column)}: {value} is not between {low:g} and {high:g}")
+        return float(value)
+
+    def answers(self, column: str) -> tuple[str, ...]:
+        """Final answers: a string, a number, or a list of these; () when there is none."""
+        if not self.has(column):
+            return ()
+        value = self._get(column, "a string", None)
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if isinstance(item, bool) or not isinstance(item, str | int | float):
+                raise self._wrong(column, "a string, a number or a list of them", item)
+        return tuple(text for item in items if (text := str(item).strip()))
+
+    def turns(self, column: str) -> tuple[Turn, ...]:
+        """A conversation in either habit: {role, content} or {from, value}."""
+        value = self._get(column, "a list of turns", None)
+        if not isinstance(value, list):
+            raise self._wrong(column, "a list of turns", value)
+        return tuple(self._turn(column, i, item) for i, item in enumerate(value))
+
+    def flag(self, column: str) -> bool:
+        """True or false; false when the column is missing."""
+        value = self._get(column, "true or false", False)
+        if not isinstance(value, bool):
+            raise self._wrong(column, "true or false", value)
+        return value
+
+    def table(self, column: str) -> Mapping[str, Any]:
+        """A JSON object; empty when the column is missing."""
+        value = self._get(column, "an object", {})
+        if not isinstance(value, dict):
+            raise self._wrong(column, "an object", value)
+        return value
+
+    def some(self, columns: Iterable[str]) -> dict[str, Any]:
+        """Those of the columns that the row has."""
+        return {column: self.values[self.names.get(column, column)] for column in columns if self.has(column)}
+
+    def _turn(self, column: str, number: int, item: Any) -> Turn:
+        at = f"column {self._name(column)}, turn {number}"
+        if not isinstance(item, dict):
+            raise RowError(f"{at}: expected an object, got {_JSON.get(type(item), 'null')}")
+        role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
+        if role not in _ROLES:
+            raise RowError(f"{at}: the role is {role!r}, expected user or assistant")
+        if not isinstance(content, str):
+            raise RowError(f"{at}: expected a string as content, got {_JSON.get(type(content), 'null')}")
+        return Turn(role=_ROLES[role], content=content)
+
+    def _get(self, column: str, expected: str, default: Any) -> Any:
+        name = self.names.get(column, column)
+        value = self.values.get(name)
+        if value is not None:
+            return value
+        if default is not None:
+            return default
+        if name in self.values:
+            raise RowError(f"column {self._name(column)}: expected {expected}, got null")
+        raise RowError(f"no column {self._name(column)} ({expected}); {nearest(name, self.values)}")
+
+    def _name(self, column: str) -> str:
+        return repr(self.names.get(column, column))
+
+    def _wrong(self, column: str, expected: str, value: Any) -> RowError:
+        got = _JSON.get(type(value), type(value).__name__)
+        return RowError(f"column {self._name(column)}: expected {expected}, got {got}")

@@ -1,0 +1,75 @@
+"""Preference -> Pair: what is scored, what is only read, and where a response ends.
+
+Step-DPO (Lai et al. 2024, arXiv 2406.18629) scores one step; ordinary DPO scores the rest of the solution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from stepdpo.core.steps import final_answer_stated
+from stepdpo.core.types import Pair, Preference
+
+
+class Prefix(Enum):
+    """Where the reasoning that both sides share goes."""
+
+    prompt = "prompt"
+    """Read, not scored."""
+    response = "response"
+    """Scored, as a part of both responses."""
+
+
+class AppendEos(Enum):
+    auto = "auto"
+    """Off for steps; on for whole responses, and for solutions that reached a final answer."""
+    on = "on"
+    off = "off"
+
+
+def _pair(preference: Preference, chosen: str, rejected: str, prefix: Prefix, ends: tuple[bool, bool]) -> Pair:
+    scored = preference.prefix if prefix is Prefix.response else ""
+    return Pair(
+        question=preference.question,
+        context=preference.prefix if prefix is Prefix.prompt else "",
+        chosen=scored + chosen,
+        rejected=scored + rejected if rejected else "",
+        chosen_ends=ends[0],
+        rejected_ends=ends[1],
+        confidence=preference.confidence,
+        history=preference.history,
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """Score one step on each side.
+
+    With `prefix: prompt` this is Step-DPO. With `prefix: response` the shared steps are scored on both sides:
+    DPO and TDPO1 are unchanged by that, TDPO2 gains a pull towards the reference on the shared tokens.
+    """
+
+    prefix: Prefix = Prefix.prompt
+    append_eos: AppendEos = AppendEos.auto
+
+    def __call__(self, preference: Preference) -> Pair:
+        end = self.append_eos is AppendEos.on or (self.append_eos is AppendEos.auto and preference.whole)
+        return _pair(preference, preference.chosen, preference.rejected, self.prefix, (end, end))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Score each side to the end of its solution: ordinary DPO on complete responses."""
+
+    prefix: Prefix = Prefix.response
+    append_eos: AppendEos = AppendEos.auto
+
+    def __call__(self, preference: Preference) -> Pair:
+        chosen = preference.chosen + preference.chosen_rest
+        rejected = preference.rejected + preference.rejected_rest
+        if self.append_eos is AppendEos.auto:
+            ends = (preference.whole or final_answer_stated(chosen), preference.whole or final_answer_stated(rejected))
+        else:
+            ends = (self.append_eos is AppendEos.on,) * 2
+        return _pair(preference, chosen, rejected, self.prefix, ends)

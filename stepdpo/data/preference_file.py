@@ -1,0 +1,107 @@
+"""preferences.jsonl, the one file format: a Preference a line, default fields left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.types import Preference, Turn
+from stepdpo.data.fields import Cells, RowError
+
+FIELDS = tuple(f.name for f in dataclasses.fields(Preference))
+WRITTEN = ("question", "prefix", "chosen", "rejected")
+"""Fields that every line has."""
+
+
+def to_row(preference: Preference) -> dict[str, Any]:
+    """The JSON object of a preference. `from_row` gives back an equal preference (of JSON values in meta)."""
+    row: dict[str, Any] = {}
+    for field in dataclasses.fields(Preference):
+        value = getattr(preference, field.name)
+        if field.name in WRITTEN or value != _default(field):
+            row[field.name] = value
+    if preference.history:
+        row["history"] = [{"role": turn.role, "content": turn.content} for turn in preference.history]
+    if preference.meta:
+        row["meta"] = dict(preference.meta)
+    return row
+
+
+def from_row(row: Mapping[str, Any]) -> Preference:
+    """The preference that `to_row` made this object of; RowError names the column at fault."""
+    return read_preference(Cells(row))
+
+
+def read_preference(cells: Cells) -> Preference:
+    """As `from_row`, for columns that may have other names."""
+    history: tuple[Turn, ...] = cells.turns("history") if cells.has("history") else ()
+    confidence = cells.number("confidence", 1.0, low=0.5, high=1.0)
+    return Preference(
+        question=cells.text("question"),
+        prefix=cells.text("prefix", ""),
+        chosen=cells.text("chosen"),
+        rejected=cells.text("rejected", ""),
+        chosen_rest=cells.text("chosen_rest", ""),
+        rejected_rest=cells.text("rejected_rest", ""),
+        answer=cells.text("answer", ""),
+        confidence=1.0 if confidence is None else confidence,
+        chosen_value=cells.number("chosen_value", None, low=-1, high=1),
+        rejected_value=cells.number("rejected_value", None, low=-1, high=1),
+        history=history,
+        whole=cells.flag("whole"),
+        meta=cells.table("meta"),
+    )
+
+
+def write_preferences(preferences: Iterable[Preference], path: Path) -> None:
+    """Write preferences.jsonl whole or not at all."""
+    write_lines((to_line(preference) for preference in preferences), path)
+
+
+def to_line(preference: Preference) -> str:
+    """One line of preferences.jsonl, without the line's end."""
+    return json.dumps(to_row(preference), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(preferences: Iterable[Preference]) -> str:
+    """SHA-256 of the preferences in their order: the same data give the same text, wherever they were read from."""
+    digest = hashlib.sha256()
+    for preference in preferences:
+        digest.update(to_line(preference).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def write_lines(lines: Iterable[str], path: Path) -> None:
+    """Write lines to a file beside `path` and move it there, so that no reader sees a torn file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            for line in lines:
+                stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def require_pair(preference: Preference) -> None:
+    """RowError unless the two sides differ. A row for supervised training has no rejected side at all."""
+    if preference.rejected == preference.chosen:
+        raise RowError("chosen and rejected are equal")
+    if not preference.rejected.strip() and (preference.rejected or preference.rejected_rest):
+        raise RowError("column 'rejected' is empty")

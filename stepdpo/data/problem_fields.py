@@ -1,0 +1,80 @@
+"""Problems in the columns that mathematics data sets commonly have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stepdpo.data.fields import Cells, RowError
+
+COLUMNS = ("question", "problem", "instruction", "answers", "answer", "solution", "output")
+_QUESTION = ("question", "problem", "instruction")
+_SOLUTION = ("solution", "output")
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A problem as a row states it."""
+
+    question: str
+    answers: tuple[str, ...]
+    """Empty when the row names none."""
+    solution: str
+    """Gold working with its final answer, verbatim; empty when the row has none."""
+
+
+def read_problem(cells: Cells) -> Stated:
+    r"""Question, gold answers and gold working of a row.
+
+    The answer is, in this order: what follows the last `####` of `answer` (GSM8K); the column `answers` or
+    `answer`; the last balanced `\boxed{}` of `solution` or `output`.
+    """
+    question = cells.text(next((c for c in _QUESTION if cells.has(c)), _QUESTION[0]))
+    working = next((cells.text(c, "") for c in _SOLUTION if cells.has(c)), "")
+    stated = cells.answers("answers") or cells.answers("answer")
+    if len(stated) == 1 and "####" in stated[0]:
+        gold = stated[0].rpartition("####")[2].strip()
+        return Stated(question, _given((_plain_number(gold),)), working or cells.text("answer"))
+    if not stated:
+        stated = (last_box(working),)
+    return Stated(question, _given(stated), working)
+
+
+def require_answer(stated: Stated) -> Stated:
+    """RowError when there is nothing to compare a response with."""
+    if not stated.answers:
+        raise RowError(r"no final answer: neither a column 'answer', nor '####' in it, nor \boxed{} in 'solution'")
+    return stated
+
+
+def last_box(text: str) -> str:
+    r"""The content of the last `\boxed{...}` or `\fbox{...}` with balanced braces (`\boxed 5` is 5), or empty."""
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|[^\s{}$]+)", text))):
+        if match[1] != "{":
+            return match[1]
+        end = _closing_brace(text, match.end())
+        if end >= 0:
+            return text[match.end() : end].strip()
+    return ""
+
+
+def _closing_brace(text: str, start: int) -> int:
+    depth, escaped = 1, False
+    for at in range(start, len(text)):
+        character = text[at]
+        if escaped or character == "\\":
+            escaped = not escaped
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return at
+    return -1
+
+
+def _given(answers: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(answer for answer in answers if answer)
+
+
+def _plain_number(text: str) -> str:
+    return text.replace(",", "") if _THOUSANDS.fullmatch(text) else text

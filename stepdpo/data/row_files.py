@@ -1,0 +1,149 @@
+"""Readers of local files: JSON Lines, a JSON array, Parquet."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stepdpo.core.errors import UserError
+from stepdpo.data.rows import EXCERPT, BadRow, Row, checked, unsound
+
+MAX_LINE = 16 * 2**20
+"""Bytes; a longer line is a bad row, and is not held in memory."""
+_BOM = b"\xef\xbb\xbf"
+_SPACE = re.compile(r"[\s,]*")
+
+
+def jsonl(file: Path) -> Iterator[Row | BadRow]:
+    """One JSON object a line. Byte-order marks, CRLF and blank lines are accepted."""
+    with file.open("rb") as stream:
+        for line, raw in enumerate(_lines(stream), start=1):
+            if line == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UserError(f"{file}: this file is UTF-16; save it as UTF-8")
+            body = raw.removeprefix(_BOM).strip()
+            if not body:
+                continue
+            excerpt = body[: 4 * EXCERPT].decode("utf-8", "backslashreplace")[:EXCERPT]
+            try:
+                yield Row(file=str(file), line=line, cells=_parse(body))
+            except ValueError as error:
+                yield BadRow(file=str(file), line=line, reason=str(error), excerpt=excerpt)
+
+
+def json_file(file: Path) -> Iterator[Row | BadRow]:
+    """A JSON array of objects, one object, or JSON Lines under the name of JSON."""
+    raw = file.read_bytes().removeprefix(_BOM)
+    text = raw.decode("utf-8", "surrogateescape")
+    if text.lstrip().startswith("["):
+        yield from _array(file, text)
+        return
+    try:
+        whole = _load(text)
+    except ValueError:
+        yield from jsonl(file)
+        return
+    yield checked(str(file), 1, whole)
+
+
+def parquet(file: Path) -> Iterator[Row | BadRow]:
+    """The rows of a Parquet file, numbered from 1."""
+    arrow, tables = _arrow()
+    line = 0
+    try:
+        for batch in tables.ParquetFile(file).iter_batches(batch_size=1024):
+            for row in range(batch.num_rows):
+                line += 1
+                try:
+                    (cells,) = batch.slice(row, 1).to_pylist()
+                except UnicodeDecodeError as error:
+                    yield BadRow(file=str(file), line=line, reason=f"bytes that are not UTF-8 ({error})", excerpt="")
+                    continue
+                yield checked(str(file), line, cells)
+    except (arrow.ArrowException, EOFError) as error:
+        raise UserError(f"{file}: cannot be read as Parquet after row {line} ({error})") from error
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines of at most MAX_LINE + 1 bytes: the rest of a longer one is skipped."""
+    while raw := stream.readline(MAX_LINE + 1):
+        yield raw
+        while len(raw) > MAX_LINE and not raw.endswith(b"\n"):
+            raw = stream.readline(MAX_LINE + 1)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    if len(body) > MAX_LINE:
+        raise ValueError(f"a line of more than {MAX_LINE // 2**20} MiB")
+    if b"\x00" in body:
+        raise ValueError(f"NUL byte at column {body.index(0) + 1}")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte 0x{body[error.start]:02x} at column {error.start + 1} is not UTF-8") from None
+    cells = _object(_load(text))
+    if "\\u" in text and (reason := unsound(cells)):
+        raise ValueError(reason)
+    return cells
+
+
+def _load(text: str) -> Any:
+    """JSON whose objects never name a key twice; ValueError with a short reason otherwise."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"broken JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("broken JSON: nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"column {next(k for k in names if names.count(k) > 1)!r} is given twice")
+    return cells
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _array(file: Path, text: str) -> Iterator[Row | BadRow]:
+    """Elements of a JSON array with their lines. A tear hides all that follows, so it stops the reading."""
+    decoder = json.JSONDecoder()
+    at, line, counted = text.index("[") + 1, 1, 0
+    while True:
+        at = _space_after(text, at)
+        line, counted = line + text.count("\n", counted, at), at
+        if text.startswith("]", at):
+            break
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise UserError(f"{file}:{line}: broken JSON in the element that begins here: {reason}") from None
+        try:
+            yield checked(str(file), line, _load(text[at:end]))
+        except ValueError as error:
+            yield BadRow(file=str(file), line=line, reason=str(error), excerpt=ascii(text[at:end])[:EXCERPT])
+        at = end
+    if text[at + 1 :].strip():
+        raise UserError(f"{file}:{line}: there is more text after the end of the JSON array")
+
+
+def _space_after(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UserError("reading Parquet needs pyarrow: pip install datasets") from error

@@ -1,0 +1,172 @@
+"""A task: the problems of a benchmark, from a file, the hub or a generator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Problem
+from stepdpo.data.dedup import Seen
+from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.problem_fields import COLUMNS, read_problem, require_answer
+from stepdpo.data.readers import read_rows
+from stepdpo.data.rows import BadRow, Row
+
+SHOWN = 5
+"""Bad rows that an error message shows."""
+_META = ("level", "type", "subject", "source")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Problems of known number that are read or made while they are used: few of them are in memory."""
+
+    count: int
+    again: Callable[[], Iterator[Problem]]
+    """Begins anew."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Problem]:
+        return self.again()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Problems with gold answers. Every row must be usable: a benchmark with holes is another benchmark."""
+
+    name: str
+    """What results are filed under."""
+    path: str
+    """A .jsonl, .json or .parquet file, a folder of them, or a hub id `owner/name`."""
+    split: str = "test"
+    """The split of a hub data set; in a folder, what the file names begin with."""
+    subset: str = ""
+    """The configuration of a hub data set."""
+    revision: str = ""
+    """A branch, tag or commit of a hub data set."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The file's name of a column for the usual name of it: {question: query}."""
+    limit: int | None = None
+    """The first so many problems only."""
+    checker: Any = None
+    """An exact step checker, for a task that has one."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        _check_limit(self.limit)
+
+    def problems(self) -> list[Problem]:
+        """All problems, in the order of the rows. UserError names the rows that cannot be used."""
+        good: list[Problem] = []
+        self._check(good.append)
+        return good
+
+    def stream(self) -> Stream:
+        """The same, read as they are needed; yet every row is looked at before the first problem is given out."""
+        return Stream(self._check(lambda problem: None), self._good)
+
+    def _check(self, keep: Callable[[Problem], None]) -> int:
+        """How many problems there are. UserError for bad rows, equal ids, or none at all."""
+        seen, again, shown = Seen(), Counter[str](), list[BadRow]()
+        good = bad = 0
+        for one in self._read():
+            if isinstance(one, BadRow):
+                bad += 1
+                shown = [*shown, one][:SHOWN]
+                continue
+            good += 1
+            keep(one)
+            if not seen.add(one.id):
+                again[one.id] += 1
+        if bad:
+            raise UserError(_complaint(self.path, shown, bad, good))
+        if not good:
+            raise UserError(f"{self.path}: there are no problems in it")
+        for name, count in again.most_common(1):
+            raise UserError(f"{self.path}: {count + 1} problems have the id {name!r}; ids must differ")
+        return good
+
+    def _read(self) -> Iterator[Problem | BadRow]:
+        """Every row as a problem, or why it is none."""
+        number = 0
+        for row in read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision):
+            one = row if isinstance(row, BadRow) else self._usable(row, number)
+            yield one
+            number += isinstance(one, Problem)
+            if number == self.limit:
+                return
+
+    def _usable(self, row: Row, number: int) -> Problem | BadRow:
+        try:
+            return self._problem(row, number)
+        except RowError as error:
+            return row.bad(str(error))
+
+    def _good(self) -> Iterator[Problem]:
+        return (one for one in self._read() if isinstance(one, Problem))
+
+    def _problem(self, row: Row, number: int) -> Problem:
+        cells = Cells(row.cells, self.columns)
+        stated = require_answer(read_problem(cells))
+        given = next((row.cells[c] for c in ("id", "unique_id") if isinstance(row.cells.get(c), str | int)), None)
+        return Problem(
+            id=str(given) if given is not None else f"{self.name}/{number:05d}",
+            question=stated.question,
+            answers=stated.answers,
+            solution=stated.solution,
+            meta=cells.some(_META),
+        )
+
+
+@dataclass(frozen=True)
+class TinymathTask:
+    """The embedded miniature: problems made by rule, so that they are never short and never known."""
+
+    name: str = "tinymath"
+    """What results are filed under."""
+    split: str = "test"
+    """train or test; the two share no question."""
+    count: int = 1000
+    """How many problems."""
+    seed: int = 0
+    """Chooses the problems."""
+    limit: int | None = None
+    """The first so many problems only."""
+    checker: Any = None
+    """The exact step checker."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        _check_limit(self.limit)
+        if self.count < 1:
+            raise ValueError(f"count: expected a number from 1, got {self.count}")
+
+    def problems(self) -> list[Problem]:
+        """Generate the problems."""
+        return list(self.stream())
+
+    def stream(self) -> Stream:
+        """The same, each made when it is asked for."""
+        from stepdpo.tinymath.problems import stream
+
+        count = min(self.count, self.limit or self.count)
+        stream(self.split, count, seed=self.seed)  # what cannot be meant is refused at once
+        return Stream(count, lambda: stream(self.split, count, seed=self.seed))
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected a number from 1, got {limit}")
+
+
+def _complaint(path: str, shown: list[BadRow], bad: int, good: int) -> str:
+    lines = [f"  {row.place}: {row.reason}" for row in shown]
+    if bad > len(shown):
+        lines.append(f"  and {bad - len(shown)} more")
+    known = f"  columns that are understood: {', '.join(COLUMNS)}; set `columns` where they are named differently"
+    return "\n".join([f"{path}: {bad} of {bad + good} rows are no problems", *lines, known])

@@ -1,0 +1,128 @@
+"""Question -> the text a model reads. Training and evaluation hold the same object.
+
+The exact strings of published work are in conf/template/ (Step-DPO's code: `alpaca`, `qwen2-boxed`, `deepseek-math`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Tokenizer
+from stepdpo.core.types import Prompt, Turn
+
+CARD = "stepdpo.json"
+"""The file beside a checkpoint's weights that says which template it was trained with."""
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    r"""A fixed string with `{question}` in it.
+
+    The placeholder is replaced, not formatted, so braces in the question or in `\boxed{}` are just text.
+    Earlier turns of a conversation are written as further blocks of the same form.
+    """
+
+    name: str
+    prompt: str
+    """Text around the question; ends where the model starts to write."""
+    joint: str = ""
+    """First characters of every response: scored when nothing unscored follows them."""
+    between: str = "\n\n"
+    """Text between one turn's response and the next block (multi-turn data)."""
+
+    def __post_init__(self) -> None:
+        if "{question}" not in self.prompt:
+            raise ValueError(f"template {self.name!r}: the prompt must contain {{question}}")
+
+    def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
+        text = self.prompt.replace("{question}", question)
+        for turn in history:
+            if turn.role == "assistant":
+                text += self.joint + turn.content + self.between
+            else:
+                text += self.prompt.replace("{question}", turn.content)
+        return Prompt(text=text, joint=self.joint)
+
+
+@dataclass(frozen=True)
+class NativeTemplate:
+    """The model's own: the template its checkpoint names, else its tokenizer's chat template."""
+
+    name: str = "native"
+    system: str | None = None
+    """System message; left to the chat template's default when not given."""
+
+    def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
+        if not tokenizer.chat_template:
+            raise UserError(
+                "template=native: this model's tokenizer has no chat template; name one, for example template=alpaca"
+            )
+        messages = [{"role": "system", "content": self.system}] if self.system is not None else []
+        messages.append({"role": "user", "content": question})
+        messages += [{"role": turn.role, "content": turn.content} for turn in history]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return Prompt(text=str(text), joint="")
+
+
+@dataclass(frozen=True)
+class MixedTemplate:
+    """Each question under one of several templates, chosen by a hash of the question.
+
+    For supervised training of a model that should understand all of them.
+    """
+
+    name: str
+    parts: list[Any]
+
+    def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
+        from zlib import crc32
+
+        part = self.parts[crc32(question.encode()) % len(self.parts)]
+        prompt: Prompt = part.render(question, history, tokenizer)
+        return prompt
+
+
+AnyTemplate = TextTemplate | NativeTemplate | MixedTemplate
+
+
+def card(folder: str | Path) -> dict[str, Any]:
+    """What stepdpo wrote beside the weights in `folder`; empty for other people's checkpoints."""
+    path = Path(folder) / CARD
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    return content if isinstance(content, dict) else {}
+
+
+def describe(template: AnyTemplate) -> dict[str, Any]:
+    """The entry for the card: enough to build the same text template again."""
+    if isinstance(template, TextTemplate):
+        return asdict(template)
+    if isinstance(template, MixedTemplate):
+        return {"name": "native", "also": [part.name for part in template.parts]}
+    return {"name": "native"}
+
+
+def resolve(template: AnyTemplate, model: str | Path) -> tuple[AnyTemplate, str | None]:
+    """The template to use with a checkpoint, and a warning if it is not the one it was trained with."""
+    named = card(model).get("template") or {}
+    if isinstance(template, NativeTemplate):
+        if "prompt" in named:
+            return TextTemplate(**named), None
+        return template, None
+    if named and template.name not in (named.get("name"), *named.get("also", ())):
+        return template, (
+            f"{model} was trained with template={named.get('name')} and is now used with template={template.name}: "
+            "scores will not be comparable"
+        )
+    if "prompt" in named and named != describe(template):
+        return template, (
+            f"{model} was trained with another text under the name template={template.name}: "
+            "scores will not be comparable"
+        )
+    return template, None

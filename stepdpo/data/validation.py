@@ -1,0 +1,139 @@
+"""What loading gives: preferences, held-out preferences, bad rows and findings; nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Preference
+from stepdpo.data.preference_file import write_lines
+from stepdpo.data.rows import BadRow
+
+SHOWN = 5
+"""Bad rows that an error message shows."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something odd about usable preferences, which were kept."""
+
+    kind: str
+    """What is odd, in a few words."""
+    places: tuple[str, ...]
+    """The rows concerned, as `file:line`."""
+    question: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The outcome of reading one data set."""
+
+    preferences: tuple[Preference, ...]
+    heldout: tuple[Preference, ...] = ()
+    """Preferences kept from training; none of their questions occurs in `preferences`."""
+    bad: tuple[BadRow, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """rows, usable, bad, train, heldout, then whatever was odd."""
+    max_bad: float = 0.0
+    """The share of bad rows that the data set allows."""
+
+
+def share(value: float | str) -> float:
+    """A share in [0, 1] from 0.01 or "1%"; ValueError otherwise."""
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise ValueError(f"expected a share like 0.01 or '1%', got {value!r}") from None
+    if not 0 <= number <= 1:
+        raise ValueError(f"expected a share between 0 and 1 (or 0% and 100%), got {value!r}")
+    return number
+
+
+def amount(value: float | str, total: int) -> int:
+    """How many of `total`: a whole number is itself; 0.05 and "5%" are shares. ValueError otherwise."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"expected a number of pairs or a share, got {value}")
+        return value
+    return round(share(value) * total)
+
+
+def hold_out(
+    preferences: Sequence[Preference], heldout: float | str, seed: int
+) -> tuple[tuple[Preference, ...], tuple[Preference, ...]]:
+    """Split off `heldout` preferences by a hash of the seed and the question: a question lies on one side.
+
+    Whole questions are taken in the order of their hashes until there are enough preferences, so the choice
+    does not depend on the order of the rows. White space and case do not make another question.
+    """
+    wanted = amount(heldout, len(preferences))
+    keys = [question_key(p.question) for p in preferences]
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for key in keys:
+        sizes[key] += 1
+    taken: set[str] = set()
+    for key in sorted(sizes, key=lambda k: hashlib.sha256(f"{seed}:{k}".encode()).digest()):
+        if wanted <= 0:
+            break
+        taken.add(key)
+        wanted -= sizes[key]
+    held = tuple(p for p, key in zip(preferences, keys, strict=True) if key in taken)
+    return tuple(p for p, key in zip(preferences, keys, strict=True) if key not in taken), held
+
+
+def question_key(question: str) -> str:
+    """The question without regard to white space and case."""
+    return " ".join(question.split()).casefold()
+
+
+def find_oddities(preferences: Sequence[Preference], places: Sequence[str]) -> tuple[Finding, ...]:
+    """Duplicates, opposite preferences, sides that are alike but for white space, and cut-off chosen sides."""
+    seen: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    findings: list[tuple[str, tuple[int, ...]]] = []
+    for i, p in enumerate(preferences):
+        context = (p.question, p.prefix, p.history)
+        seen[(*context, p.chosen, p.rejected)].append(i)
+        if p.chosen.split() == p.rejected.split():
+            findings.append(("chosen and rejected differ only in white space", (i,)))
+        elif p.rejected.startswith(p.chosen):
+            findings.append(("chosen is the beginning of rejected", (i,)))
+    for (question, prefix, history, chosen, rejected), rows in seen.items():
+        if len(rows) > 1:
+            findings.append(("the same preference more than once", tuple(rows)))
+        opposite = seen.get((question, prefix, history, rejected, chosen))
+        if opposite and rows[0] < opposite[0]:
+            findings.append(("opposite preferences about the same two steps", (*rows, *opposite)))
+    return tuple(
+        Finding(kind=kind, places=tuple(places[i] for i in rows), question=preferences[rows[0]].question)
+        for kind, rows in findings
+    )
+
+
+def enforce(loaded: Loaded, max_bad: float | str | None = None) -> None:
+    """UserError when the share of bad rows exceeds max_bad (default: what the data set allows), or all are bad."""
+    allowed = loaded.max_bad if max_bad is None else share(max_bad)
+    bad, usable = len(loaded.bad), len(loaded.preferences) + len(loaded.heldout)
+    if usable and (not bad or bad / (bad + usable) <= allowed):
+        return
+    if not bad:
+        raise UserError("the data hold no usable row")
+    lines = [f"  {row.place}: {row.reason}" for row in loaded.bad[:SHOWN]]
+    if bad > SHOWN:
+        lines.append(f"  and {bad - SHOWN} more")
+    head = f"{bad} of {bad + usable} rows cannot be used, and max_bad allows {allowed:.4g} of them"
+    raise UserError("\n".join([head, *lines, "  `stepdpo check` shows them all"]))
+
+
+def write_quarantine(bad: Iterable[BadRow], path: Path) -> None:
+    """Write every bad row with its place and reason as JSON Lines, whole or not at all."""
+    write_lines((json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in bad), path)

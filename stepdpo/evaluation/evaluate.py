@@ -1,0 +1,130 @@
+"""`stepdpo eval`: problems in, graded answers and an accuracy with its interval out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import stepdpo
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Attempt, Completion, Problem
+from stepdpo.data.templates import AnyTemplate, resolve
+from stepdpo.evaluation.graders.official import Official
+from stepdpo.evaluation.graders.pool import graders
+from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.evaluation.statistics import summarise
+from stepdpo.runtime.atomic_io import write_json, write_jsonl
+from stepdpo.tokens.tokenization import opened
+
+ATTEMPTS, SUMMARY = "attempts.jsonl", "summary.json"
+TOO_MANY = 0.05
+"""Share of responses without an answer, or cut at the limit, above which a warning is due."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All settings of one evaluation; the parts are built from their own config groups."""
+
+    model: Any
+    task: Any
+    template: Any
+    decode: Any
+    sampler: Any
+
+
+def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
+    """Answer the task's problems, grade them by both graders, write `attempts.jsonl` and `summary.json`.
+
+    Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
+    """
+    template, warning = resolve(spec.template, spec.model.source)
+    if warning:
+        print(f"warning: {warning}", flush=True)
+    problems = spec.task.problems()
+    tokenizer = spec.model.tokenizer()
+    prompts = [opened(template.render(p.question, (), tokenizer), tokenizer).text for p in problems]
+    print(f"{spec.task.name}: {len(problems)} problems, {_option(spec.decode)}, template {template.name}", flush=True)
+    began = time.monotonic()
+    with spec.sampler.open(spec.model) as sampler:
+        completions = spec.decode(prompts, sampler)
+        facts = getattr(sampler, "facts", {})
+    seconds = time.monotonic() - began
+    attempts = _grade(problems, completions)
+    summary = _summary(spec, template, attempts, warning) | facts | {"seconds": round(seconds, 2)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / ATTEMPTS, [_row(attempt) for attempt in attempts])
+    write_json(folder / SUMMARY, summary)
+    _report(summary)
+    return summary
+
+
+def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Attempt]:
+    """Grade one completion a problem by both graders, in bounded time."""
+    items = [(completion.text, problem) for completion, problem in zip(completions, problems, strict=True)]
+    with graders() as grade_many:
+        official, strict = grade_many(items, Official()), grade_many(items, Strict())
+    return [
+        Attempt(
+            problem_id=problem.id,
+            question=problem.question,
+            answers=problem.answers,
+            response=completion.text,
+            tokens=completion.tokens,
+            finish=completion.finish,
+            official=by_official,
+            strict=by_strict,
+            meta=problem.meta,
+        )
+        for problem, completion, by_official, by_strict in zip(problems, completions, official, strict, strict=True)
+    ]
+
+
+def _option(part: Any) -> str:
+    """The config option that a part comes from: the last word of its module's name."""
+    return type(part).__module__.rpartition(".")[2]
+
+
+def _row(attempt: Attempt) -> dict[str, Any]:
+    row = asdict(attempt)
+    if not row["meta"]:
+        del row["meta"]
+    return row
+
+
+def _summary(
+    spec: Evaluation, template: AnyTemplate, attempts: Sequence[Attempt], warning: str | None
+) -> dict[str, Any]:
+    if not attempts:
+        raise UserError(f"task {spec.task.name}: there are no problems in it")
+    numbers = summarise(attempts)
+    return {
+        "task": spec.task.name,
+        "decode": _option(spec.decode),
+        "template": template.name,
+        "model": getattr(spec.model, "path", spec.model.source),
+        "accuracy": numbers["graders"]["strict"]["accuracy"],
+        **numbers,
+        "settings": asdict(spec.decode),
+        "warnings": [warning] if warning else [],
+        "stepdpo": stepdpo.__version__,
+    }
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """One line a grader, and what makes the numbers doubtful."""
+    n = summary["n"]
+    for grader, block in summary["graders"].items():
+        share, interval = 100 * block["accuracy"], (100 * block["ci_low"], 100 * block["ci_high"])
+        print(
+            f"{grader:<9}{share:5.1f} %  (95 %: {interval[0]:.1f} to {interval[1]:.1f})  "
+            f"{block['correct']}/{n} correct, {block['unparsed']} without an answer",
+            flush=True,
+        )
+    unparsed, truncated = summary["graders"]["strict"]["unparsed"], summary["truncated"]
+    if unparsed > TOO_MANY * n:
+        print(f"warning: no answer found in {unparsed} of {n} responses; is this the model's template?", flush=True)
+    if truncated > TOO_MANY * n:
+        print(f"warning: {truncated} of {n} responses ran into decode.max_tokens or the model's length", flush=True)

@@ -1,0 +1,128 @@
+"""`stepdpo grade FILE.jsonl`: grade responses that are already on disc."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade, Problem
+from stepdpo.evaluation.graders.official import Official
+from stepdpo.evaluation.graders.pool import GradeMany, graders
+from stepdpo.evaluation.graders.strict import Strict
+
+GRADERS = {"official": Official, "strict": Strict}
+RESPONSE, ANSWER = ("response", "prediction"), ("answer", "gold", "answers")
+CHUNK = 256
+
+
+def grade_file(path: Path, grader: str = "strict", out: Path | None = None) -> dict[str, Any]:
+    """Grade every row of a JSONL file and print the totals, which are also returned.
+
+    A row holds `response` (or `prediction`) and `answer` (or `gold`): text, a number or a list of texts that must all
+    be given. `problem` and `id` are optional. With `out`, one verdict a row is written there, all or nothing.
+    """
+    if grader not in GRADERS:
+        raise UserError(f"--grader: {nearest(grader, GRADERS)} (got {grader!r})")
+    if out is not None and out.resolve() == path.resolve():
+        raise UserError(f"--out: {out} is the file to be graded; choose another name")
+    rows = list(_rows(path))
+    if not rows:
+        raise UserError(f"{path}: holds no rows; expected one JSON object a line")
+    with graders() as grade_many:
+        grades = _grade(rows, GRADERS[grader](), grade_many)
+    if out is not None:
+        _write(out, rows, grades)
+    totals = _totals(grader, grades)
+    print(
+        f"{path.name}: {totals['accuracy']:.2%} correct ({totals[CORRECT]} of {totals['n']}), {totals[WRONG]} wrong, "
+        f"{totals[UNPARSED]} unparsed, {totals['timeouts']} timed out; grader {grader}"
+    )
+    return totals
+
+
+def _rows(path: Path) -> Iterator[tuple[Any, str, Problem]]:
+    """(id, response, problem) of each row; the id is the row's own or None."""
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not a JSON object ({error}); expected one row a line") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: expected a JSON object with 'response' and 'answer', got {type(row).__name__}")
+        response = _column(row, RESPONSE, where)
+        if not isinstance(response, str):
+            raise UserError(f"{where}: 'response' must be text, got {type(response).__name__}")
+        answers = _answers(_column(row, ANSWER, where), where)
+        question = row.get("problem") or row.get("question") or ""
+        yield row.get("id"), response, Problem(id=str(number), question=str(question), answers=answers)
+
+
+def _column(row: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in row:
+            return row[name]
+    raise UserError(f"{where}: no column {names[0]!r} (nor {' nor '.join(map(repr, names[1:]))}); it has {sorted(row)}")
+
+
+def _answers(value: Any, where: str) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values or any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in values):
+        raise UserError(f"{where}: 'answer' must be text, a number or a list of texts, got {value!r:.80}")
+    return tuple(str(v) for v in values)
+
+
+def _grade(rows: list[tuple[Any, str, Problem]], grader: Any, grade_many: GradeMany) -> list[Grade]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    grades: list[Grade] = []
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("grading", total=len(rows))
+        for start in range(0, len(rows), CHUNK):
+            chunk = [(response, problem) for _, response, problem in rows[start : start + CHUNK]]
+            grades += grade_many(chunk, grader)
+            progress.advance(task, len(chunk))
+    return grades
+
+
+def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade]) -> None:
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for index, ((name, _, _), grade) in enumerate(zip(rows, grades, strict=True)):
+                own = {} if name is None else {"id": name}
+                verdict = {"grade": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
+                file.write(json.dumps({"index": index} | own | verdict) + "\n")
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(f"--out: {out} cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _totals(grader: str, grades: list[Grade]) -> dict[str, Any]:
+    verdicts = Counter(grade.verdict for grade in grades)
+    return {
+        "grader": grader,
+        "n": len(grades),
+        **{verdict: verdicts[verdict] for verdict in (CORRECT, WRONG, UNPARSED)},
+        "timeouts": sum(grade.reason.endswith("; timeout") for grade in grades),
+        "accuracy": verdicts[CORRECT] / len(grades),
+    }

@@ -1,0 +1,179 @@
+"""Bounded time: formulas are compared in worker processes that are killed when they take too long.
+
+The workers are plain subprocesses and not `multiprocessing` ones, which would import the caller's main module again in
+each of them: torch with it, and without end where that module is an unguarded script.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.types import Grade, Problem
+from stepdpo.evaluation.graders.pending import CRASH, OUTCOMES, Comparison, Pending
+
+GradeMany = Callable[[Sequence[tuple[str, Problem]], Any], list[Grade]]
+ROOT = str(Path(__file__).resolve().parents[3])
+REMEMBERED = 20_000
+START, GRACE = 60.0, 2.0
+"""Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced."""
+
+
+class Worker:
+    """One worker process, started when it is first asked."""
+
+    def __init__(self, timeout: float, megabytes: int) -> None:
+        self.command = [sys.executable, "-P", "-m", "stepdpo.evaluation.graders.worker", str(timeout), str(megabytes)]
+        self.timeout = timeout
+        self.asked = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, comparison: Comparison) -> str:
+        """One of the outcomes of pending.py. Raises RuntimeError if no worker can be started."""
+        fresh = self.process is None
+        if self.process is None:
+            self.process = self._start()
+        self.asked += 1
+        request = json.dumps([comparison.rule, comparison.predictions, comparison.golds])
+        answer = self._exchange(self.process, f"{self.asked} {request}\n".encode(), START if fresh else GRACE)
+        if answer:
+            return answer
+        self.close()
+        if fresh:
+            raise RuntimeError(f"the grading worker does not start; try: {' '.join(self.command)}")
+        return CRASH
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: bytes, grace: float) -> str:
+        """Send a request and wait for the answer of its number; empty if none comes in time."""
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        deadline = time.monotonic() + self.timeout + grace
+        arrivals = select.poll()
+        arrivals.register(stdout)
+        received = b""
+        try:
+            stdin.write(request)
+            stdin.flush()
+            while arrivals.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                chunk = os.read(stdout.fileno(), 4096)
+                if not chunk:
+                    break
+                received += chunk
+                for line in received.decode().splitlines():
+                    number, _, outcome = line.partition(" ")
+                    if number == str(self.asked) and outcome in OUTCOMES:
+                        return outcome
+        except OSError:
+            pass
+        return ""
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        paths = [ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
+
+    def close(self) -> None:
+        """End the process and its child, whatever they are doing."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+class Pool:
+    """A few workers for any number of threads, and a memory of what they have said."""
+
+    def __init__(self, workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> None:
+        self.owner = os.getpid()
+        self.all = [Worker(timeout, megabytes) for _ in range(workers)]
+        self.idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for worker in self.all:
+            self.idle.put(worker)
+        self.said: OrderedDict[Comparison, str] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def ask(self, comparison: Comparison) -> str:
+        """The outcome of one comparison, at most about the timeout later."""
+        with self.lock:
+            if comparison in self.said:
+                return self.said[comparison]
+        worker = self.idle.get()
+        try:
+            result = worker.ask(comparison)
+        finally:
+            self.idle.put(worker)
+        with self.lock:
+            self.said[comparison] = result
+            while len(self.said) > REMEMBERED:
+                self.said.popitem(last=False)
+        return result
+
+    def grade_many(self, items: Sequence[tuple[str, Problem]], grader: Any) -> list[Grade]:
+        """Grade responses in order; a grader that needs no workers is simply called."""
+        examine = getattr(grader, "examine", grader.grade)
+        examined: list[Grade | Pending] = [examine(response, problem) for response, problem in items]
+        open_questions = dict.fromkeys(e.comparison for e in examined if isinstance(e, Pending))
+        if not open_questions:
+            return [e for e in examined if isinstance(e, Grade)]
+        with ThreadPoolExecutor(len(self.all)) as threads:
+            answers = dict(zip(open_questions, threads.map(self.ask, open_questions), strict=True))
+        return [e if isinstance(e, Grade) else e.grade(answers[e.comparison]) for e in examined]
+
+    def close(self) -> None:
+        for worker in self.all:
+            worker.close()
+
+
+@contextlib.contextmanager
+def graders(workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> Iterator[GradeMany]:
+    """Open a pool of workers; what it gives is called as `grade_many(items, grader)`.
+
+    `timeout` is in seconds of wall time a comparison, `megabytes` the address space of a worker. What takes longer or
+    more is graded wrong, with the reason `timeout` or `memory`.
+    """
+    pool = Pool(workers, timeout, megabytes)
+    try:
+        yield pool.grade_many
+    finally:
+        pool.close()
+
+
+_shared: list[Pool] = []
+_opening = threading.Lock()
+
+
+def ask(comparison: Comparison) -> str:
+    """Ask the pool that single calls of `grade` share; it opens by itself and lasts as long as the process."""
+    with _opening:
+        if not _shared or _shared[0].owner != os.getpid():
+            if not _shared:
+                atexit.register(_close_shared)
+            _shared[:] = [Pool()]
+    return _shared[0].ask(comparison)
+
+
+def _close_shared() -> None:
+    if _shared and _shared[0].owner == os.getpid():
+        _shared[0].close()

@@ -1,0 +1,179 @@
+"""Generation by a running server (vLLM, SGLang, TGI, `transformers serve`), through the official OpenAI client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from stepdpo.core.types import Completion, Sampling
+from stepdpo.generation.client.client import Client, Refused
+from stepdpo.generation.client.config import Server
+from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
+from stepdpo.generation.progress import Progress
+from stepdpo.generation.seeding import numbered, seeds
+from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.tokens.tokenization import encode
+
+
+class Endpoint(Enum):
+    completions = "completions"
+    """The model goes on from the prompt as it is: the template is ours."""
+    chat = "chat"
+    """The prompt is sent as one message of a user, around which the server puts its own template."""
+
+
+class Form(Enum):
+    text = "text"
+    ids = "ids"
+    """Tokens by our own tokenizer, with a beginning-of-text token where it has one, as in training."""
+
+
+@dataclass(frozen=True)
+class OpenAISampler:
+    """Asks a server; the model of the configuration gives the tokenizer only."""
+
+    server: Server = field(default_factory=Server)
+    endpoint: Endpoint = Endpoint.completions
+    prompt: Form = Form.text
+    """How prompts are sent to `completions`; not every server takes token ids."""
+    per_request: int | None = None
+    """Most responses asked for in one request; null: all of a prompt's. A server that gives fewer is asked again."""
+    seeded: bool = True
+    """Send a seed with every request."""
+    context: int | None = None
+    """Tokens the server's model has room for, prompt and response together; null: what the server says."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request (`top_k`, `min_p`, ...)."""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.per_request is not None and self.per_request < 1:
+            raise ValueError(f"per_request: expected a number from 1, got {self.per_request}")
+
+    @contextmanager
+    def open(self, model: str | Pretrained | Fresh) -> Iterator[ServerSampler]:
+        """Connect to the server; UserError where none answers."""
+        with self.server.open("sampler.server") as client:
+            yield ServerSampler(client, self, Pretrained(path=model) if isinstance(model, str) else model)
+
+
+class ServerSampler:
+    """An open connection to a server that samples."""
+
+    def __init__(self, client: Client, spec: OpenAISampler, model: Pretrained | Fresh) -> None:
+        self.client, self.spec, self.model = client, spec, model
+        self.chat = spec.endpoint is Endpoint.chat
+        self.context = None if self.chat else spec.context or client.context
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a result depends on besides the prompts, and what it has cost: for the record."""
+        return {
+            "sampler": "openai",
+            **self.client.facts,
+            "endpoint": self.spec.endpoint.value,
+            "requests": dict(self.client.counts),
+            "versions": {"openai": version("openai")},
+        }
+
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        """`params.n` completions a prompt, in the order of the prompts.
+
+        Every prompt has seeds of its own; whether equal seeds give equal texts is up to the server. A prompt that
+        leaves no room is answered with empty completions that end by `length`.
+        """
+        if params.temperature == 0 and params.n != 1:
+            raise ValueError("temperature 0 is greedy decoding: n must be 1")
+        with Progress(len(prompts) * params.n, self.spec.progress) as progress:
+
+            async def one(job: tuple[str, bytes, Sequence[int] | None]) -> list[Completion]:
+                found = await self._written(*job, params)
+                progress.advance(len(found))
+                progress.tokens += sum(completion.tokens for completion in found)
+                return found
+
+            jobs = zip(prompts, seeds(prompts, params.seed, streams), self._ids(prompts), strict=True)
+            return self.client.each(one, list(jobs))
+
+    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+        """Nats of each continuation after its prompt, under the model itself, by echoed prompts."""
+        if self.chat:
+            raise self.client.mended("log-probabilities of given texts need endpoint=completions")
+        texts = [prompt + more for prompt, more in zip(prompts, continuations, strict=True)]
+
+        async def one(job: tuple[str, tuple[list[int], list[int]]]) -> float:
+            prompt, (ids, ends) = job
+            first = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+            request = {"prompt": ids, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+            try:
+                told = await self._asked(request, lambda reply: prompt_logps(reply, len(ids)))
+            except Refused as error:
+                raise self.client.mended(f"log-probabilities of given texts: {error}") from None
+            return float(sum(number or 0.0 for number in told[first:]))
+
+        return self.client.each(one, list(zip(prompts, encode(texts, self.tokenizer), strict=True)))
+
+    def _ids(self, prompts: Sequence[str]) -> Iterator[Sequence[int] | None]:
+        """Token ids of the prompts, where they are needed."""
+        if self.context is None and (self.chat or self.spec.prompt is Form.text):
+            return iter([None] * len(prompts))
+        return (ids for ids, _ in encode(prompts, self.tokenizer))
+
+    async def _written(self, prompt: str, seed: bytes, ids: Sequence[int] | None, params: Sampling) -> list[Completion]:
+        nothing = [Completion("", 0, "length")] * params.n
+        room = params.max_tokens
+        if self.context is not None and ids is not None:
+            room = min(room, self.context - len(ids))
+        if room < 1:
+            self.client.counts["prompts too long"] += 1
+            return nothing
+        found: list[Completion] = []
+        while len(found) < params.n:
+            wanted = min(params.n - len(found), self.spec.per_request or params.n)
+            request = self._request(prompt, ids, params, room, wanted, numbered(seed, len(found)))
+            try:
+                some = await self._asked(request, lambda reply: completions(reply, params.stop))
+            except Refused as error:
+                if not TOO_LONG.search(str(error)):
+                    raise self.client.mended(str(error)) from None
+                self.client.counts["prompts too long"] += 1
+                return nothing
+            if params.logps and any(completion.logp is None for completion in some):
+                raise self.client.mended("the server gives no log-probabilities, which are asked for here")
+            found += some[:wanted]
+        return found
+
+    async def _asked(self, request: Mapping[str, Any], read: Any) -> Any:
+        return await self.client.ask(self.chat, request, self.spec.extra, read)
+
+    def _request(
+        self, prompt: str, ids: Sequence[int] | None, params: Sampling, room: int, n: int, seed: int
+    ) -> dict[str, Any]:
+        """The fields of one request; those that say nothing are left out, as not every server takes all."""
+        request: dict[str, Any] = {"max_tokens": room, "temperature": params.temperature}
+        if self.chat:
+            request["messages"] = [{"role": "user", "content": prompt}]
+        else:
+            request["prompt"] = list(ids) if ids is not None and self.spec.prompt is Form.ids else prompt
+        if n > 1:
+            request["n"] = n
+        if params.top_p < 1:
+            request["top_p"] = params.top_p
+        if params.stop:
+            request["stop"] = list(params.stop)
+        if self.spec.seeded and params.temperature:
+            request["seed"] = seed
+        if params.logps:
+            request["logprobs"] = True if self.chat else 1
+        return request

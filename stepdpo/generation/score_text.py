@@ -1,0 +1,89 @@
+"""What a model thinks of texts it need not have written: sums of log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdpo.tokens.tokenization import encode
+
+LOGITS = 2**28
+"""Most logits held at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Tokens, of which those from `first` on count."""
+
+    ids: list[int]
+    first: int
+
+
+def texts(prompts: Sequence[str], continuations: Sequence[str], tokenizer: Any) -> list[Text]:
+    """Each prompt and its continuation tokenised as one text: a token counts if it ends after the prompt does."""
+    whole = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+    encoded = zip(prompts, encode(whole, tokenizer), strict=True)
+    return [Text(ids, sum(end <= len(prompt) for end in ends)) for prompt, (ids, ends) in encoded]
+
+
+@torch.inference_mode()
+def weigh(model: Any, texts: Sequence[Text], budget: int) -> list[float]:
+    """Nats of each text's tokens from `first` on, summed in fp64; the very first token of a text is given.
+
+    Nobody needs what comes after the last token, so texts that differ in their last token only are read once.
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    found = [0.0] * len(texts)
+    context = getattr(model.config, "max_position_embeddings", None) or inf
+    for number, text in enumerate(texts):
+        if len(text.ids) - 1 > context:
+            found[number] = -inf
+        elif max(1, text.first) < len(text.ids):
+            alike.setdefault(tuple(text.ids[:-1]), []).append(number)
+    lasts = {ids: max(len(texts[i].ids) - max(1, texts[i].first) for i in numbers) for ids, numbers in alike.items()}
+    for batch in _batches(lasts, budget, model.config.get_text_config().vocab_size):
+        last = max(lasts[ids] for ids in batch)
+        logps_RLV = torch.log_softmax(_logits(model, batch, last).float(), -1)
+        for row, ids in enumerate(batch):
+            for number in alike[ids]:
+                scored = torch.tensor(texts[number].ids[max(1, texts[number].first) :], device=logps_RLV.device)
+                picked_T = logps_RLV[row, last - len(scored) :].gather(-1, scored[:, None])
+                found[number] = float(picked_T.double().sum())
+    return found
+
+
+def _batches(lasts: dict[tuple[int, ...], int], budget: int, vocabulary: int) -> Iterator[list[tuple[int, ...]]]:
+    """Token rows of like length, as many as the budget holds, and as few logits as there may be."""
+    batch: list[tuple[int, ...]] = []
+    last = 0
+    for ids in sorted(lasts, key=len, reverse=True):
+        many, most = len(batch) + 1, max(last, lasts[ids])
+        if batch and (many * len(batch[0]) > budget or many * most * vocabulary > LOGITS):
+            yield batch
+            batch, most = [], lasts[ids]
+        batch.append(ids)
+        last = most
+    if batch:
+        yield batch
+
+
+def _logits(model: Any, rows: Sequence[tuple[int, ...]], last: int) -> Tensor:
+    """Logits at the last so many positions of rows padded on the left."""
+    width = max(map(len, rows))
+    lengths_R = torch.tensor([len(ids) for ids in rows])
+    ids_RL = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in rows])
+    mask_RL = torch.arange(width) >= (width - lengths_R)[:, None]
+    position_RL = (torch.arange(width) - (width - lengths_R)[:, None]).clamp(min=0)
+    logits_RLV: Tensor = model(
+        input_ids=ids_RL.to(model.device),
+        attention_mask=mask_RL.to(model.device),
+        position_ids=position_RL.to(model.device),
+        use_cache=False,
+        logits_to_keep=last,
+    ).logits
+    return logits_RLV

@@ -1,1 +1,0 @@
-"""Finding and comparing answers: two graders, and the workers that keep them within bounds of time and memory."""

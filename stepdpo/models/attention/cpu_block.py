@@ -1,0 +1,187 @@
+"""Tree attention of one packed row on the CPU: blocks of queries over just their keys, forward and backward.
+
+PyTorch's CPU flash kernel takes keys 512 at a time and masks what a query must not see, so a causal run of a few
+hundred tokens costs twice what it should. Here each run is cut into blocks of queries, and a block meets only the
+keys up to its last query. Query heads that share a key head are laid one after another as queries, so that keys are
+never repeated. The result is plain softmax attention, exact to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdpo.tokens.token_tree import TokenRun
+
+BLOCK = 64
+"""Queries a block: 48 to 96 were fastest; fewer and the calls cost more, more and masked keys do."""
+WIDTH = 4096
+"""Keys the causal mask is first made for; it doubles when a path is longer."""
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def suits(query: Tensor, value: Tensor) -> bool:
+    """Whether the kernel can be used."""
+    return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+
+
+def attend(query_1ALD: Tensor, key_1GLD: Tensor, value_1GLD: Tensor, runs: Sequence[TokenRun], scale: float) -> Tensor:
+    """Attention of a whole row; A query heads, G key heads (A a multiple of G), L positions, D head size."""
+    inputs = (_dense_last(x) for x in (query_1ALD, key_1GLD, value_1GLD))
+    output: Tensor = _Row.apply(*inputs, tuple(runs), scale)  # type: ignore[no-untyped-call]
+    return output
+
+
+def _dense_last(x: Tensor) -> Tensor:
+    """The kernel reads strides of all dimensions but the last."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """How heads are laid out for the kernel: (key head, share, shared query heads x queries, head size)."""
+
+    groups: int
+    """Key heads."""
+    shares: int
+    """Parts of a group computed apart, so that every thread has work."""
+    folded: int
+    """Query heads laid one after another."""
+
+    def apart(self, x_1ALD: Tensor) -> Tensor:
+        _, _, length, size = x_1ALD.shape
+        return x_1ALD.view(self.groups, self.shares, self.folded, length, size)
+
+    def block(self, x_GSFLD: Tensor, start: int, stop: int) -> Tensor:
+        return x_GSFLD[:, :, :, start:stop].flatten(2, 3)
+
+    def unblock(self, x_GSQD: Tensor) -> Tensor:
+        return x_GSQD.view(self.groups, self.shares, self.folded, -1, x_GSQD.shape[-1])
+
+    def shared(self, x_GKD: Tensor) -> Tensor:
+        return x_GKD[:, None].expand(-1, self.shares, -1, -1)
+
+
+def _heads(query_heads: int, groups: int, threads: int) -> _Heads:
+    """Fold as many query heads as leaves the kernel (which shares out heads) work for all threads."""
+    size = query_heads // groups
+    folded = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or query_heads // f >= threads))
+    return _Heads(groups, size // folded, folded)
+
+
+def _keys(x_GLD: Tensor, run: TokenRun) -> Tensor:
+    """What a run sees: its ancestors', then its own."""
+    if not run.ancestors:
+        return x_GLD[:, run.start : run.stop]
+    return torch.cat([x_GLD[:, a:b] for a, b in (*run.ancestors, (run.start, run.stop))], dim=1)
+
+
+def _blocks(run: TokenRun) -> Iterator[tuple[int, int, int]]:
+    """(first query, end of the queries, number of keys) of each block."""
+    before = sum(b - a for a, b in run.ancestors) - run.start
+    for start in range(run.start, run.stop, BLOCK):
+        stop = min(start + BLOCK, run.stop)
+        yield start, stop, before + stop
+
+
+@lru_cache(maxsize=8)
+def _causal(width: int, folded: int, dtype: torch.dtype) -> Tensor:
+    """(folded, BLOCK, width): query i of a block sees all but the last BLOCK - 1 - i keys."""
+    mask = torch.full((BLOCK, width), float("-inf"), dtype=dtype).triu(width - BLOCK + 1)
+    return mask.expand(folded, -1, -1).contiguous()
+
+
+def _mask(queries: int, keys: int, folded: int, dtype: torch.dtype) -> Tensor:
+    """The last `queries` of `keys` positions attend causally."""
+    width = WIDTH
+    while width < keys + BLOCK:
+        width *= 2
+    stop = width - BLOCK + queries
+    return _causal(width, folded, dtype)[:, :queries, stop - keys : stop].flatten(0, 1)
+
+
+class _Row(torch.autograd.Function):
+    """The kernel's own forward and backward, block by block; gradients of keys are summed at least in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: tuple[TokenRun, ...], scale: float) -> Any:
+        ctx.heads = heads = _heads(query.shape[1], key.shape[1], torch.get_num_threads())
+        ctx.runs, ctx.scale = runs, scale
+        query_GSFLD = heads.apart(query)
+        output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        output_GSFLD = heads.apart(output)
+        logsumexps = []
+        for run in runs:
+            keys, values = heads.shared(_keys(key[0], run)), heads.shared(_keys(value[0], run))
+            for start, stop, seen in _blocks(run):
+                block, logsumexp = _forward(
+                    heads.block(query_GSFLD, start, stop),
+                    keys[:, :, :seen],
+                    values[:, :, :seen],
+                    attn_mask=_mask(stop - start, seen, heads.folded, query.dtype),
+                    scale=scale,
+                )
+                output_GSFLD[:, :, :, start:stop] = heads.unblock(block)
+                logsumexps.append(logsumexp)
+        ctx.save_for_backward(query, key, value, output, *logsumexps)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        query, key, value, output, *logsumexps = ctx.saved_tensors
+        heads: _Heads = ctx.heads
+        query_GSFLD, output_GSFLD, grad_GSFLD = (heads.apart(x) for x in (query, output, _dense_last(grad_output)))
+        grad_query = torch.empty_like(query)
+        grad_query_GSFLD = heads.apart(grad_query)
+        wide = torch.promote_types(key.dtype, torch.float32)
+        grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
+        left = iter(logsumexps)
+        for run in ctx.runs:
+            keys, values = heads.shared(_keys(key[0], run)), heads.shared(_keys(value[0], run))
+            own_key, own_value = (_zeros(x[0], run) for x in (grad_key, grad_value))
+            for start, stop, seen in _blocks(run):
+                of_query, of_key, of_value = _backward(
+                    heads.block(grad_GSFLD, start, stop),
+                    heads.block(query_GSFLD, start, stop),
+                    keys[:, :, :seen],
+                    values[:, :, :seen],
+                    heads.block(output_GSFLD, start, stop),
+                    next(left),
+                    0.0,
+                    False,
+                    attn_mask=_mask(stop - start, seen, heads.folded, query.dtype),
+                    scale=ctx.scale,
+                )
+                grad_query_GSFLD[:, :, :, start:stop] = heads.unblock(of_query)
+                own_key[:, :seen] += _over_shares(of_key)
+                own_value[:, :seen] += _over_shares(of_value)
+            _give_back(grad_key[0], own_key, run)
+            _give_back(grad_value[0], own_value, run)
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+
+
+def _zeros(grad_GLD: Tensor, run: TokenRun) -> Tensor:
+    """Where the gradient of a run's keys is summed: in place without ancestors."""
+    if not run.ancestors:
+        return grad_GLD[:, run.start : run.stop]
+    seen = sum(b - a for a, b in run.ancestors) + run.stop - run.start
+    return grad_GLD.new_zeros(grad_GLD.shape[0], seen, grad_GLD.shape[2])
+
+
+def _give_back(grad_GLD: Tensor, own_GKD: Tensor, run: TokenRun) -> None:
+    if not run.ancestors:
+        return
+    at = 0
+    for a, b in (*run.ancestors, (run.start, run.stop)):
+        grad_GLD[:, a:b] += own_GKD[:, at : at + b - a]
+        at += b - a
+
+
+def _over_shares(x_GSKD: Tensor) -> Tensor:
+    return x_GSKD[:, 0] if x_GSKD.shape[1] == 1 else x_GSKD.sum(1)

@@ -1,0 +1,123 @@
+"""Tree attention as transformers attention backends: no patched model, and no mask made by the model.
+
+Four words, one meaning (`j <= i < ends[j]`): `runs` computes just the visible keys of every stretch of a row, `flex`
+is FlexAttention on a GPU, `dense` is the slow and obvious twin, `auto` takes flex on a GPU and runs elsewhere. The
+backend is set when the model is built and never changed: under gradient checkpointing a change would be silently wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import AttentionInterface
+
+from stepdpo.core.errors import UserError
+from stepdpo.models.attention import dense, flex
+from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention.metadata import Tree
+from stepdpo.tokens.batch import TreeBatch
+from stepdpo.tokens.token_tree import TokenRun
+
+
+class Attention(Enum):
+    auto = "auto"
+    """flex on a GPU, runs on a CPU."""
+    runs = "runs"
+    """Scaled-dot-product attention of every run over its ancestors and itself."""
+    flex = "flex"
+    """FlexAttention with a block mask made once a batch."""
+    dense = "dense"
+    """One dense mask: slow, for comparison."""
+
+
+Compute = Callable[[Tensor, Tensor, Tensor, Tree, float, float | None], Tensor]
+"""(query, key, value, tree, scale, softcap) -> output, all (rows, heads, positions, head size)."""
+COMPUTE: dict[Attention, Compute] = {
+    Attention.runs: runs.attend,
+    Attention.flex: flex.attend,
+    Attention.dense: dense.attend,
+}
+NAMES = {Attention.runs: "stepdpo_tree", Attention.flex: "stepdpo_flex", Attention.dense: "stepdpo_dense"}
+"""What transformers calls them."""
+MULTIPLE = 128
+"""Rows for FlexAttention are padded to a multiple of its block, so that it compiles for few shapes."""
+
+
+def register(kind: Attention = Attention.runs, device: torch.device | None = None) -> str:
+    """Make the backend known to transformers (without a mask function, so no mask is built); returns its name.
+
+    Raises UserError if the backend cannot train on the device.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    if kind is Attention.auto:
+        kind = Attention.flex if on_gpu else Attention.runs
+    if kind is Attention.flex and device is not None and not on_gpu:
+        raise UserError("attention=flex needs a CUDA device (on a CPU it has no backward pass); choose attention=runs")
+    AttentionInterface.register(NAMES[kind], _backend(COMPUTE[kind]))
+    return NAMES[kind]
+
+
+def tree_inputs(batch: TreeBatch) -> dict[str, Any]:
+    """What a model with one of these backends must be called with, besides tokens and positions."""
+    return {"tree": Tree(batch.runs, batch.ends_RL), "attention_mask": None, "use_cache": False}
+
+
+def fitted(batch: TreeBatch, model: Any) -> TreeBatch:
+    """The batch in the shape that the model's backend wants."""
+    return padded(batch, MULTIPLE) if model.config._attn_implementation == NAMES[Attention.flex] else batch
+
+
+def padded(batch: TreeBatch, multiple: int) -> TreeBatch:
+    """Rows filled up to a multiple of tokens by a stretch that nothing else sees, at positions from 0."""
+    rows, length = batch.input_ids_RL.shape
+    more = -length % multiple
+    if not more:
+        return batch
+    row_T, place_T = batch.source_T // length, batch.source_T % length
+    positions = torch.arange(more, device=batch.position_ids_RL.device).expand(rows, more)
+    return dataclasses.replace(
+        batch,
+        input_ids_RL=pad(batch.input_ids_RL, (0, more)),
+        position_ids_RL=torch.cat([batch.position_ids_RL, positions], dim=1),
+        ends_RL=pad(batch.ends_RL, (0, more), value=length + more),
+        runs=(*batch.runs, *(TokenRun(row, length, length + more) for row in range(rows))),
+        source_T=row_T * (length + more) + place_T,
+    )
+
+
+def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
+    def attention(
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        softcap: float | None = None,
+        tree: Tree | None = None,
+        **others: Any,
+    ) -> tuple[Tensor, None]:
+        """Raises RuntimeError without a tree, since plain causal attention would be wrong, and for what is ignored."""
+        if tree is None:
+            raise RuntimeError("a model built for training on token trees was called without its tree")
+        ignored = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
+        if dropout or ignored:
+            raise RuntimeError(f"tree attention has no {', '.join(ignored) or 'dropout'}")
+        query, key, value = (_autocast(x) for x in (query, key, value))
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return compute(query, key, value, tree, scale, softcap).transpose(1, 2).contiguous(), None
+
+    return attention
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """Autocast knows PyTorch's attention and not ours; norms of queries leave fp32 beside values in bf16."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor

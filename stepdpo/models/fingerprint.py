@@ -1,0 +1,35 @@
+"""What tells one set of weights from another: a hash of the files that a model is loaded from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime.atomic_io import write_json
+
+FILES = ("*.safetensors", "config.json")
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights and the configuration in a folder.
+
+    A large model takes seconds to read, so the answer is remembered for files that keep their size and time.
+    """
+    files = sorted(path for pattern in FILES for path in folder.glob(pattern))
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    seen = caches.entry("weights", {"folder": str(folder.resolve()), "files": [list(state) for state in states]})
+    known = seen.with_suffix(".json")
+    if known.is_file():
+        try:
+            return str(json.loads(known.read_text(encoding="utf-8"))["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # not readable: hashed again below
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    known.parent.mkdir(parents=True, exist_ok=True)
+    write_json(known, {"sha256": digest.hexdigest(), "folder": str(folder)})
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""Models and tokenizers from a folder, the hub, or from scratch; the only place that calls `from_pretrained`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.hub import cached_file
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.package_data import packaged
+from stepdpo.models.fingerprint import fingerprint
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A causal language model in Hugging Face format."""
+
+    path: str
+    """Folder, hub id, or `pkg://...` for what ships with stepdpo."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    """Running code from a model repository; off unless asked, and then a revision must be pinned."""
+
+    def __post_init__(self) -> None:
+        if self.trust_remote_code and not self.revision:
+            raise ValueError("trust_remote_code=true needs model.revision: code that may change must not be run")
+
+    @property
+    def source(self) -> str:
+        return packaged(self.path)
+
+    def fingerprint(self) -> str:
+        """Hash of the weights, wherever they lie."""
+        _must_exist(self.path, self.source)
+        folder = Path(self.source)
+        if not folder.is_dir():
+            found = cached_file(self.source, "config.json", revision=self.revision)
+            folder = Path(str(found)).parent
+        return fingerprint(folder)
+
+    def tokenizer(self) -> Any:
+        _must_exist(self.path, self.source)
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"model: no tokenizer in {self.path!r} ({_first_line(error)})") from error
+
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
+        """The model with the given attention backend, set once and never changed."""
+        _must_exist(self.path, self.source)
+        try:
+            config = AutoConfig.from_pretrained(
+                self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
+            )
+            for key in ("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"):
+                if hasattr(config, key):
+                    setattr(config, key, 0.0)
+            model = AutoModelForCausalLM.from_pretrained(
+                self.source,
+                config=config,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+            )
+        except KeyError as error:  # of a model that looks its attention up in a list of its own
+            if error.args != (attention,):
+                raise
+            raise UserError(
+                f"model: {self.path!r} has an attention of its own, which cannot read token trees"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"model: cannot load {self.path!r} ({_first_line(error)})") from error
+        return without_dropout(model)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A small Qwen2-architecture model with random weights and the tinymath tokenizer."""
+
+    hidden_size: int = 160
+    layers: int = 4
+    heads: int = 4
+    key_value_heads: int = 2
+    intermediate_size: int = 448
+    max_positions: int = 1024
+    seed: int = 0
+    """Seed of the weights."""
+
+    @property
+    def source(self) -> str:
+        return "fresh"
+
+    def fingerprint(self) -> str:
+        """Everything the weights depend on."""
+        return f"{self!r} torch {torch.__version__} transformers {transformers.__version__}"
+
+    def tokenizer(self) -> Any:
+        from stepdpo.tinymath.tokenizer import build
+
+        return build()
+
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
+        tokenizer = self.tokenizer()
+        torch.manual_seed(self.seed)
+        config = Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.key_value_heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_positions,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        config._attn_implementation = attention
+        model: Any = Qwen2ForCausalLM(config)
+        return without_dropout(model.to(dtype))
+
+
+def without_progress_bars() -> None:
+    """A worker's output is a log, and transformers draws bars while it loads."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def without_dropout(model: Any) -> Any:
+    """Preference losses compare two passes of the same weights: no dropout in either."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def _must_exist(path: str, source: str) -> None:
+    if path.startswith(("/", ".", "~", "pkg://")) and not (Path(source) / "config.json").is_file():
+        raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def write_card(folder: Path, content: dict[str, Any]) -> None:
+    """stepdpo.json beside the weights: the template and how the model was trained."""
+    from stepdpo.data.templates import CARD
+
+    (folder / CARD).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

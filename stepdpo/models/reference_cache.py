@@ -1,0 +1,167 @@
+"""The reference's scores on disc: written once, read row by row for every run that trains from the same weights.
+
+For losses without a KL two numbers a pair; with one, the reference's final hidden states at the scored positions
+(H numbers instead of V), from which its frozen head gives exact log-probabilities again.
+
+    reference/90ab.../
+        key.json                        what the scores were made from
+        train-00000-0000.safetensors    of process 0: ids, logps (n, 2), starts (n + 1), hidden (predictions, H)
+        train.json                      every file with its size and sha256
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stepdpo.runtime.atomic_io import write_json
+from stepdpo.tokens.batch import SIDES, TreeBatch
+from stepdpo.tokens.batch_sampler import Piece
+from stepdpo.tokens.token_store import TokenStore
+
+FULL, MANY = 256 * 2**20, 100_000
+"""Bytes of hidden states, or pairs, that a process holds before it writes a file."""
+
+
+@torch.no_grad()
+def write_shards(
+    engine: Any, pieces: Iterable[Piece], trees: TokenStore, keep_hidden: bool, folder: Path, name: str
+) -> None:
+    """Score this process's pieces with the model as it is now, and write them as safetensors files of `name`.
+
+    Every process writes at least one file, so that it can be told from one that never came.
+    """
+    shard = _Shard(trees, keep_hidden)
+    number = 0
+    for piece in pieces:
+        logps_B2, _, _, hidden_TH = engine.score(piece.batch)
+        if piece.weight == 0:
+            continue
+        shard.add(piece.batch, logps_B2, hidden_TH)
+        if shard.bytes >= FULL or len(shard.ids) >= MANY:
+            shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
+            shard, number = _Shard(trees, keep_hidden), number + 1
+    shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
+
+
+class _Shard:
+    """Scores of some pairs, not yet written."""
+
+    def __init__(self, trees: TokenStore, keep_hidden: bool) -> None:
+        self.trees, self.keep_hidden = trees, keep_hidden
+        self.ids: list[int] = []
+        self.logps: list[Tensor] = []
+        self.hidden: list[Tensor] = []
+        self.bytes = 0
+
+    def add(self, batch: TreeBatch, logps_B2: Tensor, hidden_TH: Tensor) -> None:
+        self.ids += batch.pair_ids
+        self.logps.append(logps_B2.cpu())
+        if self.keep_hidden:
+            own = batch.prediction_P
+            self.hidden.append((hidden_TH if own is None else hidden_TH[own.to(hidden_TH.device)]).cpu())
+            self.bytes += self.hidden[-1].nbytes
+
+    def write(self, path: Path) -> None:
+        counts = torch.tensor([0, *self.trees.predictions(self.ids).tolist()])
+        tensors = {"ids": torch.tensor(self.ids, dtype=torch.int64), "starts": counts.cumsum(0)}
+        tensors["logps"] = torch.cat(self.logps) if self.logps else torch.zeros(0, SIDES)
+        if self.keep_hidden:
+            tensors["hidden"] = torch.cat(self.hidden) if self.hidden else torch.zeros(0, 1)
+        save_file(tensors, path)
+
+
+def seal(folder: Path, name: str) -> None:
+    """List the files of `name` with their sizes and hashes, once every process has written its own."""
+    files = sorted(folder.glob(f"{name}-*.safetensors"))
+    write_json(folder / f"{name}.json", {path.name: [path.stat().st_size, _hash(path)] for path in files})
+
+
+def damage(folder: Path, name: str, part: int = 0, parts: int = 1) -> str:
+    """What is wrong with the files of `name`, or nothing; `part` of `parts` processes reads only its share of them."""
+    try:
+        listed: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for number, (file, (size, digest)) in enumerate(sorted(listed.items())):
+            path = folder / file
+            if path.stat().st_size != size or (number % parts == part and _hash(path) != digest):
+                return f"{file} has changed since it was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return f"{name}.json cannot be read ({error})"
+    return "" if listed else f"{name}.json lists no file"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ReferenceScores:
+    """The scores of one set of pairs, by the numbers of the pairs.
+
+    Two numbers a pair are held in memory. Hidden states are read when a batch asks for them, from files that are
+    opened for that and closed again: what a memory map once touched would stay in memory.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        ids, logps, starts, counts, files = [], [], [], [], []
+        self.has_hidden = bool(paths)
+        for number, path in enumerate(self.paths):
+            with safe_open(path, framework="pt") as file:
+                ids.append(file.get_tensor("ids").numpy().copy())
+                logps.append(file.get_tensor("logps").clone())
+                bounds = file.get_tensor("starts").numpy()
+                self.has_hidden &= "hidden" in file.keys()  # noqa: SIM118 - not a dict
+            starts.append(bounds[:-1].copy())
+            counts.append(np.diff(bounds).astype(np.int32))
+            files.append(np.full(len(ids[-1]), number, np.int32))
+        everything = np.concatenate(ids)
+        order = np.argsort(everything, kind="stable")
+        self.ids = everything[order]
+        self.logps_B2 = torch.cat(logps)[torch.from_numpy(order)]
+        self.starts, self.counts, self.files = (np.concatenate(part)[order] for part in (starts, counts, files))
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> ReferenceScores:
+        """The files that `seal` listed."""
+        listed: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return cls([folder / file for file in sorted(listed)])
+
+    def attach(self, batch: TreeBatch) -> TreeBatch:
+        """The batch with the reference's numbers for its pairs. KeyError for a pair that is not there."""
+        wanted = np.asarray(batch.pair_ids, np.int64)
+        rows = np.minimum(np.searchsorted(self.ids, wanted), max(0, len(self.ids) - 1))
+        if len(self.ids) == 0 or (self.ids[rows] != wanted).any():
+            raise KeyError(f"no reference scores for some of the pairs {batch.pair_ids[:5]}...")
+        return dataclasses.replace(
+            batch,
+            reference_logps_B2=self.logps_B2[torch.from_numpy(rows)],
+            reference_hidden_TH=self._hidden(batch, rows) if self.has_hidden else None,
+        )
+
+    def _hidden(self, batch: TreeBatch, rows: Any) -> Tensor:
+        """Hidden states in the order of the batch's predictions."""
+        parts: dict[int, Tensor] = {}
+        for number in np.unique(self.files[rows]).tolist():
+            with safe_open(self.paths[number], framework="pt") as file:
+                stored = file.get_slice("hidden")
+                for place in np.flatnonzero(self.files[rows] == number).tolist():
+                    start, count = int(self.starts[rows[place]]), int(self.counts[rows[place]])
+                    parts[place] = stored[start : start + count].clone()
+        hidden = torch.cat([parts[place] for place in range(len(rows))])
+        if batch.prediction_P is None:
+            return hidden
+        # of predictions that several pairs share, any pair's will do
+        return hidden.new_zeros(len(batch.target_T), hidden.shape[1]).index_copy(0, batch.prediction_P, hidden)

@@ -1,0 +1,85 @@
+"""Backbone, gather and head in one module, so that an engine may wrap, shard and checkpoint it as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stepdpo.models.attention.registry import fitted, tree_inputs
+from stepdpo.models.compatibility import refuse_unsupported
+from stepdpo.models.logprobs import Head, Keep, token_scores
+from stepdpo.models.lora import head_parts
+from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
+
+Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
+
+
+class Scorer(nn.Module):
+    """TreeBatch -> summed log-probabilities (and KL) of every response.
+
+    With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
+    gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
+    Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
+    """
+
+    reference_head_VH: Tensor | None
+
+    def __init__(
+        self, model: Any, keep_reference_head: bool, gather: Gather, keep: Keep = Keep.auto,
+        reference_head_VH: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model, self.keep = model, keep
+        refuse_unsupported(model)
+        self.scale, self.cap = logit_form(model.config)
+        kept = reference_head_VH
+        if kept is None and keep_reference_head and head_parts(model.get_output_embeddings())[0].requires_grad:
+            kept = head_of(model, gather)
+        self.register_buffer("reference_head_VH", kept, persistent=False)
+
+    def forward(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(logps_B2, kl_B2, tokens_B2, hidden_TH): sums over scored tokens, and the final hidden states there.
+
+        kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
+        """
+        backbone = getattr(self.model, self.model.base_model_prefix)
+        batch = fitted(batch, self.model)
+        hidden_RLH = backbone(
+            input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
+        ).last_hidden_state
+        hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
+        logps_T, kl_T = self._token_scores(hidden_TH, batch)
+        responses = SIDES * batch.pairs
+        summed = [
+            sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
+            for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
+        ]
+        return summed[0], summed[1], summed[2], hidden_TH.detach()
+
+    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+        weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
+        low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
+        reference_TH = reference_VH = None
+        if batch.reference_hidden_TH is not None:
+            reference_TH = batch.reference_hidden_TH.to(hidden_TH.dtype)
+            reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
+        head = Head(weight_VH, up_VR, self.scale, self.cap)
+        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.keep)
+
+
+def head_of(model: Any, gather: Gather) -> Tensor:
+    """A copy of a model's output head, without an adapter."""
+    weight_VH = head_parts(model.get_output_embeddings())[0]
+    with gather([weight_VH]):
+        return weight_VH.detach().clone()
+
+
+def logit_form(config: Any) -> tuple[float, float | None]:
+    """(scale, cap) of a model's logits: Cohere multiplies them, Granite divides them, Gemma 2 caps them."""
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return scale, float(cap) if cap else None

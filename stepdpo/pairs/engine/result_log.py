@@ -1,0 +1,164 @@
+"""Results appended as they come, so that a run which stops at any moment goes on from what it has finished.
+
+    finished.jsonl              a line a problem, with the lengths of the other files up to and with it
+    preferences.partial.jsonl   what training reads; named preferences.jsonl once everything is done
+    trees.partial.jsonl         what was searched, where a source leaves it
+    quarantine.jsonl            what could not be understood: a judge's words, rows of published trees
+
+What a finished run left to be tried again (`failed`) goes on from the same files under the same names.
+
+A problem counts as finished once its line is whole. What was written after the last whole line, a torn line too, is
+cut off when the run goes on, so nothing is lost but work in flight and nothing is made twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from stepdpo.core.errors import UserError
+from stepdpo.data.preference_file import to_row
+from stepdpo.pairs.engine.requests import Finished
+from stepdpo.runtime.atomic_io import encode
+
+FINISHED, QUARANTINE = "finished.jsonl", "quarantine.jsonl"
+PREFERENCES, TREES = "preferences.jsonl", "trees.jsonl"
+KINDS = (PREFERENCES, TREES, QUARANTINE)
+
+
+class Journal:
+    """The results of one run. `done` are the problems that need no more work, `failed` those to be tried again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.reopened = self._reopen()
+        ends = self._recover()
+        self.files = {name: _cut(folder / _partial(name), ends[name]) for name in KINDS}
+        self.log = (folder / FINISHED).open("ab")
+        self.began = time.monotonic() - self.seconds
+
+    def add(self, finished: Finished) -> None:
+        """Append what came of a problem; its own line last."""
+        made = finished.made
+        rows = list({encode(to_row(preference)): None for preference in made.preferences})
+        self._append(PREFERENCES, rows)
+        if made.tree is not None:
+            self._append(TREES, [encode(dict(made.tree))])
+        if finished.failed or made.unread:
+            said = made.unread or finished.quarantined
+            words = {"problem": finished.problem, "reason": made.outcome, "answer": said}
+            self._append(QUARANTINE, [encode(words)])
+        line = {
+            "problem": finished.problem,
+            "outcome": made.outcome,
+            "pairs": len(rows),
+            "samples": finished.samples,
+            "tokens": finished.tokens,
+            "counts": {name: number for name, number in made.counts.items() if number},
+            "failed": finished.failed,
+            "seconds": round(time.monotonic() - self.began, 3),
+            "ends": {name: file.tell() for name, file in self.files.items()},
+        }
+        self.log.write(encode(line).encode() + b"\n")
+        self.log.flush()
+        self._tally(line)
+
+    def close(self) -> None:
+        """Stop writing; everything may be taken up again, and what had its final name gets it back."""
+        for file in (*self.files.values(), self.log):
+            file.close()
+        for name in self.reopened:
+            (self.folder / _partial(name)).replace(self.folder / name)
+        self.reopened = []
+
+    def finish(self) -> None:
+        """Give the results their final names; empty files are not kept."""
+        self.reopened = []
+        self.close()
+        for name in KINDS:
+            path = self.folder / _partial(name)
+            if path.stat().st_size:
+                path.replace(self.folder / name)
+            else:
+                path.unlink()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self.close()
+        for name in (FINISHED, *map(_partial, KINDS)):
+            (self.folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+
+    def _append(self, name: str, lines: Iterable[str]) -> None:
+        file = self.files[name]
+        file.writelines(line.encode() + b"\n" for line in lines)
+        file.flush()
+
+    def _tally(self, line: Mapping[str, Any]) -> None:
+        before = self.failed.pop(line["problem"], None)
+        if before is not None:
+            self.outcomes[before] -= 1
+        if line["failed"]:
+            self.failed[line["problem"]] = line["outcome"]
+        else:
+            self.done.add(line["problem"])
+        self.outcomes[line["outcome"]] += 1
+        self.counts.update(line["counts"])
+        self.counts.update({name: line[name] for name in ("pairs", "tokens")})
+        self.seconds = line["seconds"]
+
+    def _reopen(self) -> list[str]:
+        """Take back the final names that `finish` gave; returns whose."""
+        finals = [name for name in KINDS if (self.folder / name).exists() and name != _partial(name)]
+        if not (self.folder / FINISHED).exists():
+            return []
+        found = [name for name in finals if not (self.folder / _partial(name)).exists()]
+        for name in found:
+            (self.folder / name).replace(self.folder / _partial(name))
+        return found
+
+    def _recover(self) -> dict[str, int]:
+        """Read what is finished, cut off a torn line, and say how long the other files are up to there."""
+        ends = dict.fromkeys(KINDS, 0)
+        path = self.folder / FINISHED
+        whole = 0
+        if path.exists():
+            with path.open("rb") as file:
+                for number, text in enumerate(file, start=1):
+                    if not text.endswith(b"\n"):
+                        break
+                    try:
+                        line = json.loads(text)
+                        ends |= line["ends"]
+                        self._tally(line)
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise UserError(f"{path}:{number}: not a line of this file ({error}); force=true") from None
+                    whole += len(text)
+        _cut(path, whole).close()
+        return ends
+
+
+def _partial(name: str) -> str:
+    return name if name == QUARANTINE else name.replace(".jsonl", ".partial.jsonl")
+
+
+def _cut(path: Path, size: int) -> BinaryIO:
+    """The file, opened at its end, with everything after `size` bytes gone."""
+    file = path.open("ab")
+    if file.tell() < size:
+        raise UserError(f"{path} is shorter than {FINISHED} says; it was changed from outside: start with force=true")
+    file.truncate(size)
+    file.seek(0, 2)
+    return file

@@ -1,0 +1,125 @@
+"""Many workers on a Ray cluster (Moritz et al. 2018, arXiv 1712.05889): the owner of Ray.
+
+Every worker holds a model of its own and works on whole groups of problems, the same groups that one process would
+form, so that its batches and with them its results are the same ones. Only this process writes results down.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Problem
+from stepdpo.pairs.engine.requests import Finished
+from stepdpo.pairs.engine.worker import Bench, Opened
+from stepdpo.pairs.executors.dispatch import Crew
+
+STORE = 256 * 2**20
+"""Bytes that a local Ray keeps free for what is sent about: problems and pairs are small."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+}
+"""Set before Ray is imported: nothing is reported to anyone, and neither advice nor its daemons' words are printed."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Workers on the machines of a cluster, or on this one."""
+
+    workers: int | None = None
+    """How many; None for as many as the cluster has room for."""
+    cpus: int = 1
+    """Processor cores a worker, and its number of threads."""
+    gpus: float | None = None
+    """GPUs a worker; None for one where the cluster has any."""
+    address: str | None = None
+    """Of a running cluster, `auto` to find it; None for a local one of this run's own."""
+    ahead: int = 2
+    """Groups a worker has at a time: the one it works on and those that lie ready."""
+    retries: int = 3
+    """How often a group is given to another worker after one died over it."""
+
+    def __post_init__(self) -> None:
+        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or self.ahead < 1:
+            raise ValueError("workers, cpus and ahead must be at least 1")
+        if self.retries < 0 or (self.gpus is not None and self.gpus < 0):
+            raise ValueError("retries and gpus must not be negative")
+
+    @contextmanager
+    def open(self, bench: Bench) -> Iterator[Crew]:
+        """Join the cluster, or start one, and hire the workers; they load the model when they are first asked."""
+        os.environ.update(QUIET)
+        ray = _ray()
+        self._join(ray)
+        try:
+            count, gpus = self._room(ray.cluster_resources())
+            variables = {**QUIET, "OMP_NUM_THREADS": str(self.cpus), "OMP_WAIT_POLICY": "PASSIVE"}
+            kind = ray.remote(_Worker).options(
+                num_cpus=self.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
+            )
+            print(f"{count} workers on Ray, {self.cpus} cores and {gpus:g} GPUs each", flush=True)
+            yield Crew(ray, kind, ray.put(bench), count, self.ahead, self.retries)
+        finally:
+            ray.shutdown()
+
+    def _join(self, ray: Any) -> None:
+        own: dict[str, Any] = {}
+        if self.address is None:
+            cores = max(os.cpu_count() or 1, (self.workers or 1) * self.cpus)
+            own = {"num_cpus": cores, "object_store_memory": STORE, "include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"crew.address={self.address}: there is no Ray to work on ({error})") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray puts its own in place
+
+    def _room(self, cluster: dict[str, float]) -> tuple[int, float]:
+        """(workers, GPUs each) for a cluster's resources. UserError for more than it has."""
+        cores, cards = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+        gpus = self.gpus if self.gpus is not None else min(1.0, cards)
+        most = int(min(cores // self.cpus, cards / gpus if gpus else cores))
+        count = self.workers or max(1, most)
+        if count > most:
+            wanted = f"{count} workers with {self.cpus} cores and {gpus:g} GPUs each"
+            raise UserError(f"crew.workers: {wanted} do not fit on a cluster of {cores:g} cores and {cards:g} GPUs")
+        return count, gpus
+
+
+class _Worker:
+    """A process of the cluster."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.stack = ExitStack()
+        self.opened: Opened | None = None
+
+    def work(self, group: list[Problem]) -> Iterator[Finished | dict[str, Any]]:
+        """What comes of a group, problem by problem; at last what the sampler says of itself."""
+        if self.opened is None:
+            self.opened = self.stack.enter_context(self.bench.open(f"{socket.gethostname()}-{os.getpid()}"))
+        yield from self.opened.work(group)
+        yield self.opened.facts
+
+    def close(self) -> None:
+        self.stack.close()
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise UserError("crew=ray needs Ray: pip install 'stepdpo[ray]'") from error

@@ -1,0 +1,151 @@
+"""A large model behind an OpenAI-compatible server as a judge, after Step-DPO's localisation (arXiv 2406.18629)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stepdpo.core.errors import Outage
+from stepdpo.core.steps import text_of
+from stepdpo.core.types import Problem
+from stepdpo.generation.client.client import Refused
+from stepdpo.generation.client.config import Server
+from stepdpo.generation.client.transcript import Log
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Consult, Unanswered
+from stepdpo.pairs.judges.parsing import Decision, Unreadable, read_decision
+from stepdpo.pairs.judges.verdict import Judging, Verdict
+from stepdpo.pairs.solutions import Solution
+
+EXCHANGES = "exchanges.jsonl"
+
+TASK = """\
+Below are a problem{reference} and a student's solution, which arrives at a wrong answer. Find its first wrong step.
+
+Go through the steps in order. A step is
+- correct if what it claims follows from the problem and the steps before it,
+- neutral if it claims nothing that could be right or wrong,
+- incorrect if it has an error of reasoning, of reading the problem or of calculation.
+
+First explain what you found, in at most 200 words. Then end with one line of exactly the form below: a label for \
+every step in order, up to the first incorrect one, where you stop.
+Final decision: Step 1: correct; Step 2: neutral; Step 3: incorrect
+
+Problem:
+{question}
+{solution}
+Student's solution:
+{steps}"""
+AGAIN = """
+
+Your last answer could not be read ({reason}). Label steps 1 to {count} only, each once, and end with the line \
+"Final decision: Step 1: ..." as described above."""
+
+Reply = str | Unanswered
+
+
+@dataclass(frozen=True)
+class OpenAIJudge:
+    """First wrong step in the eyes of a model that is asked once a solution."""
+
+    server: Server = field(default_factory=Server)
+    temperature: float | None = None
+    """None leaves it to the server, as Step-DPO's script does."""
+    max_tokens: int | None = 1024
+    """Longest answer; None sends no limit."""
+    show_reference: bool = True
+    """Show the judge the problem's gold solution, or its answer where there is none."""
+    neutral_is_error: bool = False
+    """Take a neutral step for a wrong one, as Step-DPO's script does."""
+    ask_again: int = 1
+    """How often an answer that cannot be read is asked for again."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.ask_again < 0 or (self.max_tokens is not None and self.max_tokens < 1):
+            raise ValueError("ask_again must be at least 0, max_tokens at least 1")
+
+    def __call__(self, problem: Problem, solution: Solution, tools: Tools) -> Judging:
+        """Ask, and ask again where the answer is none. Raises Unanswered with the last one."""
+        message = request(problem, solution, self.show_reference)
+        more = ""
+        for left in range(self.ask_again, -1, -1):
+            answer: str = yield Consult(message + more)
+            try:
+                decision: Decision = read_decision(answer, len(solution.steps), self.neutral_is_error)
+                return Verdict(decision.error, answer)
+            except Unreadable as error:
+                if not left:
+                    raise Unanswered(f"judge: {error}", answer) from None
+                more = AGAIN.format(reason=error, count=len(solution.steps))
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def open(self, folder: Path) -> Iterator[Correspondence]:
+        """Connect to the judge's model; everything said is kept in `folder`. UserError for a wrong key."""
+        with (
+            Log.opened(folder / EXCHANGES, self.server.api_key_env) as log,
+            self.server.open("judge.server", optional=True, record=log) as client,
+        ):
+            yield Correspondence(self, client, log)
+
+
+class Correspondence:
+    """An open connection to the judge's model: messages in, replies out."""
+
+    def __init__(self, spec: OpenAIJudge, client: Any, log: Log) -> None:
+        self.spec, self.client, self.log = spec, client, log
+
+    def __call__(self, messages: Sequence[str]) -> list[Reply]:
+        """In the order of the messages; an Unanswered stands where none came."""
+        replies: list[Reply] = self.client.each(self._reply, list(messages))
+        return replies
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Who was asked, and what it has cost since the run began: for the record."""
+        return {"judge": {**self.client.facts, **self.log.totals}}
+
+    async def _reply(self, message: str) -> Reply:
+        body: dict[str, Any] = {"messages": [{"role": "user", "content": message}]}
+        limits = {"temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens}
+        body |= {name: value for name, value in limits.items() if value is not None}
+        try:
+            answer: str = await self.client.ask(True, body, self.spec.extra, answered)
+        except Refused as error:
+            return Unanswered("judge: request refused", str(error))
+        except Outage as error:
+            return Unanswered("judge: no answer", str(error))
+        return answer
+
+
+def request(problem: Problem, solution: Solution, show_reference: bool) -> str:
+    """The message about one solution. Its steps are numbered anew, whatever their own labels say."""
+    known = problem.solution or (f"The answer is {', '.join(problem.answers)}." if problem.answers else "")
+    known = known if show_reference else ""
+    steps = "\n".join(f"Step {i}: {text_of(step).strip()}" for i, step in enumerate(solution.steps, start=1))
+    head = solution.head.strip()
+    return TASK.format(
+        reference=", its reference solution" if known else "",
+        question=problem.question.strip(),
+        solution=f"\nReference solution:\n{known.strip()}\n" if known else "",
+        steps=f"{head}\n{steps}" if head else steps,
+    )
+
+
+def answered(reply: dict[str, Any]) -> str:
+    """The text of a chat's first choice. ValueError where there is none."""
+    choices = reply.get("choices")
+    message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else 0
+    if not isinstance(message, dict):
+        raise ValueError("an answer without choices")
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        raise ValueError("an answer without text")
+    return content or ""

@@ -1,0 +1,24 @@
+"""What a judge says of one solution."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepdpo.pairs.engine.requests import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a solution goes wrong."""
+
+    error: int | None
+    """Index from 0 of the first wrong step; None where no step is found wrong."""
+    note: str = ""
+    """The judge's reasons, where it gives any."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What it took, for the counts of the source that asked."""
+
+
+Judging = Generator[Ask, Any, Verdict]

@@ -1,0 +1,121 @@
+"""Sampled solutions, graded and split into steps: what pairs are made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepdpo.core.steps import cut_step, prefix_before, split_steps
+from stepdpo.core.types import CORRECT, Completion, Preference, Problem
+from stepdpo.pairs.engine.requests import Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One solution without the template's joint; `head` and `steps` together are its text."""
+
+    id: str
+    """Which sample of its problem it is."""
+    head: str
+    steps: tuple[str, ...]
+    correct: bool
+    """Whether its final answer is right, in the eyes of the grader."""
+    error: int | None = None
+    """Index of the first wrong step, where a checker has looked."""
+
+    @property
+    def text(self) -> str:
+        return self.head + "".join(self.steps)
+
+    @property
+    def right_to_the_end(self) -> bool:
+        return self.correct and self.error is None
+
+    @property
+    def wrong_at(self) -> int | None:
+        """The first wrong step of a solution that ends wrong: checker and grader must agree on a rejected side."""
+        return None if self.correct else self.error
+
+    def prefix(self, index: int) -> str:
+        """The text up to and including the label of a step."""
+        return prefix_before(self.head, self.steps, index)
+
+    def goes_on_rightly(self, prefix: str, index: int) -> bool:
+        """Whether it begins with this prefix and its step `index`, which follows, is right."""
+        return (
+            index < len(self.steps)
+            and (self.error is None or index < self.error)
+            and self.text.startswith(prefix)
+            and self.prefix(index) == prefix
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Completions of one prompt."""
+
+    name: str
+    """What the names of its solutions begin with."""
+    before: str
+    """Text of the solution that stood in the prompt."""
+    joint: str
+    """What every completion must begin with, and what is no part of the solution."""
+    completions: Sequence[Completion]
+
+
+def read(draws: Iterable[Draw], counts: Counter[str]) -> Generator[Mark, Any, list[list[Solution]]]:
+    """The solutions of every draw, graded in one go.
+
+    Left out and counted: cut responses, those that do not start with the joint, and those without steps.
+    """
+    found: list[list[tuple[str, str]]] = []
+    for draw in draws:
+        found.append([])
+        for number, completion in enumerate(draw.completions):
+            if completion.finish == "length":
+                counts["cut at max_tokens"] += 1
+            elif not completion.text.startswith(draw.joint):
+                counts["not in the template's form"] += 1
+            else:
+                found[-1].append((f"{draw.name}{number}", draw.before + completion.text[len(draw.joint) :]))
+    texts = tuple(text for some in found for _, text in some)
+    grades = iter((yield Mark(texts)) if texts else [])
+    solutions: list[list[Solution]] = []
+    for some in found:
+        solutions.append([])
+        for name, text in some:
+            correct = next(grades).verdict == CORRECT
+            head, steps = split_steps(text)
+            if steps:
+                solutions[-1].append(Solution(name, head, tuple(steps), correct))
+            else:
+                counts["without steps"] += 1
+    return solutions
+
+
+def distinct(solutions: Sequence[Solution]) -> list[Solution]:
+    """One of each text, the first."""
+    first: dict[str, Solution] = {}
+    for solution in solutions:
+        first.setdefault(solution.text, solution)
+    return list(first.values())
+
+
+def next_steps(problem: Problem, index: int, chosen: Solution, rejected: Solution, **meta: Any) -> Preference:
+    """Step `index` of two solutions that share what is before it, with the rest of both."""
+    prefix = rejected.prefix(index)
+    step, rest = cut_step(chosen.text[len(prefix) :])
+    wrong_step, wrong_rest = cut_step(rejected.text[len(prefix) :])
+    about = {"problem": problem.id, "step": index, "chosen_sample": chosen.id, "rejected_sample": rejected.id}
+    return Preference(
+        question=problem.question,
+        prefix=prefix,
+        chosen=step,
+        rejected=wrong_step,
+        chosen_rest=rest,
+        rejected_rest=wrong_rest,
+        answer=", ".join(problem.answers),
+        meta={**about, **meta},
+    )

@@ -1,0 +1,45 @@
+"""Self-evaluation: what a model thinks of the beginning of a solution, as the probability of one word over another.
+
+After MCTS-DPO (Xie et al. 2024, arXiv 2405.00451), with our own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import exp, isfinite
+
+from stepdpo.core.types import Problem
+from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.requests import Weigh
+
+NO, YES = "A", "B"
+
+
+def question(problem: Problem, begun: str, reference: bool = False) -> str:
+    """What the model is asked about the beginning of a solution."""
+    known = f"Its solution is known:\n{problem.solution}\n\n" if reference else ""
+    return (
+        f"Here is a problem:\n{problem.question}\n\n{known}Here is how somebody has begun to solve it:\n{begun}\n\n"
+        f"Is this right so far and on the way to the right answer?\n({NO}) no\n({YES}) yes\n"
+        f"Reply with {NO} or {YES} only."
+    )
+
+
+def weighing(problem: Problem, beginnings: Sequence[str], reference: bool, tools: Tools) -> Weigh:
+    """Both replies to the question about each beginning, one after the other."""
+    prompts = [tools.prompt(replace(problem, question=question(problem, text, reference))) for text in beginnings]
+    return Weigh(
+        tuple(prompt.text for prompt in prompts for _ in (NO, YES)),
+        tuple(prompt.joint + reply for prompt in prompts for reply in (NO, YES)),
+    )
+
+
+def confidences(nats: Sequence[float]) -> list[float]:
+    """P(yes) over both replies, of what `weighing` was answered; 0 where the model had no room for it."""
+    pairs = zip(nats[::2], nats[1::2], strict=True)
+    return [_sigmoid(yes - no) if isfinite(yes) and isfinite(no) else 0.0 for no, yes in pairs]
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x)) if x >= 0 else exp(x) / (1 + exp(x))

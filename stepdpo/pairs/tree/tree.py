@@ -1,0 +1,222 @@
+"""A tree of steps: what a model wrote after what, and what came of it. Pure functions of records.
+
+Search, roll-outs and published trees all become this, so that they are looked at, cut into pairs and used for values
+in one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from stepdpo.core.steps import STEP_LABEL, cut_step
+from stepdpo.core.types import Preference, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One step after the steps of its ancestors."""
+
+    parent: int
+    """Index of the node it goes on from; the root, node 0, has -1."""
+    text: str = ""
+    """What it adds. The texts from the root on, joined as they are, are the beginning of a solution."""
+    visits: int = 0
+    """N: how often a search went through it, or how many roll-outs were made after it."""
+    q: float | None = None
+    """Q in [-1, 1], the expected outcome once this step is taken; None where nothing is known."""
+    prior: float | None = None
+    """How likely the policy finds it among its siblings, where a search asked."""
+    correct: bool | None = None
+    """Of the last step of a solution: whether the answer is right. None where the solution goes on."""
+    successes: int | None = None
+    """m: how many of the roll-outs after it were right."""
+    feedback: str = ""
+    """What the user answers to the node above: a new turn of the conversation begins here."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Everything that was tried on one problem."""
+
+    problem: str
+    """Its id."""
+    question: str
+    answer: str
+    nodes: tuple[Node, ...]
+    """The root first, every node after its parent."""
+    history: tuple[Turn, ...] = ()
+    """Turns between the question and the response."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """`visits`: what they count, where it is not how often a search went through (`rollouts`); `whole`: whether a
+    node is a whole response; `pair`: what every pair's meta takes over."""
+
+    def __post_init__(self) -> None:
+        """ValueError unless the nodes are a tree, the root first."""
+        for number, node in enumerate(self.nodes):
+            if (node.parent != -1) if number == 0 else not 0 <= node.parent < number:
+                raise ValueError(f"node {number} has parent {node.parent}: expected one before it (-1 for node 0)")
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the children of every node."""
+        below: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes[1:], start=1):
+            below[node.parent].append(number)
+        return tuple(map(tuple, below))
+
+    @cached_property
+    def visited(self) -> bool:
+        """Whether visits were counted."""
+        return any(node.visits for node in self.nodes)
+
+    def value(self, number: int) -> float | None:
+        """Q of a node in [-1, 1]: as given, else by its roll-outs, else by its ending; None where nothing is known."""
+        node = self.nodes[number]
+        if node.q is not None:
+            return node.q
+        if node.successes is not None and node.visits:
+            return 2 * node.successes / node.visits - 1
+        return None if node.correct is None else 2.0 * node.correct - 1
+
+    def path(self, number: int) -> list[int]:
+        """Indices from the root to a node."""
+        path = [number]
+        while self.nodes[path[-1]].parent >= 0:
+            path.append(self.nodes[path[-1]].parent)
+        return path[::-1]
+
+    def text(self, number: int) -> str:
+        """The response up to the end of a node, from the last turn of the user on."""
+        return self._said(number)[1]
+
+    def turns(self, number: int) -> tuple[Turn, ...]:
+        """What was said between the question and the response that a node is a part of."""
+        return self._said(number)[0]
+
+    def _said(self, number: int) -> tuple[tuple[Turn, ...], str]:
+        turns, text = self.history, ""
+        for node in (self.nodes[i] for i in self.path(number)):
+            if node.feedback:
+                turns, text = (*turns, Turn("assistant", text), Turn("user", node.feedback)), ""
+            text += node.text
+        return turns, text
+
+    def siblings(self, parent: int) -> list[tuple[int, ...]]:
+        """The children of a node, those after the same feedback together."""
+        groups: dict[str, list[int]] = {}
+        for child in self.children[parent]:
+            groups.setdefault(self.nodes[child].feedback, []).append(child)
+        return [tuple(group) for group in groups.values()]
+
+    def below(self, number: int) -> list[int]:
+        """A node and all that goes on from it within its turn, depth first."""
+        found, left = [], [number]
+        while left:
+            found.append(left.pop())
+            left.extend(i for i in reversed(self.children[found[-1]]) if not self.nodes[i].feedback)
+        return found
+
+    def endings(self, number: int) -> list[int]:
+        """Finished solutions at or below a node."""
+        return [i for i in self.below(number) if self.nodes[i].correct is not None]
+
+    def to_row(self) -> dict[str, Any]:
+        """The JSON object of trees.jsonl; values that say nothing are left out."""
+        nodes = [{k.name: v for k in fields(Node) if (v := getattr(n, k.name)) != k.default} for n in self.nodes]
+        row: dict[str, Any] = {
+            "problem": self.problem,
+            "question": self.question,
+            "answer": self.answer,
+            "nodes": nodes,
+        }
+        if self.history:
+            row["history"] = [{"role": turn.role, "content": turn.content} for turn in self.history]
+        return {**row, **({"meta": dict(self.meta)} if self.meta else {})}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Tree:
+        """The inverse of `to_row`. ValueError, KeyError or TypeError for anything else."""
+        history = tuple(Turn(turn["role"], turn["content"]) for turn in row.get("history", []))
+        nodes = tuple(Node(**node) for node in row["nodes"])
+        return cls(row["problem"], row["question"], row["answer"], nodes, history, row.get("meta", {}))
+
+
+def preference(
+    tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, merged: bool = False, **meta: Any
+) -> Preference:
+    r"""Two nodes of one parent as a pair. The shared prefix runs up to and with the label (`...\nStep k:`).
+
+    A side's rest is the way to a finished solution below it that bears it out: a right one below the chosen side, a
+    wrong one below the rejected side, the most visited first; empty where there is none. With `merged`, a side's step
+    takes in the steps after it to which nothing else was tried.
+    """
+    one, other = tree.nodes[chosen], tree.nodes[rejected]
+    if (one.parent, one.feedback) != (other.parent, other.feedback):
+        raise ValueError(f"nodes {chosen} and {rejected} do not go on from the same node")
+    before = tree.text(chosen).removesuffix(one.text)
+    whole = bool(tree.meta.get("whole"))
+    label = "" if whole else shared_label(before, one.text, other.text)
+    (step, rest), (wrong_step, wrong_rest) = (
+        (tree.nodes[number].text, "") if whole else _side(tree, number, before + label, right, merged)
+        for number, right in ((chosen, True), (rejected, False))
+    )
+    return Preference(
+        question=tree.question,
+        prefix=before + label,
+        chosen=step,
+        rejected=wrong_step,
+        chosen_rest=rest,
+        rejected_rest=wrong_rest,
+        answer=tree.answer,
+        confidence=confidence,
+        chosen_value=_within(tree.value(chosen)),
+        rejected_value=_within(tree.value(rejected)),
+        history=tree.turns(chosen),
+        whole=whole,
+        meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **tree.meta.get("pair", {}), **meta},
+    )
+
+
+def _within(q: float | None) -> float | None:
+    """A value in [-1, 1]: with a model's opinion in it, or rewards above 1, a search's Q may lie outside."""
+    return None if q is None else max(-1.0, min(1.0, q))
+
+
+def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tuple[str, str]:
+    """The step of a node, and the rest of a solution that goes through it."""
+    found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
+    end = chain_end(tree, number) if merged else number
+    last = max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else end
+    text = tree.text(last)[len(before) :]
+    step, rest = cut_step(text)
+    if end == number and rest:
+        return step, rest
+    at = len(tree.text(end)) - len(before)
+    goes_on = len(text) > at or tree.nodes[end].correct is None
+    at -= goes_on and text[:at].endswith("\n")  # a line break before the next step is the rest's
+    return text[:at], text[at:]
+
+
+def shared_label(before: str, *texts: str) -> str:
+    """What the texts, which go on after `before`, begin with up to and with a `Step k:` they share; may be empty."""
+    whole = before + texts[0]
+    for match in STEP_LABEL.finditer(whole):
+        if match.end() > len(before):
+            label = whole[len(before) : match.end()]
+            return label if all(text.startswith(label) for text in texts) else ""
+    return ""
+
+
+def chain_end(tree: Tree, number: int) -> int:
+    """The last of the nodes that follow one another from a node on without an alternative; may be the node itself."""
+    while len(below := tree.children[number]) == 1 and not tree.nodes[below[0]].feedback:
+        number = below[0]
+    return number
+
+
+def chain(texts: Sequence[str], parent: int, first: int) -> list[Node]:
+    """Nodes that follow one another, the first of them node number `first`, below `parent`."""
+    return [Node(parent if i == 0 else first + i - 1, text) for i, text in enumerate(texts)]

@@ -1,0 +1,72 @@
+"""Work that is kept between runs: folders named by a hash of all they were made from. Standard library only.
+
+    $STEPDPO_HOME (else $XDG_CACHE_HOME/stepdpo, else ~/.cache/stepdpo)
+        tokens/3f1c.../       one entry; its key.json says what it was made from
+        reference/90ab.../
+
+An entry is written aside and renamed, so it is whole or absent, and two runs that make the same one do no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stepdpo.runtime.atomic_io import write_json
+
+HOME = "STEPDPO_HOME"
+KEY = "key.json"
+
+
+def root() -> Path:
+    """Where all entries live; nothing is created."""
+    if given := os.environ.get(HOME):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "stepdpo"
+
+
+def entry(kind: str, key: Mapping[str, Any]) -> Path:
+    """The folder of the entry made from exactly `key` (plain JSON values), whether it is there or not."""
+    text = json.dumps(key, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return root() / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@contextmanager
+def making(final: Path, key: Mapping[str, Any]) -> Iterator[Path]:
+    """Write into the folder this yields; leaving makes it the entry `final`, an exception removes it.
+
+    Should the entry have come to be meanwhile, that one stays and this one goes.
+    """
+    scratch = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        publish(scratch, final, key)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def publish(scratch: Path, final: Path, key: Mapping[str, Any]) -> None:
+    """Make a folder that several processes may have written into the entry `final`; one of them calls this."""
+    write_json(scratch / KEY, dict(key))
+    try:
+        scratch.rename(final)
+    except OSError:
+        if not (final / KEY).is_file():
+            raise
+        shutil.rmtree(scratch)
+
+
+def discard(final: Path) -> None:
+    """Remove an entry, at once out of sight."""
+    if final.exists():
+        gone = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
+        final.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -1,1 +1,0 @@
-"""OpenAI-compatible servers: what sampler=openai and judge=openai share."""

@@ -1,0 +1,115 @@
+"""The tensors a training step passes on, with their shapes.
+
+Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, P scored tokens counted pair
+by pair, B pairs, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdpo.tokens.token_tree import TokenRun
+
+CHOSEN, REJECTED = 0, 1
+SIDES = 2
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """Several token trees, packed one after another into rows without padding between them.
+
+    Position i of a row may attend to position j iff `j <= i and i < ends[j]`.
+    """
+
+    input_ids_RL: Tensor
+    position_ids_RL: Tensor
+    """Depth in the tree: a branch continues where its trunk ended."""
+    ends_RL: Tensor
+    """First index of the row that may no longer see this one; padding at a row's end is a tree of its own."""
+    runs: tuple[TokenRun, ...]
+    """The same visibility as contiguous stretches, for attention without a mask."""
+    source_T: Tensor
+    """Flat index (row * L + position) of the hidden state that predicts the scored token."""
+    target_T: Tensor
+    """Token id that is predicted there."""
+    term_E: Tensor
+    """Index into T; a scored token of the trunk has a term for each response."""
+    owner_E: Tensor
+    """Response the term counts for: 2 * pair + side, side 0 chosen and 1 rejected."""
+    confidence_B: Tensor
+    pair_ids: tuple[int, ...]
+    """Index of each pair in the data set: the key of its reference scores."""
+    prediction_P: Tensor | None = None
+    """Index into T: pair by pair, the predictions of the tree that the pair makes alone, in that tree's order.
+
+    None where no tree is of several pairs: then it is 0, 1, 2, ...
+    """
+    reference_logps_B2: Tensor | None = None
+    reference_hidden_TH: Tensor | None = None
+
+    @property
+    def pairs(self) -> int:
+        return len(self.pair_ids)
+
+    def to(self, device: torch.device | str) -> TreeBatch:
+        moved: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            moved[f.name] = value.to(device) if isinstance(value, Tensor) else value
+        return TreeBatch(**moved)
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """All that a loss may know: sums over the scored tokens of each side, one entry a pair, fp32.
+
+    Log-probabilities are in nats and summed, never averaged. Reference values carry no gradient. `kl` is the
+    sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first).
+    """
+
+    chosen_logps_B: Tensor
+    rejected_logps_B: Tensor
+    chosen_tokens_B: Tensor
+    rejected_tokens_B: Tensor
+    confidence_B: Tensor
+    reference_chosen_logps_B: Tensor | None = None
+    reference_rejected_logps_B: Tensor | None = None
+    chosen_kl_B: Tensor | None = None
+    rejected_kl_B: Tensor | None = None
+    reference_point: Tensor | None = None
+    """Scalar: mean log-ratio of mismatched (question, response) pairs over the global batch, not below 0 (KTO)."""
+
+    @property
+    def chosen_logratios_B(self) -> Tensor:
+        assert self.reference_chosen_logps_B is not None, "the loss does not declare that it needs the reference"
+        return self.chosen_logps_B - self.reference_chosen_logps_B
+
+    @property
+    def rejected_logratios_B(self) -> Tensor:
+        assert self.reference_rejected_logps_B is not None, "the loss does not declare that it needs the reference"
+        return self.rejected_logps_B - self.reference_rejected_logps_B
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A loss for every pair, and what is worth plotting."""
+
+    losses_B: Tensor
+    chosen_rewards_B: Tensor
+    """Detached implicit reward of the chosen side."""
+    rejected_rewards_B: Tensor
+    metrics_B: dict[str, Tensor] = field(default_factory=dict)
+    """Further detached per-pair values, averaged over pairs by the training loop."""
+
+
+def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:
+    """Sum of each response's own terms, shape (owners,), in fp64: a loss is a small difference of such sums.
+
+    A solution's log-probability is hundreds of nats, of which fp32 keeps five digits after the point; what the loss
+    wants is how far policy and reference, chosen and rejected lie apart.
+    """
+    return values_T.new_zeros(owners, dtype=torch.float64).index_add(0, owner_E, values_T[term_E].double())

@@ -1,0 +1,78 @@
+"""TokenTree -> TreeBatch: which trees share a row, and the crossing from integers to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import heapreplace
+from typing import Any
+
+import numpy as np
+import torch
+
+from stepdpo.tokens.batch import SIDES, TreeBatch
+from stepdpo.tokens.token_tree import Ints, TokenRun, TokenTree, places_in
+
+
+def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
+    """Spread trees over micro-batches of at most `budget` tokens, as many for every process.
+
+    Returns a multiple of `world` lists of indices, balanced by tokens; process r computes lists r, r + world, ...
+    A tree larger than the budget gets a list of its own. Lists may be empty (the caller fills them with a tree of
+    weight zero). Deterministic; every index occurs exactly once.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
+    while True:
+        bins = -(-bins // world) * world
+        lists: list[list[int]] = [[] for _ in range(bins)]
+        lightest = [(0, number) for number in range(bins)]
+        for index in order:
+            load, number = lightest[0]
+            heapreplace(lightest, (load + sizes[index], number))
+            lists[number].append(index)
+        if all(load <= budget or len(lists[number]) == 1 for load, number in lightest):
+            return lists
+        bins += 1
+
+
+def collate(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]] | None = None) -> TreeBatch:
+    """Pack trees one after another into one row. Shapes and meanings: TreeBatch.
+
+    `own`: for a tree (by its index) that several pairs were merged into, the tree that each of them makes alone.
+    """
+    starts = np.cumsum([0] + [len(t) for t in trees])
+    scored = np.cumsum([0] + [len(t.targets) for t in trees])
+    firsts = np.cumsum([0] + [len(t.pair_ids) for t in trees])
+
+    def joined(name: str, shifts: Any) -> torch.Tensor:
+        parts = [getattr(t, name) + shift for t, shift in zip(trees, shifts, strict=True)]
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+    nothing = [0] * len(trees)
+    return TreeBatch(
+        input_ids_RL=joined("tokens", nothing)[None],
+        position_ids_RL=joined("positions", nothing)[None],
+        ends_RL=joined("ends", starts[:-1])[None],
+        runs=tuple(_shift(run, int(start)) for t, start in zip(trees, starts[:-1], strict=True) for run in t.runs),
+        source_T=joined("sources", starts[:-1]),
+        target_T=joined("targets", nothing),
+        term_E=joined("terms", scored[:-1]),
+        owner_E=joined("owners", SIDES * firsts[:-1]),
+        confidence_B=torch.tensor([c for t in trees for c in t.confidences], dtype=torch.float32),
+        pair_ids=tuple(i for t in trees for i in t.pair_ids),
+        prediction_P=_prediction(trees, own, scored) if own else None,
+    )
+
+
+def _prediction(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]], starts: Ints) -> torch.Tensor:
+    """Where the predictions of each pair's own tree are in the batch, pair by pair."""
+    found: list[Ints] = []
+    for number, tree in enumerate(trees):
+        alone = own.get(number)
+        places = places_in(tree, alone) if alone else [np.arange(len(tree.targets), dtype=np.int32)]
+        found += [place + starts[number] for place in places]
+    return torch.from_numpy(np.concatenate(found).astype(np.int64))
+
+
+def _shift(run: TokenRun, by: int) -> TokenRun:
+    return TokenRun(run.row, run.start + by, run.stop + by, tuple((a + by, b + by) for a, b in run.ancestors))

@@ -1,0 +1,177 @@
+"""Preferences -> pairs -> tokens -> the files of a cache entry, a few thousand pairs at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Pair, Preference
+from stepdpo.data.rows import BadRow
+from stepdpo.data.validation import Loaded
+from stepdpo.runtime.atomic_io import write_json
+from stepdpo.tokens.token_store_writer import Written, damage, writing
+from stepdpo.tokens.token_tree import Path as TokenPath
+from stepdpo.tokens.tokenization import Lengths, tokenise
+
+NAMES = ("train", "heldout", "mismatched")
+FACTS = "facts.json"
+CHUNK = 2048
+"""Pairs whose texts and tokens exist at the same time."""
+Row = tuple[int, list[TokenPath], float, int]
+"""(number, paths, confidence, group)."""
+PATIENCE = 5.0
+"""Seconds between two lines about how far it is."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an entry besides its tokens: what a run prints of its data."""
+
+    counts: Mapping[str, int]
+    bad: tuple[BadRow, ...]
+    pairs: int
+    """Training pairs before any were dropped."""
+    dropped: Mapping[str, int]
+    """Reason -> count, of training pairs."""
+    stores: Mapping[str, Written]
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> Facts:
+        """As far as loading tells."""
+        return cls(loaded.counts, loaded.bad, len(loaded.preferences), {}, {})
+
+
+def read_facts(entry: Path) -> Facts:
+    """The facts of an entry; OSError or ValueError when they cannot be read."""
+    raw = json.loads((entry / FACTS).read_text(encoding="utf-8"))
+    return Facts(
+        counts=raw["counts"],
+        bad=tuple(BadRow(**row) for row in raw["bad"]),
+        pairs=raw["pairs"],
+        dropped=raw["dropped"],
+        stores={name: Written(**raw["stores"][name]) for name in NAMES},
+    )
+
+
+def damage_of(entry: Path) -> str:
+    """What is wrong with an entry, or nothing."""
+    try:
+        facts = read_facts(entry)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{FACTS} cannot be read ({error})"
+    return next(filter(None, (damage(entry, name, facts.stores[name]) for name in NAMES)), "")
+
+
+def make(
+    loaded: Loaded,
+    level: Callable[[Preference], Pair],
+    template: Any,
+    needs: frozenset[str],
+    tokenizer: Any,
+    lengths: Lengths,
+    folder: Path,
+    speaks: bool,
+) -> None:
+    """Write all that a run reads of some data into the folder of an entry."""
+    train, heldout = loaded.preferences, loaded.heldout
+    dropped: Counter[str] = Counter()
+
+    def pair(preference: Preference) -> Pair:
+        return sided(level(preference), both="rejected" in needs)
+
+    def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[Row]:
+        pace = Pace(f"tokenising {name}", count, speaks)
+        groups: dict[bytes, int] = {}
+        for first in range(0, count, CHUNK):
+            pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
+            done = tokenise(pairs, template, tokenizer, lengths, first=first)
+            for number, paths in done.paths.items():
+                one = pairs[number - first]
+                yield number, paths, one.confidence, groups.setdefault(_problem(one), len(groups))
+            dropped.update(done.dropped if name == "train" else {})
+            pace.say(first + len(pairs))
+
+    sources = {
+        "train": rows("train", len(train), lambda n: pair(train[n])),
+        "heldout": rows("heldout", len(heldout), lambda n: pair(heldout[n])),
+    }
+    if "reference_point" in needs:
+        other = following([p.question for p in train])
+        sources["mismatched"] = rows(
+            "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
+        )
+    stores = write_stores(folder, sources)
+    write_facts(folder, Facts(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
+
+
+def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, Written]:
+    """The stores of an entry, one after another; those that have no rows are empty."""
+    stores: dict[str, Written] = {}
+    for name in NAMES:
+        with writing(folder, name) as writer:
+            for row in rows.get(name, ()):
+                writer.add(*row)
+            stores[name] = writer.finish()
+    return stores
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """The last file of an entry."""
+    write_json(folder / FACTS, dataclasses.asdict(facts))
+
+
+def _problem(pair: Pair) -> bytes:
+    """What two pairs of one problem have in common."""
+    text = repr((pair.question, [(turn.role, turn.content) for turn in pair.history]))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def sided(pair: Pair, both: bool) -> Pair:
+    """Without the rejected side, where the loss does not look at it."""
+    if both and not pair.rejected:
+        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
+    if both:
+        return pair
+    return Pair(pair.question, pair.context, pair.chosen, "", pair.chosen_ends, False, 1.0, pair.history)
+
+
+def mismatched(own: Pair, other: Pair) -> Pair:
+    """One pair's question, answered with another's chosen side."""
+    return Pair(own.question, other.context, other.chosen, "", other.chosen_ends, False, 1.0, own.history)
+
+
+def following(questions: Sequence[str]) -> list[int]:
+    """For each question the place of the next other one (round the end); simply of the next if there is no other."""
+    found: list[int] = []
+    last = len(questions) - 1
+    other = next((place for place, question in enumerate(questions) if question != questions[last]), None)
+    for place in range(last, -1, -1):
+        after = (place + 1) % len(questions)
+        if questions[after] != questions[place]:
+            other = after
+        found.append(after if other is None else other)
+    return found[::-1]
+
+
+class Pace:
+    """A line now and then about work that takes long."""
+
+    def __init__(self, what: str, total: int, speaks: bool) -> None:
+        self.what, self.total, self.speaks = what, total, speaks
+        self.began = self.last = time.monotonic()
+
+    def say(self, done: int) -> None:
+        """Say how far it is, unless it was said just before."""
+        now = time.monotonic()
+        if self.speaks and done < self.total and now - self.last >= PATIENCE:
+            left = (now - self.began) / done * (self.total - done)
+            print(f"{self.what}: {done:,} of {self.total:,} pairs, {left:.0f} s left", flush=True)
+            self.last = now

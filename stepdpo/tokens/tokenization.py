@@ -1,0 +1,176 @@
+"""Pair -> token paths: the only crossing from text to integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Template
+from stepdpo.core.types import Pair, Prompt
+from stepdpo.tokens.batch import SIDES
+from stepdpo.tokens.token_tree import Ints, Path
+
+NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
+
+
+class Overlong(Enum):
+    drop = "drop"
+    """Leave the pair out, and count it."""
+    error = "error"
+    official = "official"
+    """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long a path may be, in tokens, and what happens to longer ones."""
+
+    max_length: int = 2048
+    max_prompt_length: int = 512
+    """Used by `overlong: official` only."""
+    overlong: Overlong = Overlong.drop
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        if self.overlong is Overlong.official and not 0 < self.max_prompt_length < self.max_length:
+            raise ValueError("max_prompt_length must lie between 0 and max_length, else nothing of a response is left")
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """The chosen path and, if there is one, the rejected one of each usable pair; and what could not be used."""
+
+    paths: dict[int, list[Path]]
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason -> count."""
+
+
+def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids of whole texts and the character index where each token ends.
+
+    A beginning-of-text token is put in front iff the tokenizer has one and the text does not start with it.
+    Raises UserError for a tokenizer that cannot give offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(NOT_FAST)
+    for start in range(0, len(texts), 1024):
+        some = list(texts[start : start + 1024])
+        encoded = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            bos = tokenizer.bos_token_id
+            needs_bos = bos is not None and (not ids or ids[0] != bos)
+            head = [bos] if needs_bos else []
+            yield head + list(ids), [0] * len(head) + [end for _, end in offsets]
+
+
+def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
+    """Token ids as `encode` gives them, and which is the first token that ends after the text's boundary.
+
+    Straight from the backend, which finds that token by itself: offsets of all tokens cost as much as the tokens.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(NOT_FAST)
+    backend, bos = tokenizer.backend_tokenizer, tokenizer.bos_token_id
+    backend.no_truncation()
+    backend.no_padding()
+    for start in range(0, len(texts), 1024):
+        some = slice(start, start + 1024)
+        encodings = backend.encode_batch(list(texts[some]), add_special_tokens=False)
+        for encoding, boundary in zip(encodings, boundaries[some], strict=True):
+            ids = encoding.ids
+            first = encoding.char_to_token(boundary)
+            if first is None:  # between tokens, or behind the last
+                ends = np.array([end for _, end in encoding.offsets], np.int64)
+                first = int(np.searchsorted(np.maximum.accumulate(ends), boundary, side="right"))
+            needs_bos = bos is not None and (not ids or ids[0] != bos)
+            yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
+
+
+def opened(prompt: Prompt, tokenizer: Any) -> Prompt:
+    """The prompt as it is given to a model that is to go on from it.
+
+    Where the tokenizer makes one token of the prompt's end and the joint (`:` and a newline, in Qwen2's case), the
+    joint is given too: left to the model, it would follow a token that it never followed in training.
+    """
+    if not prompt.joint:
+        return prompt
+    (alone, _), (joined, _) = encode([prompt.text, prompt.text + prompt.joint], tokenizer)
+    if joined[: len(alone)] == alone:
+        return prompt
+    return Prompt(prompt.text + prompt.joint, "")
+
+
+def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
+    """The unscored text and each side's whole text."""
+    prompt = template.render(pair.question, pair.history, tokenizer)
+    start = prompt.text + prompt.joint
+    unscored = start + pair.context if pair.context else prompt.text
+    sides = [pair.chosen] + ([pair.rejected] if pair.rejected else [])
+    return unscored, [start + pair.context + side for side in sides]
+
+
+def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenised:
+    """Token paths of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
+
+    Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
+    with `overlong: error` the first over-long one raises UserError.
+    """
+    unscored: list[str] = []
+    texts: list[str] = []
+    for pair in pairs:
+        boundary, sides = _texts(pair, template, tokenizer)
+        texts += sides
+        unscored += [boundary] * len(sides)
+    encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
+    kept: dict[int, list[Path]] = {}
+    dropped: Counter[str] = Counter()
+    for number, pair in enumerate(pairs, start=first):
+        paths = []
+        for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
+            ids, scored = next(encoded)
+            if ends and tokenizer.eos_token_id is not None:
+                ids = [*ids, tokenizer.eos_token_id]
+            paths.append(Path(np.asarray(ids, np.int32), scored, side))
+        usable = _usable(paths, number, lengths)
+        if isinstance(usable, str):
+            dropped[usable] += 1
+        else:
+            kept[number] = usable
+    return Tokenised(kept, dropped)
+
+
+def _usable(paths: list[Path], number: int, lengths: Lengths) -> list[Path] | str:
+    """The paths, cut where that is asked for, or why the pair is left out."""
+    longest = max(len(p.tokens) for p in paths)
+    if longest > lengths.max_length:
+        if lengths.overlong is Overlong.error:
+            raise UserError(f"pair {number} has {longest} tokens, more than lengths.max_length={lengths.max_length}")
+        if lengths.overlong is Overlong.drop:
+            return "over-long"
+        paths = _cut(paths, lengths)
+    if any(p.first_scored < 1 or p.first_scored >= len(p.tokens) for p in paths):
+        return "nothing to score"
+    if len(paths) == SIDES and np.array_equal(paths[0].tokens, paths[1].tokens):
+        return "same tokens on both sides"
+    return paths
+
+
+def _cut(paths: list[Path], lengths: Lengths) -> list[Path]:
+    """Truncation of trl 0.8.5 as Step-DPO ran it: keep the end of the prompt, then the start of the response."""
+    cut = []
+    for path in paths:
+        skip = max(0, path.first_scored - lengths.max_prompt_length)
+        tokens: Ints = path.tokens[skip:]
+        first = path.first_scored - skip
+        longest = max(len(p.tokens) - max(0, p.first_scored - lengths.max_prompt_length) for p in paths)
+        if longest > lengths.max_length:
+            tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
+        cut.append(Path(tokens, first, path.owner))
+    return cut

@@ -1,0 +1,116 @@
+"""Checkpoints that other programs open as they are, with what resuming needs beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.data.templates import AnyTemplate, describe
+from stepdpo.models.load import write_card
+from stepdpo.models.save import write_model
+from stepdpo.runtime.run_folder import (
+    begin_checkpoint,
+    checkpoint_path,
+    commit_checkpoint,
+    newest_whole,
+    prune,
+    read_json,
+    write_json,
+)
+
+STATE = "state"
+TRAINER = "trainer.json"
+
+
+class Keeper:
+    """Saves and restores one run."""
+
+    def __init__(
+        self, engine: Any, folder: Path, tokenizer: Any, template: AnyTemplate, fingerprint: str, keep: int
+    ) -> None:
+        self.engine, self.folder, self.keep = engine, folder, keep
+        self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
+
+    def save(self, step: int, window: Mapping[str, float]) -> None:
+        """checkpoints/step-NNNNNN: the model in Hugging Face format, and state/. Committed only when it is whole.
+
+        `window` holds the sums since the last line of the log, so that a resumed run writes the same lines.
+        """
+        final = checkpoint_path(self.folder, step)
+        scratch = final.with_name(f".{final.name}.tmp")
+        if self.engine.rank == 0:
+            begin_checkpoint(self.folder, step)
+        self.engine.barrier()
+        self.engine.save_state(scratch / STATE)
+        self._write_model(scratch)
+        if self.engine.rank == 0:
+            trainer = {"step": step, "world": self.engine.world, "data": self.fingerprint, "window": dict(window)}
+            write_json(scratch / TRAINER, trainer)
+        self.engine.barrier()
+        if self.engine.rank == 0:
+            commit_checkpoint(scratch, final)
+            prune(self.folder, self.keep)
+        self.engine.barrier()
+
+    def save_model(self, folder: Path) -> None:
+        """The finished model, put in place whole."""
+        scratch = folder.with_name(f".{folder.name}.tmp")
+        if self.engine.rank == 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+        self.engine.barrier()
+        self._write_model(scratch)
+        if self.engine.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.rename(folder)
+        self.engine.barrier()
+
+    def _write_model(self, folder: Path) -> None:
+        weights = self.engine.weights()
+        if self.engine.rank != 0:
+            return
+        empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
+        if empty:
+            raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
+        write_model(self.engine.model, weights, folder)
+        self.tokenizer.save_pretrained(folder)
+        write_card(folder, {"template": describe(self.template), "run": self.folder.name})
+
+    def find(self) -> Path | None:
+        """The newest whole checkpoint; UserError when it is not this run's to go on with. Nothing is loaded yet."""
+        path, skipped = newest_whole(self.folder)
+        if self.engine.rank == 0:
+            for one in skipped:
+                print(f"warning: skipped {one.path.name}: {'; '.join(one.problems[:3])}")
+        if path is None:
+            if self.engine.rank == 0:
+                print("no checkpoint to resume from: starting anew")
+            return None
+        _ours(path)
+        trainer = read_json(path / TRAINER)
+        if trainer["data"] != self.fingerprint:
+            raise UserError(f"{path}: was trained on other data than the configuration now names; use another run name")
+        if trainer["world"] != self.engine.world:
+            raise UserError(
+                f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world}"
+            )
+        return path
+
+    def load(self, path: Path) -> tuple[int, dict[str, float]]:
+        """Go back to a checkpoint; returns the updates it has seen, and its window."""
+        trainer = read_json(path / TRAINER)
+        self.engine.load_state(path / STATE)
+        if self.engine.rank == 0:
+            print(f"resuming after update {trainer['step']} ({path.name})")
+        return int(trainer["step"]), dict(trainer["window"])
+
+
+def _ours(path: Path) -> None:
+    """A checkpoint's state is unpickled by DeepSpeed: only files of this very user are read."""
+    for file in path.rglob("*"):
+        if file.stat().st_uid != os.getuid():
+            raise UserError(f"{file}: belongs to another user; a training state may hold code, so it is not opened")

@@ -1,0 +1,246 @@
+"""DeepSpeed ZeRO, on one process or many; the only place that knows DeepSpeed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stepdpo.tokens.batch import TreeBatch
+from stepdpo.training.engine.settings import (
+    Build,
+    Device,
+    Dtype,
+    decay_groups,
+    frozen_names,
+    pick_device,
+    pick_dtype,
+    recompute_activations,
+)
+from stepdpo.training.optimizer import AdamW
+
+TAG = "zero"
+
+
+@dataclass(frozen=True)
+class Zero:
+    """DeepSpeed engine (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+
+    stage: int = 2
+    """0 replicates everything; 1 shards the optimiser, 2 also gradients, 3 also parameters."""
+    processes: int = 0
+    """Processes on this machine; 0 means one a visible GPU, or one without GPUs."""
+    hostfile: str | None = None
+    """DeepSpeed hostfile (`host slots=8` a line) for several machines."""
+    master_port: int = 0
+    """Port of the rendezvous; 0 picks a free one (several machines need a fixed one)."""
+    dtype: Dtype = Dtype.auto
+    gradient_checkpointing: bool = False
+    offload_optimizer: bool = False
+    """Keep the optimiser's state in CPU memory."""
+    offload_parameters: bool = False
+    """Keep parameters in CPU memory (stage 3)."""
+    device: Device = Device.auto
+    timeout_minutes: int = 30
+    """How long a process waits for the others before it gives up."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """Further keys of DeepSpeed's own configuration, merged over ours."""
+
+    def __post_init__(self) -> None:
+        if self.stage not in (0, 1, 2, 3):
+            raise ValueError(f"stage must be 0, 1, 2 or 3, got {self.stage}")
+        if self.offload_parameters and self.stage != 3:
+            raise ValueError("offload_parameters needs stage=3")
+        if self.offload_optimizer and self.stage == 0:
+            raise ValueError("offload_optimizer needs stage 1, 2 or 3")
+
+    def config(self, optim: AdamW, dtype: Dtype) -> dict[str, Any]:
+        """DeepSpeed's configuration. Accumulation is driven by us, so its own count only has to exceed one."""
+        zero: dict[str, Any] = {"stage": self.stage}
+        if self.offload_optimizer:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        if self.offload_parameters:
+            zero["offload_param"] = {"device": "cpu"}
+        ours = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 2,
+            "gradient_clipping": optim.clip,
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": dtype is Dtype.bfloat16},
+            "steps_per_print": None,
+        }
+        return _merged(ours, self.deepspeed)
+
+    @contextmanager
+    def open(self, build: Build, optim: AdamW) -> Iterator[ZeroEngine]:
+        device = pick_device(self.device, int(os.environ.get("LOCAL_RANK", "0")))
+        os.environ.setdefault("DS_ACCELERATOR", device.type)
+        _alone_unless_launched()
+        import deepspeed
+
+        deepspeed.logger.setLevel("WARNING")
+        # Its shared-memory all-reduce would be compiled at the first start (a minute) to do what gloo does.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(minutes=self.timeout_minutes))
+        try:
+            yield ZeroEngine(self, build, optim, device)
+        finally:
+            _load_whole_again()
+            torch.distributed.destroy_process_group()
+
+
+def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Theirs over ours, level by level."""
+    merged = dict(ours)
+    for key, value in theirs.items():
+        known = merged.get(key)
+        merged[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _load_whole_again() -> None:
+    """A configuration of stage 3 makes transformers shard what it loads, and may outlive a closed engine."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+
+
+def _alone_unless_launched() -> None:
+    """Without a launcher this is the only process."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+class ZeroEngine:
+    def __init__(self, spec: Zero, build: Build, optim: AdamW, device: torch.device) -> None:
+        import deepspeed
+
+        self.spec, self.device = spec, device
+        kind = pick_dtype(spec.dtype, device)
+        self.numbers = kind.value
+        """Number format that scores are computed in."""
+        self.config = config = spec.config(optim, kind)
+        self.sharded = spec.stage == 3
+        if self.sharded:
+            from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+            self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
+        self.dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
+        scorer = build(self.dtype, self.gather).to(device if not self.sharded else None)
+        self.frozen = bool(frozen_names(scorer))
+        """Whether a part of the model is not trained; it is then no part of a checkpoint's state."""
+        if spec.gradient_checkpointing:
+            recompute_activations(scorer.model)
+        optimizer = torch.optim.AdamW(
+            decay_groups(scorer, optim.weight_decay),
+            lr=0.0,  # set before every update; DeepSpeed may make one of its own while it starts
+            betas=(optim.beta1, optim.beta2),
+            eps=optim.eps,
+            fused=device.type == "cuda" and not spec.offload_optimizer,
+        )
+        self.engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=config)
+        if spec.stage == 0 and spec.dtype is Dtype.bfloat16:
+            self.engine.optimizer.state.clear()  # that one would count as the first in Adam's bias correction
+        self.engine.train()
+        self.model = self.engine.module.model
+        self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def gather(self, parameters: list[torch.nn.Parameter]) -> Any:
+        """Whole parameters inside the block (on every process)."""
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(parameters) if self.sharded else nullcontext()
+
+    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scorer.forward on this process's device; every process must call it equally often."""
+        scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.engine(batch.to(self.device))
+        return scores
+
+    def second(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """A second model that is only scored, as `score` does it; at stage 3 it is sharded too."""
+        import deepspeed
+
+        scorer = build(self.dtype, self.gather).requires_grad_(False)
+        if self.sharded:
+            scorer, *_ = deepspeed.initialize(model=scorer, config=self.config)
+        else:
+            scorer = scorer.to(self.device)
+
+        def score(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            with torch.no_grad():
+                scores: tuple[Tensor, Tensor, Tensor, Tensor] = scorer(batch.to(self.device))
+            return scores
+
+        return score
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of this process's share of the loss (already divided by the global number of pairs).
+
+        DeepSpeed averages over processes where we sum, hence the factor.
+        """
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+        if not last:
+            self.engine.step()
+
+    def step(self, lr: float) -> float:
+        """Clip, update, clear the gradient; returns the gradient's norm before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        plain = self._plain_norm() if self.spec.stage == 0 else None
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm()
+        return float(norm if norm is not None else plain or 0.0)
+
+    def _plain_norm(self) -> float:
+        """Norm of the averaged gradient where DeepSpeed keeps none (stage 0)."""
+        grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        summed = values.to(self.device)
+        torch.distributed.all_reduce(summed)
+        return summed.cpu()
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        torch.distributed.barrier()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights on the CPU of process 0 (empty elsewhere), one parameter made whole at a time."""
+        model = self.model
+        if not self.sharded:
+            return {k: v.detach().cpu() for k, v in model.state_dict().items()} if self.rank == 0 else {}
+        gathered: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            with self.gather([parameter]):
+                if self.rank == 0:
+                    gathered[name] = parameter.detach().cpu().clone()
+        if self.rank == 0:
+            gathered.update({k: v.detach().cpu() for k, v in model.named_buffers() if k in model.state_dict()})
+        return gathered
+
+    def save_state(self, folder: Path) -> None:
+        """What resuming needs, in DeepSpeed's format; called by every process."""
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self.frozen)
+
+    def load_state(self, folder: Path) -> None:
+        self.engine.load_checkpoint(
+            str(folder), tag=TAG, load_lr_scheduler_states=False, load_module_strict=not self.frozen
+        )

@@ -1,0 +1,42 @@
+"""`adapter=lora` through the real command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from support.commands import metrics, stepdpo
+
+
+@pytest.fixture(scope="module")
+def words(preferences: Path, tiny_model: Path) -> list[str]:
+    return [
+        "train", f"model={tiny_model}", "dataset=jsonl", f"dataset.path={preferences}", "dataset.heldout=4",
+        "batch.pairs=8", "epochs=2", "log_every=1", "save_every=3", "eval_every=3", "template=alpaca",
+        "engine=local", "adapter=lora", "adapter.rank=4", "optim.lr=1e-2", "run=x",
+    ]  # fmt: skip
+
+
+def test_targets_that_fit_nothing_are_the_user_s_to_mend(words: list[str], tmp_path: Path) -> None:
+    done = stepdpo(*words, "adapter.targets=[q_prj]", cwd=tmp_path)
+    assert done.code == 2, done.said
+    assert "adapter.targets: the model has no linear layer 'q_prj'; did you mean 'q_proj'?" in done.err
+    assert "Traceback" not in done.said
+    assert not (tmp_path / "runs" / "x").exists()
+
+
+@pytest.mark.slow
+def test_it_learns_and_its_model_is_one_like_any_other(words: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    done = stepdpo(*words, cwd=tmp_path)
+    assert done.code == 0, done.said
+    run = tmp_path / "runs" / "x"
+    losses = [line["loss"] for line in metrics(run) if "loss" in line]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[-1] < losses[0] - 0.01
+    for folder in (run / "model", run / "checkpoints" / "step-000003"):
+        assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 4
+    done = stepdpo("eval", "run=x", "task=tinymath", "task.limit=2", "decode.max_tokens=8", cwd=tmp_path)
+    assert done.code == 0, done.said

@@ -1,0 +1,111 @@
+"""What a user gets wrong on the command line: exit code 2, one line that names it, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import Done, stepdpo, tree
+
+MODEL = ("model=fresh", "model.hidden_size=32", "model.layers=1", "model.intermediate_size=32")
+SMALL = (*MODEL, "engine=local", "batch.pairs=8", "epochs=1", "log_every=1", "template=alpaca")
+SFT = (*SMALL, "algo=sft", "dataset=tinymath_solutions", "dataset.count=20", "dataset.heldout=0")
+
+WORDS = {
+    "a misspelt option": (("algo=tdop",), "algo=tdop: there is no such algo; did you mean 'tdpo'?"),
+    "no such option": (("template=xyzzy",), "known: alpaca, "),
+    "a misspelt group": (("alog=dpo",), "alog: there is no such setting; did you mean 'algo'?"),
+    "a misspelt key": (("algo.bta=1",), "algo.bta: there is no such setting; did you mean 'algo.beta'?"),
+    "a misspelt part": (("bacth.pairs=3",), "bacth.pairs: there is no such setting; did you mean 'batch.pairs'?"),
+    "a key without its part": (("lr=1",), "lr: there is no such setting; did you mean 'optim.lr'?"),
+    "another option's key": (("algo=sft", "algo.beta=1"), "algo.beta: there is no such setting; known in algo: "),
+    "several values": (("algo=dpo,tdpo",), "several values make a sweep; write `stepdpo train -m algo=...`"),
+    "a misspelt value of a sweep": (("-m", "algo=dpo,tdop"), "algo=tdop: there is no such algo; did you mean 'tdpo'?"),
+    "no value": (("force",), "'force': not understood; settings are written key=value"),
+    "a bracket": (("run=[a",), "'run=[a': not understood; quote values with special characters"),
+    "both": (("force=true", "resume=true", "run=x"), "give one of them"),
+    "outside": (("run=../x",), "run name '../x'"),
+    "a secret": (("+track.api_key=sk-CANARY0123456789abcdef",), "track.api_key: holds a secret"),
+}  # fmt: skip
+"""Seen before any worker starts."""
+
+INPUTS = {
+    "a wrong type": ((*SFT, "epochs=abc"), "config.epochs: expected int, got 'abc'"),
+    "a wrong word": ((*SFT, "engine.dtype=float33"), "config.engine.dtype: did you mean 'float32'? (got 'float33')"),
+    "out of range": ((*SFT, "batch.pairs=0"), "pairs and tokens must be at least 1"),
+    "no algo": ((*SFT, "algo=null"), "config.algo: not given"),
+    "no file": ((*SMALL, "dataset=jsonl", "dataset.path=nowhere.jsonl"), "nowhere.jsonl"),
+    "no path": ((*SMALL, "dataset=jsonl"), "no data given: set its path"),
+    "no model folder": ((*SFT[4:], "model=./nowhere"), "model: './nowhere' holds no config.json"),
+    "no model": ((*SFT[4:], "model=nowhere"), "model=nowhere: there is no such model"),
+    "no rejected sides": ((*SFT, "algo=dpo"), "has no rejected sides, which this algo needs"),
+}  # fmt: skip
+"""Seen by the worker."""
+
+
+def refused(done: Done, what: str) -> None:
+    assert done.code == 2, done.said
+    assert "Traceback" not in done.said
+    assert what in done.err, done.err
+    assert done.err.count("error: ") == 1
+    assert done.err.startswith("error: ")
+    assert "CANARY" not in done.said
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words(name: str, tmp_path: Path) -> None:
+    words, what = WORDS[name]
+    refused(stepdpo("train", *words, cwd=tmp_path), what)
+    assert tree(tmp_path) <= {"runs"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs(name: str, tmp_path: Path) -> None:
+    words, what = INPUTS[name]
+    done = stepdpo("train", *words, "run=x", cwd=tmp_path)
+    refused(done, what)
+    assert tree(tmp_path) <= {"runs"}
+
+
+def test_unknown_verb(tmp_path: Path) -> None:
+    done = stepdpo("trian", cwd=tmp_path)
+    assert done.code == 2
+    assert "trian" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
+    """They are listed and kept aside; the next attempt needs no force; an existing run does."""
+    rows = preferences.read_text().splitlines()
+    data = tmp_path / "mine.jsonl"
+    data.write_text("\n".join([*rows[:10], '{"question": "?"}', "not json", *rows[10:]]) + "\n")
+    words = ("train", *SMALL, "dataset=jsonl", f"dataset.path={data}", "run=x", "max_steps=1")
+    done = stepdpo(*words, cwd=tmp_path)
+    refused(done, "2 of 30 rows cannot be used, and max_bad allows 0.01 of them")
+    assert "mine.jsonl:11: " in done.err
+    assert "mine.jsonl:12: " in done.err
+    run = tmp_path / "runs" / "x"
+    assert tree(run) <= {"quarantine.jsonl", ".lock"}
+    assert len([json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]) == 2
+
+    data.write_text("\n".join(rows) + "\n")
+    assert stepdpo(*words, cwd=tmp_path).code == 0
+    assert (run / "model" / "config.json").is_file()
+    before = tree(run)
+    refused(stepdpo(*words, cwd=tmp_path), "already exists: resume=true goes on with it, force=true deletes it first")
+    refused(stepdpo(*words, "force=true", "epochs=abc", cwd=tmp_path), "config.epochs: expected int")
+    assert tree(run) == before
+
+
+@pytest.mark.slow
+def test_diverged(tmp_path: Path) -> None:
+    done = stepdpo("train", *SFT, "run=x", "optim.lr=1e30", "optim.clip=0", "optim.warmup=0", "~recipe", cwd=tmp_path)
+    assert done.code == 5, done.said
+    assert "of update " in done.err
+    assert "lower optim.lr" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "runs" / "x" / "model").exists()
+    assert not list((tmp_path / "runs" / "x").glob("**/*.tmp"))

@@ -1,0 +1,268 @@
+"""Reading, mapping and validating preference data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from stepdpo.core.config import build
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Preference, Problem, Turn
+from stepdpo.data.dataset import Dataset
+from stepdpo.data.formats import Format
+from stepdpo.data.validation import amount, enforce, share
+from stepdpo.tinymath.solutions import TinymathSolutions
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("STEPDPO_SHARED", ROOT.parent / "shared")) / "data"
+STEP = {
+    "prompt": "What is 2 + 3?",
+    "initial_reason_steps": "Let's think step by step. \nStep 1:",
+    "chosen": " 2 + 3 = 5.",
+    "rejected": " 2 + 3 = 6.",
+    "full_chosen": " 2 + 3 = 5.\nStep 2: Done.",
+    "full_rejected": " 2 + 3 = 6.\nStep 2: Done.",
+    "answer": "5",
+}
+PAIR = {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}
+GOOD = [STEP | {"prompt": f"What is {n} + 3?"} for n in range(3)]
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def load(path: Path, *rows: Any, **settings_: Any) -> Any:
+    return Dataset(path=str(write(path / "data.jsonl", *rows)), **settings_).load()
+
+
+# Formats
+
+
+def test_step_dpo_columns_become_a_preference(tmp_path: Path) -> None:
+    loaded = load(tmp_path, STEP)
+    assert loaded.bad == ()
+    assert loaded.preferences == (
+        Preference(
+            question="What is 2 + 3?",
+            prefix="Let's think step by step. \nStep 1:",
+            chosen=" 2 + 3 = 5.",
+            rejected=" 2 + 3 = 6.",
+            chosen_rest="\nStep 2: Done.",
+            rejected_rest="\nStep 2: Done.",
+            answer="5",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "chosen", "rest"),
+    [
+        ({"full_chosen": "2 + 3 = 5.\nStep 2: Done."}, " 2 + 3 = 5.", "\nStep 2: Done."),
+        ({"full_chosen": STEP["initial_reason_steps"] + STEP["full_chosen"]}, " 2 + 3 = 5.", "\nStep 2: Done."),
+        (
+            {"full_chosen": "Let's think step by step.\nStep 1: 2 + 3 = 5.\nStep 2: Done."},
+            " 2 + 3 = 5.",
+            "\nStep 2: Done.",
+        ),
+        ({"full_chosen": "Something else."}, " 2 + 3 = 5.", ""),
+        ({"full_chosen": "2 + 3 = 5.5"}, " 2 + 3 = 5.", ""),
+        ({"full_chosen": "Let's think step by step.\nFirst, guess."}, " 2 + 3 = 5.", ""),
+        ({"full_chosen": None}, " 2 + 3 = 5.", ""),
+        ({"chosen": None}, " 2 + 3 = 5.\nStep 2: Done.", ""),
+    ],
+)
+def test_step_dpo_rest_is_the_continuation_less_the_step(
+    tmp_path: Path, change: dict[str, Any], chosen: str, rest: str
+) -> None:
+    (preference,) = load(tmp_path, STEP | change, format=Format.STEP_DPO).preferences
+    assert (preference.chosen, preference.chosen_rest) == (chosen, rest)
+    assert preference.prefix == STEP["initial_reason_steps"]
+
+
+def test_step_dpo_continuation_that_is_elsewhere_is_counted(tmp_path: Path) -> None:
+    counts = load(tmp_path, STEP | {"full_chosen": "Something else."}).counts
+    assert counts["full_chosen does not continue the step (its rest is left out)"] == 1
+
+
+def test_step_dpo_with_full_columns_only(tmp_path: Path) -> None:
+    row = {k: STEP[k] for k in ("prompt", "full_chosen", "full_rejected", "answer")}
+    (preference,) = load(tmp_path, row).preferences
+    assert (preference.prefix, preference.chosen, preference.chosen_rest) == ("", STEP["full_chosen"], "")
+
+
+def test_ultrainteract_turns_become_history(tmp_path: Path) -> None:
+    turns = [{"from": "user", "value": "Q"}, {"from": "assistant", "value": "A"}, {"from": "user", "value": "Wrong."}]
+    row = {"id": "abc_5_1", "task": "Math_CoT", "trajectory": turns, "chosen": "B", "rejected": "C"}
+    (preference,) = load(tmp_path, row).preferences
+    assert preference.question == "Q"
+    assert preference.history == (Turn("assistant", "A"), Turn("user", "Wrong."))
+    assert preference.meta == {"id": "abc_5_1", "task": "Math_CoT", "turn": 1, "length": 3}
+
+
+def test_trl_strings_and_messages(tmp_path: Path) -> None:
+    messages = {
+        "prompt": [{"role": "user", "content": "What is 2 + 3?"}],
+        "chosen": [{"role": "assistant", "content": "5"}],
+        "rejected": [{"role": "assistant", "content": "6"}],
+    }
+    first, second = load(tmp_path, PAIR, messages).preferences
+    assert first == second == Preference(question="What is 2 + 3?", prefix="", chosen="5", rejected="6", whole=True)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Q", "answer": "2 + 3 = 5\n#### 5"},
+        {"problem": "Q", "solution": "2 + 3 = 5\n#### 5", "answer": "5"},
+        {"instruction": "Q", "output": "2 + 3 = 5\n#### 5", "answer": ["5"]},
+    ],
+)
+def test_solutions_have_a_chosen_side_only(tmp_path: Path, row: dict[str, Any]) -> None:
+    (preference,) = load(tmp_path, row).preferences
+    assert preference == Preference(
+        question="Q", prefix="", chosen="2 + 3 = 5\n#### 5", rejected="", answer="5", whole=True
+    )
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    row = {"query": "Q", "good": "5", "bad": "6"}
+    loaded = load(tmp_path, row, columns={"prompt": "query", "chosen": "good", "rejected": "bad"})
+    assert loaded.preferences[0].chosen == "5"
+    with pytest.raises(UserError, match="did you mean 'prompt'"):
+        load(tmp_path, row, format=Format.TRL, columns={"promt": "query"})
+
+
+def test_unknown_columns_are_refused_with_the_known_formats(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no known format has these columns: text\n  preferences: chosen, question"):
+        load(tmp_path, {"text": "Q"})
+
+
+def test_a_column_nobody_reads_is_counted_and_its_likely_name_given(tmp_path: Path) -> None:
+    row = {k: v for k, v in STEP.items() if k != "initial_reason_steps"} | {"inital_reason_steps": "x"}
+    counts = load(tmp_path, row).counts
+    assert counts["column 'inital_reason_steps' is ignored; did you mean 'initial_reason_steps'?"] == 1
+
+
+# Oddities, limits, held-out questions
+
+
+def test_oddities_are_found_and_kept(tmp_path: Path) -> None:
+    swapped = PAIR | {"chosen": "6", "rejected": "5"}
+    longer = PAIR | {"rejected": "5 or so"}
+    spaced = PAIR | {"rejected": " 5"}
+    loaded = load(tmp_path, PAIR, PAIR, swapped, longer, spaced)
+    assert len(loaded.preferences) == 5
+    assert {f.kind: [p.rpartition(":")[2] for p in f.places] for f in loaded.findings} == {
+        "the same preference more than once": ["1", "2"],
+        "opposite preferences about the same two steps": ["1", "2", "3"],
+        "chosen is the beginning of rejected": ["4"],
+        "chosen and rejected differ only in white space": ["5"],
+    }
+    assert loaded.counts["the same preference more than once"] == 1
+
+
+def test_limit_counts_usable_rows(tmp_path: Path) -> None:
+    loaded = load(tmp_path, {"prompt": "x"}, *GOOD, limit=2)
+    assert (len(loaded.preferences), len(loaded.bad)) == (2, 1)
+
+
+@given(
+    questions=st.lists(st.sampled_from("abcdefghij"), min_size=2, max_size=40).filter(lambda q: len(set(q)) > 1),
+    wanted=st.one_of(st.integers(0, 3), st.sampled_from(["0%", "10%", "20%", 0.1])),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_question_is_either_trained_on_or_held_out(
+    tmp_path: Path, questions: list[str], wanted: Any, seed: int
+) -> None:
+    rows = [
+        {"prompt": q.upper() if i % 2 else f" {q}", "chosen": str(i), "rejected": "x"} for i, q in enumerate(questions)
+    ]
+    try:
+        loaded = load(tmp_path, *rows, heldout=wanted, seed=seed, format=Format.TRL)
+    except UserError:
+        return
+    held = {p.question.strip().lower() for p in loaded.heldout}
+    assert not held & {p.question.strip().lower() for p in loaded.preferences}
+    assert len(loaded.heldout) >= amount(wanted, len(rows))
+    assert len(loaded.heldout) + len(loaded.preferences) == len(rows)
+    again = load(tmp_path, *reversed(rows), heldout=wanted, seed=seed, format=Format.TRL)
+    assert {p.question.strip().lower() for p in again.heldout} == held
+
+
+def test_holding_out_everything_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="leaves none of the 3 preferences"):
+        load(tmp_path, *GOOD, heldout=3)
+
+
+def test_shares() -> None:
+    assert (share("1%"), share(0.5), share("0.25"), amount("5%", 40), amount(7, 3), amount("7", 3)) == (
+        0.01, 0.5, 0.25, 2, 7, 7,
+    )  # fmt: skip
+    for wrong in ("many", "101%", -0.1):
+        with pytest.raises(ValueError, match="expected a share"):
+            share(wrong)
+    for settings_ in ({"max_bad": "x"}, {"heldout": -1}, {"limit": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            Dataset(path="a", **settings_)  # type: ignore[arg-type]
+
+
+# Config
+
+
+@pytest.mark.parametrize("name", [p.stem for p in sorted((ROOT / "conf" / "dataset").glob("*.yaml"))])
+def test_conf_keys_are_the_fields(name: str) -> None:
+    node = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
+    part = build(node)
+    assert set(node) - {"_target_"} == {field.name for field in dataclasses.fields(part)}
+
+
+def test_generated_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("stepdpo.tinymath.problems")
+    module.problems = lambda split, count, seed=0: [  # type: ignore[attr-defined]
+        Problem(id=f"{split}-{seed}-{i}", question=f"Q {i}", answers=(str(i),), solution=f"It is {i}.")
+        for i in range(count)
+    ]
+    monkeypatch.setitem(sys.modules, "stepdpo.tinymath.problems", module)
+    loaded = TinymathSolutions(count=10, heldout=2).load()
+    enforce(loaded)
+    assert (len(loaded.preferences), len(loaded.heldout)) == (8, 2)
+    assert all(p.chosen == f"It is {p.answer}." and not p.rejected for p in loaded.preferences)
+
+
+# Real data
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "rows", "format_"),
+    [
+        ("gsm8k_step_pairs", 731, Format.STEP_DPO),
+        ("timing_pairs", 1024, Format.STEP_DPO),
+        ("step_dpo_10k_sample_steps", 19, Format.STEP_DPO),
+        ("step_dpo_10k_sample_steps", 19, Format.AUTO),
+        ("step_dpo_10k_sample_full", 10, Format.STEP_DPO),
+        ("ultrainteract_pair_example", 1, Format.ULTRAINTERACT),
+        ("gsm8k_train", 7473, Format.SOLUTIONS),
+        ("math_test", 5000, Format.AUTO),
+    ],
+)
+def test_no_good_row_is_refused(name: str, rows: int, format_: Format) -> None:
+    file = SHARED / f"{name}.jsonl"
+    if not file.exists():
+        pytest.skip(f"needs {file.name} of the shared data")
+    loaded = Dataset(path=str(file), format=format_, max_bad=0).load()
+    assert (len(loaded.preferences), loaded.bad) == (rows, ())
+    assert not [name for name in loaded.counts if "does not continue" in name or "taken off" in name]

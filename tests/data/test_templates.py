@@ -1,0 +1,133 @@
+"""The exact strings: published prompts to the character, conversations, and which template a checkpoint gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from stepdpo.core.config import build
+from stepdpo.core.errors import UserError
+from stepdpo.core.package_data import conf
+from stepdpo.core.types import Turn
+from stepdpo.data.templates import CARD, MixedTemplate, NativeTemplate, TextTemplate, describe, resolve
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text())
+TEXT = TextTemplate(name="alpaca", prompt="Q: {question}\nA:", joint=" ")
+
+
+def option(name: str) -> Any:
+    return build(OmegaConf.load(conf() / "template" / f"{name}.yaml"))
+
+
+class NoChat:
+    chat_template = None
+
+
+@pytest.mark.parametrize("name", GOLDEN["prompts"])
+def test_published_prompts(name: str, tokenizer: Any) -> None:
+    """Braces in a question are text; the join stands between the prompt and what the response begins with."""
+    prompt = option(name).render(GOLDEN["question"], (), tokenizer)
+    assert prompt.text == GOLDEN["prompts"][name]["text"]
+    assert prompt.joint == GOLDEN["prompts"][name]["join"]
+
+
+def test_every_text_template_has_a_golden_string() -> None:
+    names = {path.stem for path in (conf() / "template").glob("*.yaml")}
+    assert {name for name in names if isinstance(option(name), TextTemplate)} == set(GOLDEN["prompts"])
+
+
+@pytest.mark.parametrize("name", GOLDEN["conversations"])
+def test_conversations(name: str, tokenizer: Any) -> None:
+    """Earlier turns are blocks of the same form: prompt, join, what was said."""
+    history = [Turn(role, content) for role, content in GOLDEN["history"]]
+    assert option(name).render("2 + 3?", history, tokenizer).text == GOLDEN["conversations"][name]
+
+
+def test_a_template_needs_a_place_for_the_question() -> None:
+    with pytest.raises(ValueError, match="must contain"):
+        TextTemplate(name="x", prompt="Solve it.")
+
+
+def test_native_is_the_chat_template(tokenizer: Any) -> None:
+    prompt = NativeTemplate().render("2 + 3?", (), tokenizer)
+    assert (prompt.text, prompt.joint) == (
+        "<|im_start|>user\n2 + 3?<|im_end|>\n<|im_start|>assistant\n",
+        "",
+    )
+
+
+def test_native_renders_system_and_history(tokenizer: Any) -> None:
+    history = (Turn("assistant", "6"), Turn("user", "Sure?"))
+    assert NativeTemplate(system="Be brief.").render("2 + 3?", history, tokenizer).text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 3?<|im_end|>\n"
+        "<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_native_without_a_chat_template_is_refused() -> None:
+    with pytest.raises(UserError, match="template=alpaca"):
+        NativeTemplate().render("2 + 3?", (), NoChat())  # type: ignore[arg-type]
+
+
+def test_a_mixture_renders_each_question_always_alike(tokenizer: Any) -> None:
+    other = TextTemplate(name="other", prompt="{question}!")
+    mixed = MixedTemplate(name="mixed", parts=[TEXT, other])
+    questions = [f"{n} + 1?" for n in range(40)]
+    texts = [mixed.render(q, (), tokenizer).text for q in questions]
+    assert texts == [mixed.render(q, (), tokenizer).text for q in questions]
+    short = [f"{q}!" for q in questions]
+    long = [f"Q: {q}\nA:" for q in questions]
+    assert all(text in pair for text, pair in zip(texts, zip(short, long, strict=True), strict=True))
+    assert 0 < sum(text in short for text in texts) < len(texts)
+
+
+# Which template a checkpoint gets
+
+
+def checkpoint(folder: Path, content: Any) -> Path:
+    (folder / CARD).write_text(json.dumps(content))
+    return folder
+
+
+def test_native_takes_the_template_of_the_card(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, {"template": describe(TEXT)})
+    assert resolve(NativeTemplate(), folder) == (TEXT, None)
+
+
+@pytest.mark.parametrize("content", [None, {}, {"template": {"name": "native"}}, []])
+def test_native_stays_without_a_text_in_the_card(tmp_path: Path, content: Any) -> None:
+    folder = tmp_path if content is None else checkpoint(tmp_path, content)
+    assert resolve(NativeTemplate(), folder) == (NativeTemplate(), None)
+
+
+def test_the_template_it_was_trained_with_is_silent(tmp_path: Path) -> None:
+    assert resolve(TEXT, checkpoint(tmp_path, {"template": describe(TEXT)})) == (TEXT, None)
+    assert resolve(TEXT, tmp_path / "somebody-elses") == (TEXT, None)
+
+
+@pytest.mark.parametrize("trained", [TextTemplate(name="deepseek_math", prompt="{question}"), NativeTemplate()])
+def test_another_template_is_used_with_a_warning(tmp_path: Path, trained: Any) -> None:
+    template, warning = resolve(TEXT, checkpoint(tmp_path, {"template": describe(trained)}))
+    assert template == TEXT
+    assert warning is not None
+    assert f"template={trained.name}" in warning
+    assert "template=alpaca" in warning
+
+
+def test_the_same_name_with_another_text_is_noticed(tmp_path: Path) -> None:
+    changed = TextTemplate(name="alpaca", prompt="Q: {question}\nA:", joint="\n")
+    template, warning = resolve(TEXT, checkpoint(tmp_path, {"template": describe(changed)}))
+    assert template == TEXT
+    assert warning is not None
+    assert "another text" in warning
+
+
+def test_a_mixture_knows_its_parts(tmp_path: Path) -> None:
+    mixed = MixedTemplate(name="mixed", parts=[NativeTemplate(), TEXT])
+    folder = checkpoint(tmp_path, {"template": describe(mixed)})
+    assert resolve(TEXT, folder) == (TEXT, None)
+    assert resolve(NativeTemplate(), folder) == (NativeTemplate(), None)

@@ -1,0 +1,124 @@
+"""The eval verb: answers, grades, files, warnings; once with a scripted sampler, once with a model made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from stepdpo.core.config import build
+from stepdpo.core.package_data import conf
+from stepdpo.core.types import Completion, Problem, Sampling
+from stepdpo.data.templates import TextTemplate, describe
+from stepdpo.evaluation.evaluate import Evaluation, evaluate
+from stepdpo.models.load import Fresh, Pretrained, write_card
+from stepdpo.report.tables import read_evaluations
+from stepdpo.runtime.atomic_io import read_jsonl
+from stepdpo.tinymath.problems import problems
+
+ALPACA = TextTemplate(name="mine", prompt="Q: {question}\nA:", joint="\n")
+SMALL = Fresh(hidden_size=32, layers=1, intermediate_size=32)
+
+
+def composed(*words: str) -> Evaluation:
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        node: Any = OmegaConf.to_container(compose("eval", overrides=list(words)), resolve=True)
+    for key in ("run", "runs", "force", "tasks"):
+        node.pop(key)
+    spec = build(node)
+    assert isinstance(spec, Evaluation)
+    return spec
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Right but for every third problem; says nothing at all to the problem `silent`."""
+
+    known: tuple[Problem, ...]
+    silent: int = -1
+    finish: str = "eos"
+
+    @contextmanager
+    def open(self, model: Any) -> Iterator[Answering]:
+        yield self
+
+    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]:
+        return [[self._answer(prompt)] for prompt in prompts]
+
+    def _answer(self, prompt: str) -> Completion:
+        (number,) = (i for i, p in enumerate(self.known) if f"{p.question}\nA:" in prompt)
+        text = "\n" + self.known[number].solution if number % 3 else "\nThe answer is: 7777"
+        return Completion("" if number == self.silent else text, 10 + number, self.finish)
+
+
+def scripted(count: int, **settings: Any) -> Evaluation:
+    sampler = Answering(tuple(problems("test", count)), **settings)
+    return replace(composed(f"task.count={count}"), model=SMALL, sampler=sampler, template=ALPACA)
+
+
+def test_attempts_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = evaluate(scripted(9), tmp_path / "eval" / "tinymath")
+    assert summary == json.loads((tmp_path / "eval" / "tinymath" / "summary.json").read_text())
+    assert (summary["task"], summary["decode"], summary["template"], summary["n"]) == ("tinymath", "greedy", "mine", 9)
+    assert summary["mean_tokens"] == 14
+    assert summary["truncated"] == 0
+    for grader in ("strict", "official"):
+        block = summary["graders"][grader]
+        assert (block["correct"], block["unparsed"]) == (6, 0)
+        assert block["accuracy"] == pytest.approx(2 / 3)
+        assert 0 < block["ci_low"] < 2 / 3 < block["ci_high"] < 1
+    rows = read_jsonl(tmp_path / "eval" / "tinymath" / "attempts.jsonl")
+    assert [row["problem_id"] for row in rows] == [p.id for p in problems("test", 9)]
+    assert rows[0]["strict"] == {"verdict": "wrong", "extracted": "7777", "reason": rows[0]["strict"]["reason"]}
+    assert rows[1]["response"].startswith("\nLet's think")
+    (read,) = read_evaluations(tmp_path)
+    assert len(read.attempts) == 9
+    printed = capsys.readouterr().out
+    assert "strict    66.7 %" in printed
+    assert "warning" not in printed
+
+
+def test_many_silent_or_cut_responses_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(scripted(4, silent=1, finish="length"), tmp_path)
+    printed = capsys.readouterr().out
+    assert "no answer found in 1 of 4" in printed
+    assert "4 of 4 responses ran into" in printed
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    folder = tmp_path_factory.mktemp("model")
+    SMALL.model("sdpa", torch.float32).save_pretrained(folder)
+    SMALL.tokenizer().save_pretrained(folder)
+    write_card(folder, {"template": describe(ALPACA)})
+    return folder
+
+
+def test_a_real_model(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("task.count=3", "decode.max_tokens=8", "sampler.device=cpu", "sampler.progress=false")
+    spec = replace(composed(*words), model=Pretrained(path=str(checkpoint)))
+    first, again = (evaluate(spec, tmp_path / name) for name in "ab")
+    assert first["template"] == "mine"
+    assert (first["device"], first["dtype"], first["sampler"]) == ("cpu", "float32", "transformers")
+    assert first["settings"] == {"max_tokens": 8}
+    assert (tmp_path / "a" / "attempts.jsonl").read_bytes() == (tmp_path / "b" / "attempts.jsonl").read_bytes()
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    assert "was trained with" not in capsys.readouterr().out
+
+
+def test_another_template_than_the_models_is_a_warning(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = replace(scripted(3), model=Pretrained(path=str(checkpoint)), template=replace(ALPACA, name="other"))
+    summary = evaluate(spec, tmp_path)
+    assert "was trained with template=mine" in capsys.readouterr().out
+    assert len(summary["warnings"]) == 1

@@ -1,0 +1,257 @@
+"""Run folders made here, by hand, in; rows, files and errors out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Attempt, Grade
+from stepdpo.evaluation.statistics import mcnemar, summarise, wilson
+from stepdpo.report.make import compare, report
+from stepdpo.runtime.atomic_io import write_json, write_jsonl, write_text
+
+FIELDS = [
+    "run", "model", "algo", "level", "prefix", "template", "dataset", "task", "decode", "grader", "n", "correct",
+    "accuracy", "stderr", "ci_low", "ci_high", "base_accuracy", "delta", "p_value", "unparsed", "truncated",
+    "mean_tokens",
+]  # fmt: skip
+CONFIG = {
+    "algo": {"_target_": "stepdpo.algo.tdpo.TDPO", "beta": 0.4},
+    "level": {"_target_": "stepdpo.data.level.Step", "prefix": "prompt"},
+    "template": {"_target_": "stepdpo.data.templates.TextTemplate", "name": "alpaca"},
+    "model": {"_target_": "stepdpo.models.load.Pretrained", "path": "some/model"},
+    "dataset": {"_target_": "stepdpo.dataset.Hub", "path": "some/data"},
+}
+
+
+def evaluate(run: Path, right: str, *, task: str = "gsm8k", decode: str = "greedy", extra: Any = None) -> None:
+    """One attempt a letter: `+` correct, `-` wrong, `?` unparsed for strict; official never sees more than wrong."""
+    verdicts = {"+": "correct", "-": "wrong", "?": "unparsed"}
+    attempts = [
+        Attempt(
+            problem_id=f"p{i}", question=f"{i}+1?", answers=(str(i + 1),), response="...", tokens=10 * (i + 1),
+            finish="length" if letter == "?" else "eos",
+            official=Grade("correct" if letter == "+" else "wrong", "", ""), strict=Grade(verdicts[letter], "", ""),
+        )
+        for i, letter in enumerate(right)
+    ]  # fmt: skip
+    folder = run / "eval" / (task if decode == "greedy" else f"{task}-{decode}")
+    folder.mkdir(parents=True)
+    about = {"task": task, "decode": decode, "template": "alpaca", "model": "some/model"}
+    write_json(folder / "summary.json", {**about, **summarise(attempts), **(extra or {})})
+    write_jsonl(folder / "attempts.jsonl", [as_row(attempt) for attempt in attempts])
+
+
+def as_row(attempt: Attempt) -> dict[str, Any]:
+    """The agreed line of attempts.jsonl."""
+    grades = {
+        name: {"verdict": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
+        for name, grade in (("official", attempt.official), ("strict", attempt.strict))
+    }
+    plain = ("problem_id", "question", "response", "tokens", "finish")
+    return {**{key: getattr(attempt, key) for key in plain}, "answers": list(attempt.answers), **grades}
+
+
+def make(root: Path, name: str, right: str, **options: Any) -> Path:
+    run = root / name
+    run.mkdir(exist_ok=True)
+    write_text(run / "config.yaml", OmegaConf.to_yaml(CONFIG))
+    evaluate(run, right, **options)
+    return run
+
+
+def only(rows: Sequence[dict[str, Any]], **values: Any) -> dict[str, Any]:
+    """The one row of the reported run that has these values; rows of the base itself are left out."""
+    found = [row for row in rows if values.items() <= row.items() and row.get("run") not in ("base", "start")]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_rows_against_the_base_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "base", "++----")
+    run = make(tmp_path, "tdpo", "+-+++?")
+    rows = report([run], None, tmp_path / "out")
+    row = only(rows, grader="strict")
+    assert list(row) == FIELDS
+    low, high = wilson(4, 6)
+    assert row == {
+        "run": "tdpo", "model": "some/model", "algo": "tdpo", "level": "step", "prefix": "prompt", "template": "alpaca",
+        "dataset": "some/data", "task": "gsm8k", "decode": "greedy", "grader": "strict",
+        "n": 6, "correct": 4, "accuracy": 4 / 6, "stderr": pytest.approx((4 / 6 * 2 / 6 / 6) ** 0.5),
+        "ci_low": low, "ci_high": high, "base_accuracy": 2 / 6, "delta": pytest.approx(2 / 6), "p_value": mcnemar(3, 1),
+        "unparsed": 1, "truncated": 1, "mean_tokens": 35.0,
+    }  # fmt: skip
+    assert only(rows, grader="official")["unparsed"] == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == rows
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| tdpo | tdpo | step (prompt) | alpaca | gsm8k | greedy | strict | 66.7 ± 19.2 (4/6) |" in text
+    assert "+33.3" in text
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "template alpaca, task gsm8k, decode greedy" in shown
+    assert "tdpo tdpo step (prompt) strict 66.7 ± 19.2 (4/6)" in shown
+
+
+def test_without_a_base(tmp_path: Path) -> None:
+    row = only(report([make(tmp_path, "dpo", "+-")], None, tmp_path / "out"), grader="strict")
+    assert (row["base_accuracy"], row["delta"], row["p_value"]) == (None, None, None)
+
+
+def test_base_may_be_given_or_named(tmp_path: Path) -> None:
+    evaluate(tmp_path / "elsewhere" / "start", "--")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    make(runs, "sft", "+-")
+    given = make(runs, "given", "++")
+    absolute = make(runs, "absolute", "++", extra={"base": str(tmp_path / "elsewhere" / "start")})
+    beside = make(runs, "beside", "++", extra={"base": "sft"})
+    rows = report([given], tmp_path / "elsewhere" / "start", tmp_path / "out")
+    assert only(rows, grader="strict")["delta"] == 1.0
+    rows = report([absolute, beside], None, tmp_path / "out")
+    deltas = {row["run"]: row["delta"] for row in rows if row["grader"] == "strict"}
+    assert (deltas["absolute"], deltas["beside"], deltas["start"]) == (1.0, 0.5, None)
+    lost = make(runs, "lost", "++", extra={"base": "sftt"})
+    with pytest.raises(UserError, match="did you mean 'sft'"):
+        report([lost], None, tmp_path / "out")
+
+
+def test_a_run_against_itself(tmp_path: Path) -> None:
+    run = make(tmp_path, "dpo", "+-+")
+    for row in report([run], run, tmp_path / "out"):
+        assert (row["delta"], row["p_value"], row["base_accuracy"]) == (0.0, 1.0, row["accuracy"])
+
+
+def test_several_tasks_and_decoders(tmp_path: Path) -> None:
+    evaluate(tmp_path / "base", "--", task="gsm8k")
+    run = make(tmp_path, "dpo", "++", task="gsm8k")
+    evaluate(run, "+-", task="math")
+    evaluate(run, "++", task="gsm8k", decode="vote")
+    rows = [row for row in report([run], None, tmp_path / "out") if row["run"] == "dpo"]
+    assert len(rows) == 6
+    assert only(rows, task="gsm8k", decode="greedy", grader="strict")["delta"] == 1.0
+    assert only(rows, task="gsm8k", decode="vote", grader="strict")["delta"] is None
+    assert only(rows, task="math", grader="strict")["delta"] is None
+
+
+def test_the_manifest_names_the_options(tmp_path: Path) -> None:
+    run = make(tmp_path, "dpo", "+")
+    write_json(run / "manifest.json", {"choices": {"algo": "mine", "dataset": "step_dpo_10k", "model": "pretrained"}})
+    row = report([run], None, tmp_path / "out")[0]
+    assert (row["algo"], row["dataset"], row["model"], row["level"]) == ("mine", "step_dpo_10k", "some/model", "step")
+
+
+def test_a_run_without_config_is_still_reported(tmp_path: Path) -> None:
+    evaluate(tmp_path / "hub", "+")
+    row = report([tmp_path / "hub"], None, tmp_path / "out")[0]
+    assert (row["algo"], row["prefix"], row["model"], row["template"]) == ("", "", "some/model", "alpaca")
+
+
+def test_fewer_problems_in_the_base(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    evaluate(tmp_path / "base", "+-")
+    row = only(report([make(tmp_path, "dpo", "++++")], None, tmp_path / "out"), grader="strict")
+    assert (row["accuracy"], row["base_accuracy"], row["delta"]) == (1.0, 0.5, 0.5)
+    assert "over the 2 of 4 problems" in caplog.text
+
+
+def test_compare(tmp_path: Path) -> None:
+    control, dpo = make(tmp_path, "control", "+--+"), make(tmp_path, "dpo", "+++-")
+    row = only(compare(control, dpo), grader="strict")
+    assert (row["a"], row["b"], row["n"], row["accuracy_a"], row["accuracy_b"]) == ("control", "dpo", 4, 0.5, 0.75)
+    assert (row["gained"], row["lost"], row["delta"], row["p_value"]) == (2, 1, 0.25, 1.0)
+    assert row["stderr"] == pytest.approx((11 / 16 / 4) ** 0.5)
+    back = only(compare(dpo, control), grader="strict")
+    assert (back["delta"], back["p_value"]) == (-row["delta"], row["p_value"])
+    with pytest.raises(UserError, match="share no task"):
+        compare(control, make(tmp_path, "math", "+", task="math"))
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "tdpo-step", "+")
+    (tmp_path / "unfinished").mkdir()
+    with pytest.raises(UserError, match="no such run; did you mean 'tdpo-step'"):
+        report([tmp_path / "tdpo-stp"], None, tmp_path / "out")
+    with pytest.raises(UserError, match=r"never evaluated .* known: tdpo-step"):
+        report([tmp_path / "unfinished"], None, tmp_path / "out")
+    with pytest.raises(UserError, match="no such run; there are none"):
+        report([tmp_path / "nowhere" / "x"], None, tmp_path / "out")
+    with pytest.raises(UserError, match="no runs"):
+        report([], None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_evaluations(tmp_path: Path) -> None:
+    run = make(tmp_path, "dpo", "+-+")
+    path = run / "eval" / "gsm8k" / "attempts.jsonl"
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    for damaged, message in [
+        (text[:-20], r"attempts.jsonl:3: not JSON"),
+        ("".join(lines[:2]), "2 attempts, and summary.json counts 3"),
+        ("".join([*lines[:2], lines[0]]), "'p0' is answered more than once"),
+        ('{"problem_id": "p0"}\n', "attempt 1: not an attempt"),
+        ("", "0 attempts"),
+    ]:
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=message):
+            report([run], None, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        report([run], None, tmp_path / "out")
+
+
+def test_other_questions_under_the_same_ids(tmp_path: Path) -> None:
+    run, other = make(tmp_path, "a", "+"), make(tmp_path, "b", "+")
+    path = other / "eval" / "gsm8k" / "attempts.jsonl"
+    path.write_text(path.read_text().replace("0+1?", "another?"))
+    with pytest.raises(UserError, match="different questions under id 'p0'"):
+        compare(run, other)
+
+
+@pytest.mark.parametrize("payload", ["\x1b[2J\x1b[H", "[red]x[/red]", "[/nonsense]", "\u202egnp", "a\r\nb\x07"])
+def test_names_cannot_steer_the_terminal(tmp_path: Path, payload: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make(tmp_path, "dpo", "+", task=f"t{payload.replace('/', '_')}", extra={"template": payload})
+    report([run], None, tmp_path / "out")
+    compare(run, run)
+    shown = capsys.readouterr().out + (tmp_path / "out" / "report.md").read_text()
+    assert not [letter for letter in shown if not letter.isprintable() and letter != "\n"]
+
+
+def test_markup_in_names_is_shown_not_obeyed(tmp_path: Path) -> None:
+    run = make(tmp_path, "dpo", "+", extra={"template": "<script>|`x` [a](javascript:b)"})
+    report([run], None, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "<script>" not in text
+    assert r"&lt;script>\|\`x\` \[a\](javascript:b)" in text
+    assert {line.replace(r"\|", "").count("|") for line in text.splitlines() if line.startswith("|")} == {16}
+
+
+def test_broken_config(tmp_path: Path) -> None:
+    run = make(tmp_path, "dpo", "+")
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(UserError, match="not readable as YAML"):
+        report([run], None, tmp_path / "out")
+
+
+def test_the_base_has_its_own_rows_first(tmp_path: Path) -> None:
+    evaluate(tmp_path / "base", "+---")
+    rows = report([make(tmp_path, "dpo", "++--")], None, tmp_path / "out")
+    assert [(row["run"], row["grader"]) for row in rows[:2]] == [("base", "strict"), ("base", "official")]
+    assert (rows[0]["accuracy"], rows[0]["delta"]) == (0.25, None)
+
+
+def test_the_control_is_named_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten gained and none lost: exact McNemar p = 2 / 2^10; the other way round it is a loss; 1 to 1 is neither."""
+    control = make(tmp_path, "sft", "-" * 10 + "+" * 10)
+    better, worse = make(tmp_path, "dpo", "+" * 20), make(tmp_path, "bad", "-" * 20)
+    same = make(tmp_path, "same", "+" + "-" * 9 + "-" + "+" * 9)
+    report([better, worse, same, control], None, tmp_path / "out", control)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "dpo 100.0%, control sft 50.0%, n = 20, difference +50.0" in text
+    assert "p = 0.002: beats its control" in text
+    assert "p = 0.002: loses to its control" in text
+    assert "p = 1: no sure difference" in text
+    assert "beats its control" in capsys.readouterr().out

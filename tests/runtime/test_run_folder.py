@@ -1,0 +1,162 @@
+"""The run folder comes to be, and is never lost by accident."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stepdpo.core.errors import UserError
+from stepdpo.runtime import run_folder as runs
+from stepdpo.runtime.run_folder import claim, create, manifest, run_folder, write_json
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = create(tmp_path / "runs" / "mine")
+    write_json(folder / "manifest.json", manifest(["stepdpo"], seed=0))
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_text("precious")
+    return folder
+
+
+def test_new_and_empty(tmp_path: Path) -> None:
+    folder = create(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert create(folder) == folder
+    assert create(tmp_path / "never seen", resume=True).is_dir()
+
+
+def test_existing_is_refused_and_says_how(run: Path) -> None:
+    with pytest.raises(UserError, match=r"resume=true .* force=true"):
+        create(run)
+    assert (run / "model" / "weights").read_text() == "precious"
+
+
+def test_resume_keeps_and_force_deletes(run: Path) -> None:
+    create(run, resume=True)
+    assert (run / "model" / "weights").exists()
+    create(run, force=True)
+    assert not list(run.iterdir())
+    with pytest.raises(UserError, match="one of them"):
+        create(run, force=True, resume=True)
+
+
+@pytest.mark.parametrize("text", [None, "{}", "[]", "3", "null", "garbage", '{"name": "an app", "icons": []}'])
+@pytest.mark.parametrize("how", ["force", "resume"])
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, text: str | None, how: str) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(UserError, match="not a run of stepdpo"), claim(tmp_path, **{how: True}):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_force_never_leaves_the_folder(run: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "data").write_text("precious")
+    (run / "link").symlink_to(outside)
+    (run / "model" / "link").symlink_to(outside)
+    create(run, force=True)
+    assert (outside / "data").read_text() == "precious"
+
+
+def test_a_linked_run_is_not_deleted_but_resumed(run: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(run)
+    with pytest.raises(UserError, match="link"), claim(link, force=True):
+        pass
+    assert (run / "model" / "weights").exists()
+    assert create(link, resume=True) == link
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="link to nothing"):
+        create(tmp_path / "nowhere")
+
+
+def test_a_linked_manifest_does_not_make_it_ours(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "manifest.json").symlink_to(run / "manifest.json")
+    with pytest.raises(UserError, match="not a run"):
+        create(other, force=True)
+
+
+def test_interrupted_deletion_is_still_ours(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            create(run, force=True)
+    assert not list(create(run, force=True).iterdir())
+
+
+def test_claim_holds_and_second_is_refused(run: Path) -> None:
+    with claim(run, resume=True) as held:
+        assert held == run
+        with pytest.raises(UserError, match="in use by pid"), claim(run, resume=True):
+            pass
+    with claim(run, force=True):
+        assert [path.name for path in run.iterdir()] == [".lock"]
+
+
+def test_claim_of_a_new_run_can_be_refused_later(tmp_path: Path) -> None:
+    with claim(tmp_path / "new") as folder:
+        write_json(folder / "manifest.json", manifest([], seed=1))
+    with pytest.raises(UserError, match="already exists"), claim(tmp_path / "new"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/../../x", "/etc", "a//b", "a/", "~", "a\x00b", "a\nb", "-rf", ".hidden", "a\\b",
+     "C:x", "a\u202eb", "[red]x", "<b>", "x" * 201, "a b", "$HOME", "a;b"],
+)  # fmt: skip
+def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="run name"):
+        run_folder(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["base", "tdpo-step_s1", "sweep/algo=tdpo,level=step", "β0.4", "v1.2", "a+b@c"])
+def test_names_that_are_fine(tmp_path: Path, name: str) -> None:
+    assert run_folder(tmp_path, name) == tmp_path / name
+
+
+def test_name_through_a_link(tmp_path: Path) -> None:
+    root, outside = tmp_path / "runs", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (root / "way").symlink_to(outside)
+    with pytest.raises(UserError, match="leads outside"):
+        run_folder(root, "way/out")
+
+
+def test_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hunter2hunter2")
+    made = manifest(["stepdpo", "train", "judge.api_key=CANARY", "x=hunter2hunter2"], seed=7, choices={"algo": "tdpo"})
+    text = json.dumps(made)
+    assert "CANARY" not in text
+    assert "hunter2" not in text
+    assert (made["seed"], made["choices"]) == (7, {"algo": "tdpo"})
+    assert made["started"].endswith("+00:00")
+    assert made["versions"]["omegaconf"][0].isdigit()
+    assert {"stepdpo", "host", "git", "python", "platform", "cpus"} <= made.keys()
+
+
+def test_git_of_a_source_tree_and_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert runs._git(tmp_path) is None
+    (tmp_path / "__init__.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
+        subprocess.run([*git, *words], check=True)
+    found = runs._git(tmp_path)
+    assert found is not None
+    assert len(found["sha"]) == 40
+    assert found["dirty"] is False
+    (tmp_path / "__init__.py").write_text("x = 1")
+    assert runs._git(tmp_path) == {**found, "dirty": True}

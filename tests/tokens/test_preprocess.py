@@ -1,0 +1,117 @@
+"""What a run reads: sides a loss asks for, mismatched pairs, and the hash that a resumed run must meet again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import tiny
+
+from stepdpo.algo.dpo import DPO
+from stepdpo.algo.kto import KTO
+from stepdpo.algo.sft import SFT
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Pair, Preference
+from stepdpo.data.level import Instance, Prefix, Step
+from stepdpo.data.validation import Loaded
+from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess_worker import following, mismatched
+from stepdpo.tokens.tokenization import Lengths
+
+
+@dataclass(frozen=True)
+class Rows:
+    preferences: tuple[Preference, ...] = tiny.PREFERENCES
+    heldout: tuple[Preference, ...] = ()
+
+    def load(self) -> Loaded:
+        return Loaded(self.preferences, self.heldout)
+
+
+def material(folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO.needs, **more: object) -> Material:
+    settings = {"level": Step(), "template": tiny.CHAT, "lengths": Lengths()} | more
+    return prepare(
+        dataset=rows or Rows(), needs=needs, tokenizer=tiny.tokenizer(), folder=folder, speaks=False, **settings
+    )  # type: ignore[arg-type]
+
+
+def test_a_loss_that_looks_at_one_side_gets_one_side(tmp_path: Path) -> None:
+    one, two = material(tmp_path, needs=SFT.needs), material(tmp_path)
+    assert all(set(tree.owners.tolist()) == {0} for tree in one.train.values())
+    assert all(set(tree.owners.tolist()) == {0, 1} for tree in two.train.values())
+
+
+def test_one_sided_data_need_a_one_sided_loss(tmp_path: Path) -> None:
+    rows = Rows(tuple(replace(p, rejected="", rejected_rest="") for p in tiny.PREFERENCES))
+    assert len(material(tmp_path, rows, SFT.needs).train) == len(tiny.PREFERENCES)
+    with pytest.raises(UserError, match="algo=sft"):
+        material(tmp_path, rows)
+
+
+def test_nothing_left_is_said_with_its_reasons(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no pair is left.*over-long.*5"):
+        material(tmp_path, lengths=Lengths(max_length=8))
+
+
+def test_heldout_pairs_are_not_trained_on(tmp_path: Path) -> None:
+    done = material(tmp_path, Rows(tiny.PREFERENCES[:3], tiny.PREFERENCES[3:]))
+    assert (sorted(done.train), sorted(done.heldout)) == ([0, 1, 2], [0, 1])
+
+
+def test_the_fingerprint_is_what_is_read_and_what_is_scored(tmp_path: Path) -> None:
+    same = material(tmp_path).fingerprint
+    assert material(tmp_path).fingerprint == same
+    others = [
+        material(tmp_path, level=Step(prefix=Prefix.response)),
+        material(tmp_path, level=Instance()),
+        material(tmp_path, template=tiny.DEEPSEEK),
+        material(tmp_path, Rows(tiny.PREFERENCES[::-1])),
+        material(tmp_path, needs=SFT.needs),
+    ]
+    assert len({same, *(other.fingerprint for other in others)}) == 6
+
+
+# KTO's reference point
+
+
+def test_only_a_loss_that_needs_them_gets_mismatched_pairs(tmp_path: Path) -> None:
+    assert material(tmp_path).mismatched == {}
+    done = material(tmp_path, needs=KTO.needs)
+    assert sorted(done.mismatched) == sorted(done.train)
+
+
+def pairs(questions: str) -> list[Pair]:
+    return [Pair(question, "", f"{question}{number}", "no") for number, question in enumerate(questions)]
+
+
+def mismatch(questions: str) -> list[Pair]:
+    both = pairs(questions)
+    return [mismatched(own, both[other]) for own, other in zip(both, following(questions), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("questions", "answers"),
+    [
+        ("abc", ["b1", "c2", "a0"]),
+        ("aabb", ["b2", "b2", "a0", "a0"]),
+        ("abba", ["b1", "a3", "a3", "b1"]),
+        ("aaa", ["a1", "a2", "a0"]),
+        ("a", ["a0"]),
+        ("", []),
+    ],
+)
+def test_the_next_response_to_another_question(questions: str, answers: list[str]) -> None:
+    """Rows of one problem stand side by side: the very next row would often be a good answer to the same question."""
+    assert [pair.chosen for pair in mismatch(questions)] == answers
+
+
+@given(st.text(alphabet="abc", max_size=30))
+def test_no_question_is_matched_while_another_exists(questions: str) -> None:
+    for own, made in zip(pairs(questions), mismatch(questions), strict=True):
+        assert made.question == own.question
+        assert made.rejected == ""
+        if len(set(questions)) > 1:
+            assert not made.chosen.startswith(own.question)
