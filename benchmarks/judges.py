@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
@@ -32,12 +32,12 @@ from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.pairs.build import Construction
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Mark, Sample, Work
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Requests, Result
 from stepdpo.pairs.engine.result_log import PREFERENCES
-from stepdpo.pairs.engine.scheduler import Desk, drive, groups
-from stepdpo.pairs.judges.rollouts import Rollouts, Search
-from stepdpo.pairs.solutions import Draw, distinct, read
+from stepdpo.pairs.engine.scheduler import Scheduler, groups
+from stepdpo.pairs.judges.rollouts import Rollouts, SearchStrategy
+from stepdpo.pairs.solutions import SampledBatch, distinct, read_solutions
 from stepdpo.runtime.atomic_io import read_jsonl, write_json
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
@@ -72,14 +72,14 @@ def main() -> None:
     print(tables(results))
 
 
-def curves(cases: Sequence[Case], tools: Tools) -> dict[tuple[str, int], list[list[Found]]]:
+def curves(cases: Sequence[Case], tools: Context) -> dict[tuple[str, int], list[list[Found]]]:
     """Every search with every number of roll-outs that the record allows: `posterior` takes up to four times n."""
     found = {}
-    for search in Search:
-        for n in CURVE[:3] if search is Search.posterior else CURVE:
+    for search in SearchStrategy:
+        for n in CURVE[:3] if search is SearchStrategy.posterior else CURVE:
             found[search.value, n] = judged(Rollouts(n, search=search), n, cases, tools)
     return found | {
-        ("at once", n): judged(Rollouts(n, at_first=n, search=Search.binary), n, cases, tools) for n in CURVE
+        ("at once", n): judged(Rollouts(n, at_first=n, search=SearchStrategy.binary), n, cases, tools) for n in CURVE
     }
 
 
@@ -113,14 +113,14 @@ def _spec(words: Sequence[str]) -> Construction:
     return spec
 
 
-def record(spec: Construction, recorder: Recorder) -> Tools:
+def record(spec: Construction, recorder: Recorder) -> Context:
     """Work through the problems; the cases are in the recorder afterwards."""
     template, _ = resolve(spec.template, spec.model.source)
-    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
+    tools = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
     with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
-        desk = Desk(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
+        scheduler = Scheduler(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
         for group in groups(problems("preference", spec.limit or 1), spec.live):
-            recorder.tokens += sum(finished.tokens for finished in drive(group, recorder, tools, desk))
+            recorder.tokens += sum(finished.tokens for finished in scheduler.run(group, recorder, tools))
             print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens", flush=True)
     return tools
 
@@ -129,38 +129,40 @@ def record(spec: Construction, recorder: Recorder) -> Tools:
 class Recorder:
     """A source that makes no pairs: it rolls out every prefix of every wrong solution."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     each: int
     cases: list[Case] = field(default_factory=list)
     tokens: int = 0
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
-        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], Counter())
+    def __call__(self, problem: Problem, context: Context) -> Requests:
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], Counter())
         wrong = distinct([s for s in solutions if not s.correct])[: self.each]
         prefixes = list(dict.fromkeys(s.prefix(i) for s in wrong for i in range(len(s.steps))))
         if not prefixes:
-            return Made()
-        fresh = yield Sample(tuple(prompt.text + prompt.joint + prefix for prefix in prefixes), MOST)
+            return Result()
+        fresh = yield Generate(tuple(prompt.text + prompt.joint + prefix for prefix in prefixes), MOST)
         texts = [[prefix + c.text for c in some] for prefix, some in zip(prefixes, fresh, strict=True)]
-        grades = iter((yield Mark(tuple(text for some in texts for text in some))))
+        grades = iter((yield GradeAnswers(tuple(text for some in texts for text in some))))
         rolls = {
             prefix: [Roll(c, next(grades).verdict == CORRECT and c.finish != "length") for c in some]
             for prefix, some in zip(prefixes, fresh, strict=True)
         }
         for one in wrong:
-            error = tools.checker.first_error(problem, one.steps)
+            assert context.checker is not None
+            error = context.checker.first_error(problem, one.steps)
             self.cases.append(Case(problem, one, error, [rolls[one.prefix(i)] for i in range(len(one.steps))]))
-        return Made()
+        return Result()
 
 
-def judged(judge: Rollouts, n: int, cases: Sequence[Case], tools: Tools) -> list[list[Found]]:
+def judged(judge: Rollouts, n: int, cases: Sequence[Case], tools: Context) -> list[list[Found]]:
     """Verdicts on every case, one a part of its record."""
     parts = min(4, MOST // n)
     return [[_verdict(judge, case, tools, part * n) for part in range(parts)] for case in cases]
 
 
-def _verdict(judge: Rollouts, case: Case, tools: Tools, start: int) -> Found:
+def _verdict(judge: Rollouts, case: Case, tools: Context, start: int) -> Found:
     """Run the judge on a record: roll-outs of a prefix are taken from it in turn, from `start` on and round its end."""
     prompt = tools.prompt(case.problem)
     prefixes = [case.solution.prefix(i) for i in range(len(case.solution.steps))]
@@ -175,10 +177,10 @@ def _verdict(judge: Rollouts, case: Case, tools: Tools, start: int) -> Found:
             ask = work.send(reply)
         except StopIteration as end:
             return Found(end.value.error, tokens, sum(taken.values()))
-        if isinstance(ask, Mark):
+        if isinstance(ask, GradeAnswers):
             reply = [Grade(CORRECT if right[text] else WRONG, "", "") for text in ask.responses]
         else:
-            assert isinstance(ask, Sample)
+            assert isinstance(ask, Generate)
             at = places[ask.prompts[0]]
             some = [case.rolls[at][(start + taken[at] + i) % MOST] for i in range(ask.n)]
             taken[at] += ask.n

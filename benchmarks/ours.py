@@ -20,27 +20,27 @@ from stepdpo.models.attention import registry as attention
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED, PairScores, TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Path, TokenTree, grow
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 
 
-def paths(row: Row, pair: int = 0) -> list[Path]:
+def paths(row: Row, pair: int = 0) -> list[TokenSequence]:
     """Both sides of a row, scored from the end of the prompt on."""
     sides = (row.chosen, row.rejected)
     return [
-        Path(np.asarray(row.prompt + side, np.int32), len(row.prompt), 2 * pair + number)
+        TokenSequence(np.asarray(row.prompt + side, np.int32), len(row.prompt), 2 * pair + number)
         for number, side in enumerate(sides)
     ]
 
 
 def apart(rows: Sequence[Row]) -> list[TokenTree]:
     """A tree for every pair."""
-    return [grow(paths(row), [number], [1.0]) for number, row in enumerate(rows)]
+    return [build_tree(paths(row), [number], [1.0]) for number, row in enumerate(rows)]
 
 
 def together(rows: Sequence[Row]) -> list[TokenTree]:
     """One tree for all pairs."""
     members = [path for number, row in enumerate(rows) for path in paths(row, number)]
-    return [grow(members, range(len(rows)), [1.0] * len(rows))]
+    return [build_tree(members, range(len(rows)), [1.0] * len(rows))]
 
 
 def ours(work: Work) -> Side:

@@ -28,7 +28,7 @@ from stepdpo.generation.stop_strings import eos_ids
 from stepdpo.generation.transformers import CPU_TOKENS, LocalSampler
 from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.tinymath.problems import problems
-from stepdpo.tokens.tokenization import opened
+from stepdpo.tokens.tokenization import generation_prompt
 
 MODELS: dict[str, Pretrained | Fresh] = {
     "shipped": Pretrained("pkg://tinymath/model"),
@@ -73,7 +73,7 @@ def main() -> None:
     sharing = spec.model(register(), torch.float32).eval()
     asked = problems("test", options.problems)
     template = resolve(NativeTemplate(), Pretrained("pkg://tinymath/model").source)[0]
-    prompts = [opened(template.render(p.question, (), tokenizer), tokenizer).text for p in asked]
+    prompts = [generation_prompt(template.render(p.question, (), tokenizer), tokenizer).text for p in asked]
     params = Sampling(n=options.n, temperature=0.8, max_tokens=options.tokens)
     sides = [side for side in _sides(model, sharing, tokenizer, prompts, params) if side.name in options.sides]
     for number in range(options.rounds):

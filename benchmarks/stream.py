@@ -30,10 +30,10 @@ from stepdpo.data.preference_file import write_preferences
 from stepdpo.data.templates import resolve
 from stepdpo.runtime import artifact_cache as caches
 from stepdpo.tinymath.problems import problems
-from stepdpo.tokens.batch_sampler import BatchSize, Group, Piece, Updates, pieces
-from stepdpo.tokens.fingerprint import data_identity, key_of
-from stepdpo.tokens.preprocess_worker import Facts, write_facts, write_stores
-from stepdpo.tokens.token_store import TokenStore, opened
+from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, Group, MicroBatch, micro_batches
+from stepdpo.tokens.fingerprint import cache_key, data_identity
+from stepdpo.tokens.preprocess_worker import PreprocessReport, write_report, write_stores
+from stepdpo.tokens.token_store import TokenStore, open_store
 
 HERE = Path(__file__).parent
 SETTLED, SHOWN = 200, 50
@@ -88,11 +88,11 @@ def _write(words: Sequence[str]) -> None:
     tokenizer = spec.model.tokenizer()
     template, _ = resolve(spec.template, spec.model.source)
     data, _ = data_identity(spec.dataset)
-    key = key_of(data, spec.level, template, tokenizer, spec.lengths, spec.algo.needs)
+    key = cache_key(data, spec.level, template, tokenizer, spec.lengths, spec.algo.needs)
     began = time.monotonic()
-    with caches.making(entry := caches.entry("tokens", key), key) as folder:
+    with caches.building(entry := caches.entry("tokens", key), key) as folder:
         stores = write_stores(folder, {"train": spec.dataset.rows(len(tokenizer))})
-        write_facts(folder, Facts({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores))
+        write_report(folder, PreprocessReport({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores))
     seconds = time.monotonic() - began
     size = sum(path.stat().st_size for path in entry.iterdir())
     print(f"wrote {spec.dataset.pairs:,} pairs, {size / 2**30:.2f} GiB, in {seconds:.0f} s", flush=True)
@@ -101,10 +101,10 @@ def _write(words: Sequence[str]) -> None:
 
 def _prepare(entry: Path, updates: int = 20) -> None:
     """CPU time of what the background does for an update of 128 pairs: read, grow, plan, collate."""
-    trees = opened(entry, "train")
+    trees = open_store(entry, "train")
     for group in Group:
         size = BatchSize(pairs=128, tokens=8192, group=group)
-        of = Updates(trees, 0, size)
+        of = BatchSampler(trees, 0, size)
         began = time.thread_time()
         of(0)
         ordered = time.thread_time()
@@ -117,8 +117,8 @@ def _prepare(entry: Path, updates: int = 20) -> None:
         )
 
 
-def _pieces(trees: TokenStore, ids: list[int], size: BatchSize) -> Iterator[Piece]:
-    return pieces(trees, ids, size.tokens, rank=0, world=1, group=size.group)
+def _pieces(trees: TokenStore, ids: list[int], size: BatchSize) -> Iterator[MicroBatch]:
+    return micro_batches(trees, ids, size.tokens, rank=0, world_size=1, group=size.group)
 
 
 def _report(words: Sequence[str], folder: Path, name: str) -> None:

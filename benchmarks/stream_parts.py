@@ -17,13 +17,13 @@ from torch.nn.functional import logsigmoid
 from stepdpo.core.errors import UserError
 from stepdpo.data.validation import Loaded
 from stepdpo.tokens.batch import LossOutput, PairScores
-from stepdpo.tokens.token_tree import Path
+from stepdpo.tokens.token_tree import TokenSequence
 
 CHAIN = 4
 """Pairs of one problem."""
 PREFIX, STEP = (150, 600), (20, 60)
 """Tokens of the shared beginning and of a step, drawn evenly."""
-Row = tuple[int, list[Path], float, int]
+Row = tuple[int, list[TokenSequence], float, int]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,12 @@ class Synthetic:
                     rejected = rng.integers(3, vocabulary, wrong, dtype=np.int32)
                     rejected[0] = base[prefix] - 1
                     paths = [base[: prefix + right], np.concatenate([base[:prefix], rejected])]
-                    yield number, [Path(tokens, prefix, side) for side, tokens in enumerate(paths)], 1.0, problem
+                    yield (
+                        number,
+                        [TokenSequence(tokens, prefix, side) for side, tokens in enumerate(paths)],
+                        1.0,
+                        problem,
+                    )
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Path as TokenPath
-from stepdpo.tokens.token_tree import TokenTree, grow
+from stepdpo.tokens.token_tree import TokenSequence as TokenPath
+from stepdpo.tokens.token_tree import TokenTree, build_tree
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device, Dtype
 from stepdpo.training.optimizer import AdamW
@@ -72,7 +72,7 @@ def batch(seed: int, pairs: int = 3) -> TreeBatch:
 
     def tree(paths: list[np.ndarray], scored: int, number: int) -> TokenTree:
         several = [TokenPath(p, min(scored, len(p) - 1), owner) for owner, p in enumerate(paths)]
-        return grow(several, [number + i for i in range(len(paths) // 2)], [1.0] * (len(paths) // 2))
+        return build_tree(several, [number + i for i in range(len(paths) // 2)], [1.0] * (len(paths) // 2))
 
     trees = []
     for number in range(pairs):
@@ -202,7 +202,7 @@ def test_vllm_weighs_given_texts(written: Any) -> None:
 
     prompts, texts = questions(4), ["Step 1: 7 + 5 = 12", " ", "Step", "The answer is: 3"]
     model = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float64).eval()
-    for prompt, text, nats in zip(prompts, texts, written.weigh(prompts, texts), strict=True):
+    for prompt, text, nats in zip(prompts, texts, written.score(prompts, texts), strict=True):
         ((ids, ends),) = encode([prompt + text], written.tokenizer)
         with torch.inference_mode():
             logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)

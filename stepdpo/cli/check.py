@@ -17,7 +17,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics as survey
-from stepdpo.data.contamination import Likeness, Shared, shared_questions
+from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.validation import Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
@@ -49,7 +49,7 @@ class Checked:
     """What was found."""
 
     loaded: Loaded
-    shared: tuple[Shared, ...]
+    shared: tuple[SharedQuestion, ...]
     """Training questions that resemble evaluation problems."""
     report: Mapping[str, Any]
     """All of it as JSON values."""
@@ -129,7 +129,10 @@ def check(
 
 
 def _report(
-    loaded: Loaded, shared: Sequence[Shared], posed: Mapping[str, Sequence[Problem]], tokenizer: Tokenizer | None
+    loaded: Loaded,
+    shared: Sequence[SharedQuestion],
+    posed: Mapping[str, Sequence[Problem]],
+    tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
     """What was found, as JSON values."""
     everything = loaded.preferences + loaded.heldout
@@ -137,11 +140,11 @@ def _report(
     return {
         "counts": dict(loaded.counts),
         "bad": [{"place": row.place, "reason": row.reason} for row in loaded.bad],
-        "doubles": survey.doubles(everything),
+        "doubles": survey.duplicates(everything),
         "unit": "tokens" if tokenizer is not None else "characters",
         "lengths": {name: survey.summary(sizes) for name, sizes in lengths.items()},
         "steps": {str(step): count for step, count in survey.steps(everything).items()},
-        "values": survey.worths(everything),
+        "values": survey.value_summary(everything),
         "tasks": {task: len(problems) for task, problems in posed.items()},
         "shared": [{**asdict(item), "likeness": item.likeness.name.lower()} for item in shared],
     }

@@ -14,7 +14,7 @@ from rich.text import Text
 from stepdpo.core.protocols import Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics as survey
-from stepdpo.data.contamination import Likeness, Shared
+from stepdpo.data.contamination import Likeness, SharedQuestion
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import Finding
 
@@ -77,11 +77,11 @@ def lengths(out: Console, preferences: Sequence[Preference], tokenizer: Tokenize
 
 def contents(out: Console, preferences: Sequence[Preference]) -> None:
     """Doubles, the steps that preferences are about, and values, as far as there are any."""
-    for kind, count in survey.doubles(preferences).items():
+    for kind, count in survey.duplicates(preferences).items():
         if count:
             line(out, f"{count:,} x {kind} (kept)", style="yellow")
     bars(out, "Step", survey.steps(preferences))
-    for name, value in survey.worths(preferences).items():
+    for name, value in survey.value_summary(preferences).items():
         line(out, f"{name}: {value:,.3g}" if isinstance(value, float) else f"{name}: {value:,}")
 
 
@@ -112,7 +112,7 @@ def likelihoods(out: Console, found: Mapping[str, Any], total: int) -> None:
         line(out, f"  in distribution: not below {found['threshold']:.3f}, as are 95 % of the model's own texts")
 
 
-def shared(out: Console, found: Sequence[Shared], tasks: Mapping[str, Sequence[Problem]], shown: int) -> None:
+def shared(out: Console, found: Sequence[SharedQuestion], tasks: Mapping[str, Sequence[Problem]], shown: int) -> None:
     """Training questions that resemble problems of evaluation tasks."""
     for task, problems in tasks.items():
         here = [item for item in found if item.task == task]
@@ -124,7 +124,7 @@ def shared(out: Console, found: Sequence[Shared], tasks: Mapping[str, Sequence[P
             _more(out, count - shown)
 
 
-def _shares(items: Sequence[Shared]) -> str:
+def _shares(items: Sequence[SharedQuestion]) -> str:
     shares = [item.share for item in items if item.likeness is Likeness.RUN]
     return f"; on average {sum(shares) / len(shares):.0%} of the question's runs of 13 words are shared"
 

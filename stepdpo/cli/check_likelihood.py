@@ -24,9 +24,9 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import DTYPES, without_progress_bars
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED
-from stepdpo.tokens.collator import collate, plan
-from stepdpo.tokens.token_tree import grow
-from stepdpo.tokens.tokenization import Lengths, opened, tokenise
+from stepdpo.tokens.collator import balance, collate
+from stepdpo.tokens.token_tree import build_tree
+from stepdpo.tokens.tokenization import Lengths, generation_prompt, tokenize
 from stepdpo.training.engine.settings import Device, Dtype, pick_device, pick_dtype
 
 SHARE = 0.05
@@ -110,11 +110,11 @@ def mean_logps(
     pairs: Sequence[Pair], scorer: Scorer, template: AnyTemplate, tokenizer: Any, device: torch.device
 ) -> tuple[list[list[float]], Counter[str]]:
     """(mean log-probability a scored token of the sides of every usable pair; what was left out)."""
-    done = tokenise(pairs, template, tokenizer, Lengths())
-    sides = [len(paths) for paths in done.paths.values()]
-    trees = [grow(paths, [number], [1.0]) for number, paths in done.paths.items()]
+    done = tokenize(pairs, template, tokenizer, Lengths())
+    sides = [len(paths) for paths in done.sequences.values()]
+    trees = [build_tree(paths, [number], [1.0]) for number, paths in done.sequences.items()]
     means: list[list[float]] = [[] for _ in trees]
-    for members in plan([len(tree) for tree in trees], TOKENS, 1) if trees else []:
+    for members in balance([len(tree) for tree in trees], TOKENS, 1) if trees else []:
         if not members:
             continue
         logps_B2, _, tokens_B2, _ = scorer(collate([trees[member] for member in members]).to(device))
@@ -132,7 +132,7 @@ def _write(pairs: Sequence[Pair], template: AnyTemplate, tokenizer: Any, model: 
     prompts, joints = [], []
     for pair in pairs:
         prompt = template.render(pair.question, pair.history, tokenizer)
-        begun = opened(prompt, tokenizer)
+        begun = generation_prompt(prompt, tokenizer)
         prompts.append(prompt.text + prompt.joint + pair.context if pair.context else begun.text)
         joints.append("" if pair.context else begun.joint)
     with TransformersSampler(progress=False).open(model) as sampler:

@@ -60,8 +60,8 @@ def run_in(
         try:
             answer = work(config) if work else _start(verb, folder, config, resume)
         except UserError as error:
-            answer = {"code": workers.MEND, "message": str(error), "outcome": {}}
-        unbegun = answer["code"] == workers.MEND and not resume and not answer.get("begun")
+            answer = {"code": workers.USER_ERROR, "message": str(error), "outcome": {}}
+        unbegun = answer["code"] == workers.USER_ERROR and not resume and not answer.get("begun")
         if unbegun:
             for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)

@@ -19,9 +19,9 @@ from stepdpo.cli import overrides as words_of
 from stepdpo.cli import processes as workers
 from stepdpo.cli.iterative import run as rounds
 from stepdpo.cli.iterative.config import chosen
-from stepdpo.cli.iterative.plan import Plan
+from stepdpo.cli.iterative.plan import IterationPlan
 from stepdpo.cli.jobs import CONFIG, LAUNCH_KEYS, run_in
-from stepdpo.cli.post_training import afterwards, evaluate_tasks, report_sweep
+from stepdpo.cli.post_training import evaluate_after_training, evaluate_tasks, report_sweep
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.runtime import run_folder as runs
@@ -97,7 +97,7 @@ def _job(verb: str, config: DictConfig, outcome: Outcome) -> float | None:
         if answer["code"] == workers.OK and verb == "train":
             outcome.folders.append(folder)
     except UserError as error:
-        answer = {"code": workers.MEND, "message": str(error), "outcome": {}}
+        answer = {"code": workers.USER_ERROR, "message": str(error), "outcome": {}}
     except OSError as error:
         answer = {"code": workers.FAILED, "message": str(error), "outcome": {}}
     if answer["message"]:
@@ -136,7 +136,7 @@ def _work(
         if asked:
             then = _then(then, started)
             root = Path(str(settings["runs"]))
-            plan = Plan(folder, config, choices, asked, then["then"], then["then_with"], root)
+            plan = IterationPlan(folder, config, choices, asked, then["then"], then["then_with"], root)
             return rounds.run(plan, force=force, resume=resume, given=given)
     note = {"then": then["then"], "then_with": runs.redact_argv(then["then_with"])} if verb == "train" else {}
     answer = run_in(folder, verb, config, choices, force=force, resume=resume, given=given, note=note)
@@ -155,7 +155,7 @@ def _evaluate(folder: Path, then: Mapping[str, list[str]], root: Path, finished:
     trained = OmegaConf.load(folder / CONFIG)
     if then["then"]:
         assert isinstance(trained, DictConfig)
-        afterwards(folder, trained, started["choices"], then["then"], then["then_with"], root)
+        evaluate_after_training(folder, trained, started["choices"], then["then"], then["then_with"], root)
 
 
 def _started(folder: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def evaluate_tasks(
         if settings["tasks"]:
             one = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[assignment]
             one.task = composed("eval", [f"task={task}"]).task
-        place, force = place_of(folder, one, choices), bool(settings["force"])
+        place, force = evaluation_folder(folder, one, choices), bool(settings["force"])
         if (place / "summary.json").is_file() and not force:
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")
         answer = run_in(place, "eval", one, {**choices, "task": task}, force=force)
@@ -51,7 +51,7 @@ def evaluate_tasks(
     return answer
 
 
-def afterwards(
+def evaluate_after_training(
     folder: Path,
     trained: DictConfig,
     choices: Mapping[str, str],
@@ -61,16 +61,16 @@ def afterwards(
 ) -> None:
     """Evaluate a finished run and (once) its base on `tasks`, then write the run's report."""
     for task in tasks:
-        base = evaluate_base(posed(task, words, trained), choices, root, task)
-        config = posed(task, words, trained, folder / "model")
-        place = place_of(folder, config, choices)
+        base = evaluate_base(evaluation_config(task, words, trained), choices, root, task)
+        config = evaluation_config(task, words, trained, folder / "model")
+        place = evaluation_folder(folder, config, choices)
         answer = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
         _must(answer, f"evaluating {folder.name} on {task}")
         name_base(place, base, folder)
     report_on([folder], folder)
 
 
-def posed(task: str, words: Sequence[str], trained: DictConfig, model: Path | None = None) -> DictConfig:
+def evaluation_config(task: str, words: Sequence[str], trained: DictConfig, model: Path | None = None) -> DictConfig:
     """The configuration of an evaluation of `model` (else of what a training starts from), under its template."""
     config = composed("eval", [f"task={task}", *words])
     with open_dict(config):
@@ -97,7 +97,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], root: Path, ta
         return None
     name = f"base-{_model_name(str(config.model.path))}-{choices.get('template', 'native')}"
     folder = runs.run_folder(root, re.sub(r"[^\w=,+.@-]+", "-", name))
-    place = place_of(folder, config, choices)
+    place = evaluation_folder(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
     known = place / "base.json"
     if (place / "summary.json").is_file() and known.is_file() and runs.read_json(known) == stamp:
@@ -127,7 +127,7 @@ def pretrained(path: Path) -> DictConfig:
     return model
 
 
-def place_of(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
+def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
     """Where a run keeps an evaluation."""
     decode = choices.get("decode", "greedy")
     return folder / "eval" / (str(config.task.name) + ("" if decode == "greedy" else f"-{decode}"))
@@ -185,7 +185,7 @@ def check_data(
     part = composed("train", [f"level={level}"]).level if level in ("step", "instance") else None
     if part is None:
         raise UserError(f"level={level}: {nearest(level, ['step', 'instance'])}")
-    posed = [build(composed("eval", [f"task={t}"]).task) for t in tasks]
+    evaluation_config = [build(composed("eval", [f"task={t}"]).task) for t in tasks]
     parts: dict[str, Any] = {}
     if model is not None:
         known = groups([conf()])
@@ -193,6 +193,6 @@ def check_data(
         node = check_words("eval", words, [conf()], sweep=False)
         parts = {"model": build(node.model, where="model"), "template": build(node.template, where="template")}
     try:
-        check(data, level=build(part), tasks=posed, max_bad=max_bad, weighed=weighed, out_json=out, **parts)
+        check(data, level=build(part), tasks=evaluation_config, max_bad=max_bad, weighed=weighed, out_json=out, **parts)
     except ValueError as error:
         raise UserError(f"max_bad: {error}") from error

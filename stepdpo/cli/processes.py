@@ -22,7 +22,7 @@ from stepdpo.cli import multinode as nodes
 EXIT = "exit.json"
 """Written by a worker: {"code", "message", "outcome"}."""
 
-OK, FAILED, MEND, DIVERGED = 0, 1, 2, 5
+OK, FAILED, USER_ERROR, DIVERGED = 0, 1, 2, 5
 WORKER = "stepdpo.cli.worker"
 PR_SET_PDEATHSIG = 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.cli import multinode as nodes
-from stepdpo.cli.processes import DIVERGED, EXIT, FAILED, MEND, OK
+from stepdpo.cli.processes import DIVERGED, EXIT, FAILED, OK, USER_ERROR
 from stepdpo.core.config import build
 from stepdpo.core.errors import Outage, UserError
 
@@ -62,7 +62,7 @@ def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return OK, "", _verb(verb, folder, resume)
     except UserError as error:
-        return MEND, str(error), {}
+        return USER_ERROR, str(error), {}
     except Outage as error:
         return FAILED, str(error), {}
     except Diverged as error:

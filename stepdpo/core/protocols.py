@@ -1,26 +1,16 @@
-"""The seams: what each kind of part must offer. Everything else is final."""
+"""The seams of strings: what each kind of part must offer. Everything else is final.
+
+Seams of other records stand beside those: `Loss` in tokens/batch, `Engine` in training/engine/settings, `PairMethod`
+and `Judge` in pairs/engine/context, and so on; docs/architecture.md lists them all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from stepdpo.core.types import (
-        Completion,
-        Grade,
-        Pair,
-        Preference,
-        Problem,
-        Prompt,
-        Sampling,
-        Turn,
-    )
-    from stepdpo.tokens.batch import LossOutput, PairScores, TreeBatch
+from stepdpo.core.types import Completion, Grade, Pair, Preference, Problem, Prompt, Sampling, Turn
 
 
 class Tokenizer(Protocol):
@@ -47,15 +37,6 @@ class Level(Protocol):
     def __call__(self, preference: Preference) -> Pair: ...
 
 
-class Loss(Protocol):
-    """PairScores -> LossOutput."""
-
-    needs: ClassVar[frozenset[str]]
-    """What must be computed for it, of {"rejected", "reference", "kl"}."""
-
-    def __call__(self, scores: PairScores) -> LossOutput: ...
-
-
 class Sampler(Protocol):
     """Text generation. One list of `params.n` completions a prompt, in the order of the prompts.
 
@@ -79,32 +60,6 @@ class Grader(Protocol):
     def grade(self, response: str, problem: Problem) -> Grade: ...
 
 
-class PairSource(Protocol):
-    """Problem -> preferences, as a generator: it yields what it asks for, is sent the answer, and returns `Made`.
-
-    One that needs "trees" asks no model: it offers `problems()`, a stream of its own.
-    """
-
-    needs: ClassVar[frozenset[str]]
-    """What must be at hand, of {"checker", "judge", "trees"}."""
-
-    def __call__(self, problem: Problem, tools: Any) -> Any: ...
-
-
-class Judge(Protocol):
-    """(Problem, Solution) -> the first wrong step, as a generator like PairSource that returns a `Verdict`."""
-
-    needs: ClassVar[frozenset[str]]
-
-    def __call__(self, problem: Problem, solution: Any, tools: Any) -> Any: ...
-
-
-class Crew(Protocol):
-    """Who works on the problems: opened on a bench (pairs/engine/worker), it finishes groups of them, in any order."""
-
-    def open(self, bench: Any) -> AbstractContextManager[Any]: ...
-
-
 class Decoder(Protocol):
     """Prompts -> one answer each."""
 
@@ -115,22 +70,3 @@ class Checker(Protocol):
     """Exact step checker of a task: index of the first wrong step from 0, or None."""
 
     def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None: ...
-
-
-class Engine(Protocol):
-    """A training engine: the only thing that knows processes and devices."""
-
-    rank: int
-    world: int
-    model: Any
-    numbers: str
-
-    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
-    def second(self, build: Any) -> Any: ...
-    def backward(self, loss: Tensor, last: bool) -> None: ...
-    def step(self, lr: float) -> float: ...
-    def total(self, values: Tensor) -> Tensor: ...
-    def barrier(self) -> None: ...
-    def weights(self) -> dict[str, Tensor]: ...
-    def save_state(self, folder: Path) -> None: ...
-    def load_state(self, folder: Path) -> None: ...

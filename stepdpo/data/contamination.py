@@ -34,7 +34,7 @@ class Likeness(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedQuestion:
     """One training question and the evaluation problem it resembles most."""
 
     question: str
@@ -45,7 +45,7 @@ class Shared:
     """Of the training question's runs of 13 words, those that occur in any problem of the tasks."""
 
 
-def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Problem]]) -> Iterator[Shared]:
+def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Problem]]) -> Iterator[SharedQuestion]:
     """For every distinct training question that resembles a problem of a task, its closest likeness."""
     known = [(name, problem) for name, problems in tasks.items() for problem in problems]
     index = _Index([problem.question for _, problem in known])
@@ -55,7 +55,7 @@ def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Prob
             likeness, i = found
             name, problem = known[i]
             share = index.share(question)
-            yield Shared(question=question, task=name, problem_id=problem.id, likeness=likeness, share=share)
+            yield SharedQuestion(question=question, task=name, problem_id=problem.id, likeness=likeness, share=share)
 
 
 class _Index:

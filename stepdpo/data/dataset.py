@@ -16,7 +16,7 @@ from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, Format, Layout, detect, make
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
-from stepdpo.data.validation import Loaded, amount, find_oddities, hold_out, share
+from stepdpo.data.validation import Loaded, amount, gather, share
 
 HEAD = 100
 """Rows that the format is told from."""
@@ -121,28 +121,6 @@ class Dataset:
             f"{self.path}: no known format has these columns: {columns}\n{wanted}\n"
             "  set `format`, and `columns` where they are named differently"
         )
-
-
-def gather(
-    good: list[tuple[Preference, str]],
-    bad: list[BadRow],
-    odd: Mapping[str, int],
-    *,
-    heldout: float | str,
-    seed: int,
-    max_bad: float,
-) -> Loaded:
-    """Inspect, split and count what was read."""
-    preferences = [preference for preference, _ in good]
-    findings = find_oddities(preferences, [place for _, place in good])
-    train, held = hold_out(preferences, heldout, seed)
-    if held and not train:
-        raise UserError(f"heldout: {heldout!r} leaves none of the {len(held)} preferences for training")
-    counts = {"rows": len(good) + len(bad), "usable": len(good), "bad": len(bad)}
-    counts |= {"train": len(train), "heldout": len(held)}
-    counts |= Counter(finding.kind for finding in findings)
-    counts |= {name: count for name, count in odd.items() if count}
-    return Loaded(preferences=train, heldout=held, bad=tuple(bad), findings=findings, counts=counts, max_bad=max_bad)
 
 
 def _unused(layout: Layout, seen: Mapping[str, int], names: Mapping[str, str]) -> Iterator[tuple[str, int]]:

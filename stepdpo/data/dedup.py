@@ -9,7 +9,7 @@ FIRST = 1024
 """Slots to begin with; always a power of two."""
 
 
-class Seen:
+class HashSet:
     """Keeps 64 bits of a hash of each text: 16 to 32 bytes for it, whatever its length.
 
     A text is taken for another one with a probability of n / 2^64 after n texts.

@@ -19,7 +19,7 @@ class RowError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class RowFields:
     """The columns of a row, asked for by our names.
 
     `names` maps our name of a column to the file's, where they differ. A missing or null column takes the

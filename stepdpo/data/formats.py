@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from stepdpo.core.types import Preference, Turn
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.preference_file import FIELDS, read_preference, require_pair
 from stepdpo.data.problem_fields import COLUMNS, read_problem
 from stepdpo.data.step_dpo import read_step_dpo
@@ -34,7 +34,7 @@ class Layout:
     """A row is of this format when it has all columns of one of these sets."""
     uses: frozenset[str]
     """Every column that the reader looks at."""
-    read: Callable[[Cells, Counter[str]], Preference]
+    read: Callable[[RowFields, Counter[str]], Preference]
     """Makes the preference, or raises RowError; counts what was odd."""
 
 
@@ -46,18 +46,18 @@ def detect(columns: Iterable[str]) -> Format | None:
 
 def make(layout: Layout, values: Mapping[str, object], names: Mapping[str, str], odd: Counter[str]) -> Preference:
     """The preference of one row, validated; RowError with the reason when it cannot be used."""
-    preference = layout.read(Cells(values, names), odd)
+    preference = layout.read(RowFields(values, names), odd)
     require_pair(preference)
     return preference
 
 
-def _preferences(cells: Cells, odd: Counter[str]) -> Preference:
+def _preferences(cells: RowFields, odd: Counter[str]) -> Preference:
     preference = read_preference(cells)
     odd["without a rejected side"] += not preference.rejected
     return preference
 
 
-def _ultrainteract(cells: Cells, odd: Counter[str]) -> Preference:
+def _ultrainteract(cells: RowFields, odd: Counter[str]) -> Preference:
     question, history = _conversation(cells, "trajectory")
     meta = cells.some(("id", "parent_id", "task", "dataset"))
     turn = re.search(r"_(\d+)_(\d+)$", str(meta.get("id", "")))
@@ -68,7 +68,7 @@ def _ultrainteract(cells: Cells, odd: Counter[str]) -> Preference:
     return Preference(question, prefix="", chosen=chosen, rejected=rejected, history=history, whole=True, meta=meta)
 
 
-def _trl(cells: Cells, odd: Counter[str]) -> Preference:
+def _trl(cells: RowFields, odd: Counter[str]) -> Preference:
     history: tuple[Turn, ...] = ()
     if isinstance(cells.values.get(cells.names.get("prompt", "prompt")), list):
         question, history = _conversation(cells, "prompt")
@@ -85,7 +85,7 @@ def _trl(cells: Cells, odd: Counter[str]) -> Preference:
     )
 
 
-def _solutions(cells: Cells, odd: Counter[str]) -> Preference:
+def _solutions(cells: RowFields, odd: Counter[str]) -> Preference:
     stated = read_problem(cells)
     if not stated.solution.strip():
         raise RowError("no solution to learn from: neither 'solution' nor 'output', nor an 'answer' with '####'")
@@ -96,7 +96,7 @@ def _solutions(cells: Cells, odd: Counter[str]) -> Preference:
     )
 
 
-def _conversation(cells: Cells, column: str) -> tuple[str, tuple[Turn, ...]]:
+def _conversation(cells: RowFields, column: str) -> tuple[str, tuple[Turn, ...]]:
     """The first turn of a conversation as the question, and the other turns."""
     turns = cells.turns(column)
     name = cells.names.get(column, column)
@@ -107,7 +107,7 @@ def _conversation(cells: Cells, column: str) -> tuple[str, tuple[Turn, ...]]:
     return turns[0].content, turns[1:]
 
 
-def _message(cells: Cells, column: str) -> str:
+def _message(cells: RowFields, column: str) -> str:
     """A side as a string, or as one turn of the assistant."""
     name = cells.names.get(column, column)
     if not isinstance(cells.values.get(name), list):

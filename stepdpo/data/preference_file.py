@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.core.types import Preference, Turn
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.fields import RowError, RowFields
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Preference))
 WRITTEN = ("question", "prefix", "chosen", "rejected")
@@ -35,10 +35,10 @@ def to_row(preference: Preference) -> dict[str, Any]:
 
 def from_row(row: Mapping[str, Any]) -> Preference:
     """The preference that `to_row` made this object of; RowError names the column at fault."""
-    return read_preference(Cells(row))
+    return read_preference(RowFields(row))
 
 
-def read_preference(cells: Cells) -> Preference:
+def read_preference(cells: RowFields) -> Preference:
     """As `from_row`, for columns that may have other names."""
     history: tuple[Turn, ...] = cells.turns("history") if cells.has("history") else ()
     confidence = cells.number("confidence", 1.0, low=0.5, high=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.fields import RowError, RowFields
 
 COLUMNS = ("question", "problem", "instruction", "answers", "answer", "solution", "output")
 _QUESTION = ("question", "problem", "instruction")
@@ -14,7 +14,7 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class StatedProblem:
     """A problem as a row states it."""
 
     question: str
@@ -24,7 +24,7 @@ class Stated:
     """Gold working with its final answer, verbatim; empty when the row has none."""
 
 
-def read_problem(cells: Cells) -> Stated:
+def read_problem(cells: RowFields) -> StatedProblem:
     r"""Question, gold answers and gold working of a row.
 
     The answer is, in this order: what follows the last `####` of `answer` (GSM8K); the column `answers` or
@@ -35,13 +35,13 @@ def read_problem(cells: Cells) -> Stated:
     stated = cells.answers("answers") or cells.answers("answer")
     if len(stated) == 1 and "####" in stated[0]:
         gold = stated[0].rpartition("####")[2].strip()
-        return Stated(question, _given((_plain_number(gold),)), working or cells.text("answer"))
+        return StatedProblem(question, _given((_plain_number(gold),)), working or cells.text("answer"))
     if not stated:
         stated = (last_box(working),)
-    return Stated(question, _given(stated), working)
+    return StatedProblem(question, _given(stated), working)
 
 
-def require_answer(stated: Stated) -> Stated:
+def require_answer(stated: StatedProblem) -> StatedProblem:
     """RowError when there is nothing to compare a response with."""
     if not stated.answers:
         raise RowError(r"no final answer: neither a column 'answer', nor '####' in it, nor \boxed{} in 'solution'")

@@ -1,17 +1,18 @@
-"""Where rows come from: a file, a folder of files, a file of the package, or the hub."""
+"""Where rows come from: a file, a folder of files, the package, or the hub (the only importer of `datasets`)."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
-from stepdpo.data import hub
 from stepdpo.data import row_files as files
-from stepdpo.data.rows import BadRow, Row
+from stepdpo.data.rows import BadRow, Row, checked
 
 READERS = {".jsonl": files.jsonl, ".json": files.json_file, ".parquet": files.parquet}
 PREFERENCES, QUARANTINE = "preferences.jsonl", "quarantine.jsonl"
@@ -27,7 +28,7 @@ def read_rows(path: str, *, split: str = "", subset: str = "", revision: str = "
     """
     found = local_files(path, split)
     if found is None:
-        yield from hub.read(path, subset=subset, split=split or "train", revision=revision)
+        yield from _hub_rows(path, subset=subset, split=split or "train", revision=revision)
         return
     for file in found:
         reader = READERS.get(file.suffix.lower(), files.jsonl)
@@ -86,3 +87,24 @@ def _files(place: Path, split: str) -> list[Path]:
         names = ", ".join(p.name for p in found[:5])
         raise UserError(f"{place}: no file name begins with the split {split!r} (there is {names}); split='' reads all")
     return chosen
+
+
+def _hub_rows(path: str, *, subset: str, split: str, revision: str) -> Iterator[Row | BadRow]:
+    """The rows of one split, numbered from 1. No code of the data set is ever run."""
+    for number, cells in enumerate(_load_from_hub(path, subset, split, revision), start=1):
+        yield checked(path, number, cells)
+
+
+def _load_from_hub(path: str, subset: str, split: str, revision: str) -> Any:
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise UserError(f"{path}: reading from the hub needs the datasets package: pip install datasets") from error
+    try:
+        return datasets.load_dataset(path, subset or None, split=split, revision=revision or None)
+    except Exception as error:  # the library raises many kinds: all of them mean that there are no rows
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path}: there is no such local file, and the hub gave no split {split!r}: {first}\n"
+            f"  without a network, download the files once and set the path to the file or its folder"
+        ) from error

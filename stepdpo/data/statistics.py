@@ -13,7 +13,7 @@ from stepdpo.core.types import Preference
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
-def doubles(preferences: Sequence[Preference]) -> dict[str, int]:
+def duplicates(preferences: Sequence[Preference]) -> dict[str, int]:
     """Preferences that say again what another one says, and those that vary only one side of another."""
     whole: Counter[tuple[object, ...]] = Counter()
     chosen: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)
@@ -68,7 +68,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def worths(preferences: Sequence[Preference]) -> dict[str, Any]:
+def value_summary(preferences: Sequence[Preference]) -> dict[str, Any]:
     """Means of the values and of the confidence, as far as there are any; empty where there is nothing to say."""
     found: dict[str, Any] = {}
     both = [

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 
 from stepdpo.core.types import Preference
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.fields import RowError, RowFields
 
 BEGINNING = re.compile(r"\s*Let's think step by step")
 
 
-def read_step_dpo(cells: Cells, odd: Counter[str]) -> Preference:
+def read_step_dpo(cells: RowFields, odd: Counter[str]) -> Preference:
     """One preference of the columns prompt, initial_reason_steps, chosen, rejected, full_chosen, full_rejected.
 
     `full_*` continue the reasoning from the disputed step on, so the rest of a side is its `full_*` less the
@@ -34,7 +34,7 @@ def read_step_dpo(cells: Cells, odd: Counter[str]) -> Preference:
     )
 
 
-def _side(cells: Cells, side: str, prefix: str, odd: Counter[str]) -> tuple[str, str]:
+def _side(cells: RowFields, side: str, prefix: str, odd: Counter[str]) -> tuple[str, str]:
     """The step and what follows it."""
     column = f"full_{side}"
     if not cells.has(column):

@@ -1,4 +1,4 @@
-"""A task: the problems of a benchmark, from a file, the hub or a generator."""
+"""A task: the problems of a benchmark, from a file or the hub."""
 
 from __future__ import annotations
 
@@ -9,30 +9,16 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem
-from stepdpo.data.dedup import Seen
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.dedup import HashSet
+from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.problem_fields import COLUMNS, read_problem, require_answer
+from stepdpo.data.problem_stream import ProblemStream, check_limit
 from stepdpo.data.readers import read_rows
 from stepdpo.data.rows import BadRow, Row
 
 SHOWN = 5
 """Bad rows that an error message shows."""
 _META = ("level", "type", "subject", "source")
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Problems of known number that are read or made while they are used: few of them are in memory."""
-
-    count: int
-    again: Callable[[], Iterator[Problem]]
-    """Begins anew."""
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Problem]:
-        return self.again()
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        _check_limit(self.limit)
+        check_limit(self.limit)
 
     def problems(self) -> list[Problem]:
         """All problems, in the order of the rows. UserError names the rows that cannot be used."""
@@ -66,13 +52,13 @@ class Task:
         self._check(good.append)
         return good
 
-    def stream(self) -> Stream:
+    def stream(self) -> ProblemStream:
         """The same, read as they are needed; yet every row is looked at before the first problem is given out."""
-        return Stream(self._check(lambda problem: None), self._good)
+        return ProblemStream(self._check(lambda problem: None), self._good)
 
     def _check(self, keep: Callable[[Problem], None]) -> int:
         """How many problems there are. UserError for bad rows, equal ids, or none at all."""
-        seen, again, shown = Seen(), Counter[str](), list[BadRow]()
+        seen, again, shown = HashSet(), Counter[str](), list[BadRow]()
         good = bad = 0
         for one in self._read():
             if isinstance(one, BadRow):
@@ -111,7 +97,7 @@ class Task:
         return (one for one in self._read() if isinstance(one, Problem))
 
     def _problem(self, row: Row, number: int) -> Problem:
-        cells = Cells(row.cells, self.columns)
+        cells = RowFields(row.cells, self.columns)
         stated = require_answer(read_problem(cells))
         given = next((row.cells[c] for c in ("id", "unique_id") if isinstance(row.cells.get(c), str | int)), None)
         return Problem(
@@ -121,47 +107,6 @@ class Task:
             solution=stated.solution,
             meta=cells.some(_META),
         )
-
-
-@dataclass(frozen=True)
-class TinymathTask:
-    """The embedded miniature: problems made by rule, so that they are never short and never known."""
-
-    name: str = "tinymath"
-    """What results are filed under."""
-    split: str = "test"
-    """train or test; the two share no question."""
-    count: int = 1000
-    """How many problems."""
-    seed: int = 0
-    """Chooses the problems."""
-    limit: int | None = None
-    """The first so many problems only."""
-    checker: Any = None
-    """The exact step checker."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot be meant."""
-        _check_limit(self.limit)
-        if self.count < 1:
-            raise ValueError(f"count: expected a number from 1, got {self.count}")
-
-    def problems(self) -> list[Problem]:
-        """Generate the problems."""
-        return list(self.stream())
-
-    def stream(self) -> Stream:
-        """The same, each made when it is asked for."""
-        from stepdpo.tinymath.problems import stream
-
-        count = min(self.count, self.limit or self.count)
-        stream(self.split, count, seed=self.seed)  # what cannot be meant is refused at once
-        return Stream(count, lambda: stream(self.split, count, seed=self.seed))
-
-
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected a number from 1, got {limit}")
 
 
 def _complaint(path: str, shown: list[BadRow], bad: int, good: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,28 @@ def find_oddities(preferences: Sequence[Preference], places: Sequence[str]) -> t
         Finding(kind=kind, places=tuple(places[i] for i in rows), question=preferences[rows[0]].question)
         for kind, rows in findings
     )
+
+
+def gather(
+    good: list[tuple[Preference, str]],
+    bad: list[BadRow],
+    odd: Mapping[str, int],
+    *,
+    heldout: float | str,
+    seed: int,
+    max_bad: float,
+) -> Loaded:
+    """Inspect, split and count what was read."""
+    preferences = [preference for preference, _ in good]
+    findings = find_oddities(preferences, [place for _, place in good])
+    train, held = hold_out(preferences, heldout, seed)
+    if held and not train:
+        raise UserError(f"heldout: {heldout!r} leaves none of the {len(held)} preferences for training")
+    counts = {"rows": len(good) + len(bad), "usable": len(good), "bad": len(bad)}
+    counts |= {"train": len(train), "heldout": len(held)}
+    counts |= Counter(finding.kind for finding in findings)
+    counts |= {name: count for name, count in odd.items() if count}
+    return Loaded(preferences=train, heldout=held, bad=tuple(bad), findings=findings, counts=counts, max_bad=max_bad)
 
 
 def enforce(loaded: Loaded, max_bad: float | str | None = None) -> None:

@@ -17,7 +17,7 @@ from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
-from stepdpo.tokens.tokenization import opened
+from stepdpo.tokens.tokenization import generation_prompt
 
 ATTEMPTS, SUMMARY = "attempts.jsonl", "summary.json"
 TOO_MANY = 0.05
@@ -45,7 +45,7 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
         print(f"warning: {warning}", flush=True)
     problems = spec.task.problems()
     tokenizer = spec.model.tokenizer()
-    prompts = [opened(template.render(p.question, (), tokenizer), tokenizer).text for p in problems]
+    prompts = [generation_prompt(template.render(p.question, (), tokenizer), tokenizer).text for p in problems]
     print(f"{spec.task.name}: {len(problems)} problems, {_option(spec.decode)}, template {template.name}", flush=True)
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:

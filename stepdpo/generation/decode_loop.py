@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stepdpo.core.types import Sampling
 from stepdpo.generation.kv_cache import growing_cache
-from stepdpo.generation.prefix_sharing import Shared, can_share, share
+from stepdpo.generation.prefix_sharing import SharedPrefix, can_share, share
 
 STOP_EVERY = 8
 """Steps between two searches for stop strings; what is written after one is cut off later."""
@@ -29,7 +29,7 @@ CROWDED = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class StopConditions:
     """What ends a response."""
 
     eos: tuple[int, ...]
@@ -40,7 +40,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GeneratedTokens:
     """What one response is made of."""
 
     tokens: list[int]
@@ -59,7 +59,7 @@ class _Rows:
     room_R: Tensor
     mask_RL: Tensor
     ended_R: Tensor
-    shared: Shared | None = None
+    shared: SharedPrefix | None = None
     """The prompts, where the cache holds only what was written after them."""
 
     def keep(self, index_K: Tensor) -> None:
@@ -69,7 +69,7 @@ class _Rows:
             self.shared.keep(index_K)
 
 
-def choose(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) -> Tensor:
+def sample_token(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) -> Tensor:
     """The next token of each row: the likeliest, or by inverse transform of one uniform number in [0, 1).
 
     Top-p keeps the smallest set of likeliest tokens whose probabilities sum to at least `top_p`.
@@ -102,10 +102,10 @@ def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
     params: Sampling,
-    ends: Ends,
+    ends: StopConditions,
     uniforms: npt.NDArray[np.float32] | None,
     advance: Callable[[int], None] = lambda count: None,
-) -> list[Written]:
+) -> list[GeneratedTokens]:
     """`params.n` responses a prompt, prompt by prompt.
 
     `uniforms[row, step]` are the random numbers; `advance` hears how many rows have just left the batch.
@@ -120,7 +120,7 @@ def generate(
     lengths_R = torch.zeros(len(rows.row_R), dtype=torch.long, device=device)
     for step in range(steps):
         uniform_R = None if uniform_RT is None else uniform_RT[rows.row_R, step]
-        rows.token_R = choose(logits_RV, uniform_R, params)
+        rows.token_R = sample_token(logits_RV, uniform_R, params)
         out_RT[rows.row_R, step] = rows.token_R
         if params.logps:
             logp_RT[rows.row_R, step] = chosen_logps(logits_RV, rows.token_R)
@@ -139,11 +139,11 @@ def generate(
         logits_RV = _forward(model, rows, cache, width + step + 1)
     advance(len(rows.ended_R))
     found = zip(out_RT.tolist(), logp_RT.tolist(), lengths_R.tolist(), strict=True)
-    return [Written(tokens[:length], logps[:length]) for tokens, logps, length in found]
+    return [GeneratedTokens(tokens[:length], logps[:length]) for tokens, logps, length in found]
 
 
 def _prefill(
-    model: Any, prompts: Sequence[Sequence[int]], n: int, ends: Ends, longest: int
+    model: Any, prompts: Sequence[Sequence[int]], n: int, ends: StopConditions, longest: int
 ) -> tuple[_Rows, Any, Tensor]:
     """Read the prompts, padded on the left, once each; then every prompt stands there n times."""
     width = max(map(len, prompts))

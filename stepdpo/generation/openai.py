@@ -11,11 +11,11 @@ from importlib.metadata import version
 from typing import Any
 
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.client.client import Client, Refused
+from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
 from stepdpo.generation.progress import Progress
-from stepdpo.generation.seeding import numbered, seeds
+from stepdpo.generation.seeding import numbered_seed, seeds
 from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.tokens.tokenization import encode
 
@@ -58,7 +58,7 @@ class OpenAISampler:
     @contextmanager
     def open(self, model: str | Pretrained | Fresh) -> Iterator[ServerSampler]:
         """Connect to the server; UserError where none answers."""
-        with self.server.open("sampler.server") as client:
+        with connect(self.server, "sampler.server") as client:
             yield ServerSampler(client, self, Pretrained(path=model) if isinstance(model, str) else model)
 
 
@@ -106,7 +106,7 @@ class ServerSampler:
             jobs = zip(prompts, seeds(prompts, params.seed, streams), self._ids(prompts), strict=True)
             return self.client.each(one, list(jobs))
 
-    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         """Nats of each continuation after its prompt, under the model itself, by echoed prompts."""
         if self.chat:
             raise self.client.mended("log-probabilities of given texts need endpoint=completions")
@@ -118,7 +118,7 @@ class ServerSampler:
             request = {"prompt": ids, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
             try:
                 told = await self._asked(request, lambda reply: prompt_logps(reply, len(ids)))
-            except Refused as error:
+            except RequestRefused as error:
                 raise self.client.mended(f"log-probabilities of given texts: {error}") from None
             return float(sum(number or 0.0 for number in told[first:]))
 
@@ -141,10 +141,10 @@ class ServerSampler:
         found: list[Completion] = []
         while len(found) < params.n:
             wanted = min(params.n - len(found), self.spec.per_request or params.n)
-            request = self._request(prompt, ids, params, room, wanted, numbered(seed, len(found)))
+            request = self._request(prompt, ids, params, room, wanted, numbered_seed(seed, len(found)))
             try:
                 some = await self._asked(request, lambda reply: completions(reply, params.stop))
-            except Refused as error:
+            except RequestRefused as error:
                 if not TOO_LONG.search(str(error)):
                     raise self.client.mended(str(error)) from None
                 self.client.counts["prompts too long"] += 1

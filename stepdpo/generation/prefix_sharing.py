@@ -38,7 +38,7 @@ def can_share(model: Any, cache: Any) -> bool:
 
 
 @dataclass
-class Shared:
+class SharedPrefix:
     """The prompts of a batch. Sizes: P prompts, n responses each, G key heads, W positions, R rows still written."""
 
     layers: list[tuple[Tensor, Tensor]]
@@ -71,17 +71,17 @@ class Shared:
         return flat if len(flat) == len(self.place_R) else flat[self.place_R]
 
 
-def share(cache: Any, mask_PW: Tensor, n: int) -> Shared:
+def share(cache: Any, mask_PW: Tensor, n: int) -> SharedPrefix:
     """Take the prompts out of the cache, which from now on holds what is written after them."""
     hidden_P1W = torch.zeros(mask_PW.shape, device=mask_PW.device).masked_fill_(~mask_PW, float("-inf"))[:, None]
     layers = [layer.release() for layer in cache.layers]
-    return Shared(layers, hidden_P1W, n, torch.arange(len(mask_PW) * n, device=mask_PW.device))
+    return SharedPrefix(layers, hidden_P1W, n, torch.arange(len(mask_PW) * n, device=mask_PW.device))
 
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    shared: Shared | None = options.pop("shared", None)
+    shared: SharedPrefix | None = options.pop("shared", None)
     if shared is None:
         found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return found
@@ -89,7 +89,7 @@ def _attention(
     return attend(query * scale, key, value, shared, module.layer_idx), None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, shared: Shared, layer: int) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, shared: SharedPrefix, layer: int) -> Tensor:
     """One new token of every row over its prompt and what it has written: (R, heads, 1, X) in, (R, 1, heads, X) out.
 
     `query` is scaled already; `key` and `value` are those of the written tokens.

@@ -17,14 +17,14 @@ EVERY = 15.0
 class Progress:
     """Counts finished responses; silent unless `speaks`."""
 
-    def __init__(self, total: int, speaks: bool) -> None:
-        self.total, self.speaks, self.done, self.tokens = total, speaks, 0, 0
+    def __init__(self, total: int, enabled: bool) -> None:
+        self.total, self.enabled, self.done, self.tokens = total, enabled, 0, 0
         self.began = self.last = time.monotonic()
         self.bar: Any = None
 
     def __enter__(self) -> Progress:
         console = Console(highlight=False)
-        if self.speaks and console.is_terminal:
+        if self.enabled and console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
             self.bar = RichProgress(TextColumn("writing"), *columns, console=console, transient=True)
             self.bar.start()
@@ -37,7 +37,7 @@ class Progress:
         now = time.monotonic()
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=self.done)
-        elif self.speaks and now - self.last >= EVERY:
+        elif self.enabled and now - self.last >= EVERY:
             self.last, passed = now, now - self.began
             left = passed / max(1, self.done) * (self.total - self.done)
             print(f"written {self.done}/{self.total} responses in {passed:.0f} s  eta {left:.0f} s", flush=True)
@@ -48,6 +48,6 @@ class Progress:
         if self.bar:
             self.bar.stop()
         passed = time.monotonic() - self.began
-        if self.speaks and kind is None and self.tokens:
+        if self.enabled and kind is None and self.tokens:
             rate = self.tokens / max(passed, 1e-9)
             print(f"{self.done} responses, {self.tokens:,} tokens in {passed:.1f} s ({rate:,.0f} tokens/s)", flush=True)

@@ -17,41 +17,46 @@ LOGITS = 2**28
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ScoredText:
     """Tokens, of which those from `first` on count."""
 
     ids: list[int]
     first: int
 
 
-def texts(prompts: Sequence[str], continuations: Sequence[str], tokenizer: Any) -> list[Text]:
+def scored_texts(prompts: Sequence[str], continuations: Sequence[str], tokenizer: Any) -> list[ScoredText]:
     """Each prompt and its continuation tokenised as one text: a token counts if it ends after the prompt does."""
     whole = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
     encoded = zip(prompts, encode(whole, tokenizer), strict=True)
-    return [Text(ids, sum(end <= len(prompt) for end in ends)) for prompt, (ids, ends) in encoded]
+    return [ScoredText(ids, sum(end <= len(prompt) for end in ends)) for prompt, (ids, ends) in encoded]
 
 
 @torch.inference_mode()
-def weigh(model: Any, texts: Sequence[Text], budget: int) -> list[float]:
+def score_texts(model: Any, scored_texts: Sequence[ScoredText], budget: int) -> list[float]:
     """Nats of each text's tokens from `first` on, summed in fp64; the very first token of a text is given.
 
     Nobody needs what comes after the last token, so texts that differ in their last token only are read once.
     """
     alike: dict[tuple[int, ...], list[int]] = {}
-    found = [0.0] * len(texts)
+    found = [0.0] * len(scored_texts)
     context = getattr(model.config, "max_position_embeddings", None) or inf
-    for number, text in enumerate(texts):
+    for number, text in enumerate(scored_texts):
         if len(text.ids) - 1 > context:
             found[number] = -inf
         elif max(1, text.first) < len(text.ids):
             alike.setdefault(tuple(text.ids[:-1]), []).append(number)
-    lasts = {ids: max(len(texts[i].ids) - max(1, texts[i].first) for i in numbers) for ids, numbers in alike.items()}
+    lasts = {
+        ids: max(len(scored_texts[i].ids) - max(1, scored_texts[i].first) for i in numbers)
+        for ids, numbers in alike.items()
+    }
     for batch in _batches(lasts, budget, model.config.get_text_config().vocab_size):
         last = max(lasts[ids] for ids in batch)
         logps_RLV = torch.log_softmax(_logits(model, batch, last).float(), -1)
         for row, ids in enumerate(batch):
             for number in alike[ids]:
-                scored = torch.tensor(texts[number].ids[max(1, texts[number].first) :], device=logps_RLV.device)
+                scored = torch.tensor(
+                    scored_texts[number].ids[max(1, scored_texts[number].first) :], device=logps_RLV.device
+                )
                 picked_T = logps_RLV[row, last - len(scored) :].gather(-1, scored[:, None])
                 found[number] = float(picked_T.double().sum())
     return found

@@ -13,7 +13,7 @@ def seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> I
         yield blake2b(f"{seed}/{stream}/{prompt}".encode(), digest_size=8).digest()
 
 
-def numbered(seed: bytes, number: int) -> int:
+def numbered_seed(seed: bytes, number: int) -> int:
     """A seed of 31 bits, which every server takes, for a prompt's responses from `number` on."""
     return int.from_bytes(blake2b(seed + number.to_bytes(8, "big"), digest_size=4).digest(), "big") >> 1
 

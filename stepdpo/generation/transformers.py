@@ -16,10 +16,10 @@ import transformers
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.decode_loop import Ends, Written, generate
+from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, generate
 from stepdpo.generation.prefix_sharing import register
 from stepdpo.generation.progress import Progress
-from stepdpo.generation.score_text import texts, weigh
+from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
 from stepdpo.models.load import DTYPES, Fresh, Pretrained
@@ -116,9 +116,9 @@ class LocalSampler:
                     progress.tokens += sum(completion.tokens for completion in done[index])
         return done
 
-    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         """Nats of each continuation after its prompt, at temperature 1; minus infinity where it has no room."""
-        return weigh(self.model, texts(prompts, continuations, self.tokenizer), self.batch_tokens)
+        return score_texts(self.model, scored_texts(prompts, continuations, self.tokenizer), self.batch_tokens)
 
     def _batches(self, ids: Sequence[Sequence[int]], params: Sampling) -> Iterator[list[int]]:
         """Indices of the prompts, the longest first, as many at a time as the budget holds.
@@ -146,12 +146,12 @@ class LocalSampler:
         seeds: Sequence[bytes],
         params: Sampling,
         advance: Callable[[int], None],
-    ) -> Iterator[tuple[int, list[Written]]]:
+    ) -> Iterator[tuple[int, list[GeneratedTokens]]]:
         """The responses to each prompt of a batch; a batch too large for the GPU is halved."""
         stops = StopStrings(params.stop, self.tokenizer)
         rooms = tuple(self._room(ids[i], params) for i in batch)
         uniforms = _uniforms([seeds[i] for i in batch], params, max(rooms)) if params.temperature else None
-        ends = Ends(self.eos, rooms, stops.found if params.stop else None)
+        ends = StopConditions(self.eos, rooms, stops.found if params.stop else None)
         try:
             rows = generate(self.model, [ids[i] for i in batch], params, ends, uniforms, advance)
         except torch.OutOfMemoryError:
@@ -170,7 +170,7 @@ class LocalSampler:
         context = getattr(self.model.config, "max_position_embeddings", None)
         return min(params.max_tokens, context - len(ids)) if context else params.max_tokens
 
-    def _complete(self, prompt: Sequence[int], written: Written, params: Sampling) -> Completion:
+    def _complete(self, prompt: Sequence[int], written: GeneratedTokens, params: Sampling) -> Completion:
         """Text, tokens and log-probability: of a stopped response up to the token that ends the stop string."""
         tokens = written.tokens
         ended = tokens[-1] in self.eos

@@ -12,7 +12,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.seeding import numbered, seeds
+from stepdpo.generation.seeding import numbered_seed, seeds
 from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.tokens.tokenization import encode
 
@@ -108,13 +108,13 @@ class LocalVllm:
             if room > 0:
                 places.append(place)
                 inputs.append({"prompt_token_ids": ids})
-                settings.append(self.vllm.SamplingParams(**sampling_params(params, room, numbered(seed, 0))))
+                settings.append(self.vllm.SamplingParams(**sampling_params(params, room, numbered_seed(seed, 0))))
         if inputs:
             for place, output in zip(places, self._run(inputs, settings), strict=True):
                 done[place] = [completion(one, params) for one in output.outputs]
         return done
 
-    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         """Nats of each continuation after its prompt, under the model itself."""
         texts = [prompt + more for prompt, more in zip(prompts, continuations, strict=True)]
         encoded = list(encode(texts, self.tokenizer))

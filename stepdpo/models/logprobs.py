@@ -20,7 +20,7 @@ KEEP_BYTES = 2**30
 """Most memory that kept distributions take under `auto` on a CPU; on a GPU a tenth of its memory."""
 
 
-class Keep(Enum):
+class HeadMemory(Enum):
     """Whether distributions over the vocabulary wait in memory for the backward pass."""
 
     auto = "auto"
@@ -219,7 +219,7 @@ def token_scores(
     low_TR: Tensor | None = None,
     reference_hidden_TH: Tensor | None = None,
     reference_VH: Tensor | None = None,
-    keep: Keep = Keep.auto,
+    keep: HeadMemory = HeadMemory.auto,
 ) -> tuple[Tensor, Tensor]:
     """(logps_T, kl_T) in nats, at least fp32, at T scored positions; kl_T is zero without a reference.
 
@@ -233,7 +233,7 @@ def token_scores(
         _autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
     )
     needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * _wide(hidden_TH).itemsize
-    kept = keep is Keep.save or (keep is Keep.auto and _fits(needed, hidden_TH.device))
+    kept = keep is HeadMemory.save or (keep is HeadMemory.auto and _fits(needed, hidden_TH.device))
     form = (head.scale, head.cap)
     with torch.autocast(hidden_TH.device.type, enabled=False):
         logps_T, kl_T = _TokenScores.apply(  # type: ignore[no-untyped-call]

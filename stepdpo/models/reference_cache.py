@@ -26,7 +26,7 @@ from torch import Tensor
 
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.tokens.batch import SIDES, TreeBatch
-from stepdpo.tokens.batch_sampler import Piece
+from stepdpo.tokens.batch_sampler import MicroBatch
 from stepdpo.tokens.token_store import TokenStore
 
 FULL, MANY = 256 * 2**20, 100_000
@@ -35,7 +35,7 @@ FULL, MANY = 256 * 2**20, 100_000
 
 @torch.no_grad()
 def write_shards(
-    engine: Any, pieces: Iterable[Piece], trees: TokenStore, keep_hidden: bool, folder: Path, name: str
+    engine: Any, micro_batches: Iterable[MicroBatch], trees: TokenStore, keep_hidden: bool, folder: Path, name: str
 ) -> None:
     """Score this process's pieces with the model as it is now, and write them as safetensors files of `name`.
 
@@ -43,11 +43,11 @@ def write_shards(
     """
     shard = _Shard(trees, keep_hidden)
     number = 0
-    for piece in pieces:
-        logps_B2, _, _, hidden_TH = engine.score(piece.batch)
-        if piece.weight == 0:
+    for micro_batch in micro_batches:
+        logps_B2, _, _, hidden_TH = engine.score(micro_batch.batch)
+        if micro_batch.weight == 0:
             continue
-        shard.add(piece.batch, logps_B2, hidden_TH)
+        shard.add(micro_batch.batch, logps_B2, hidden_TH)
         if shard.bytes >= FULL or len(shard.ids) >= MANY:
             shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
             shard, number = _Shard(trees, keep_hidden), number + 1
@@ -87,7 +87,7 @@ def seal(folder: Path, name: str) -> None:
     write_json(folder / f"{name}.json", {path.name: [path.stat().st_size, _hash(path)] for path in files})
 
 
-def damage(folder: Path, name: str, part: int = 0, parts: int = 1) -> str:
+def verify(folder: Path, name: str, part: int = 0, parts: int = 1) -> str:
     """What is wrong with the files of `name`, or nothing; `part` of `parts` processes reads only its share of them."""
     try:
         listed: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stepdpo.models.attention.registry import fitted, tree_inputs
 from stepdpo.models.compatibility import refuse_unsupported
-from stepdpo.models.logprobs import Head, Keep, token_scores
+from stepdpo.models.logprobs import Head, HeadMemory, token_scores
 from stepdpo.models.lora import head_parts
 from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
 
@@ -29,7 +29,7 @@ class Scorer(nn.Module):
     reference_head_VH: Tensor | None
 
     def __init__(
-        self, model: Any, keep_reference_head: bool, gather: Gather, keep: Keep = Keep.auto,
+        self, model: Any, keep_reference_head: bool, gather: Gather, keep: HeadMemory = HeadMemory.auto,
         reference_head_VH: Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

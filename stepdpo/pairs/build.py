@@ -13,16 +13,17 @@ import stepdpo
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Problem, Sampling
-from stepdpo.data.tasks import Stream, TinymathTask
+from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
-from stepdpo.pairs.engine.context import Tools
+from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.progress import Progress
-from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, Journal
+from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, ResultLog
 from stepdpo.pairs.engine.scheduler import groups
-from stepdpo.pairs.engine.worker import Bench
-from stepdpo.pairs.executors.local import Here
+from stepdpo.pairs.engine.worker import WorkerContext
+from stepdpo.pairs.executors.local import LocalExecutor
 from stepdpo.runtime.atomic_io import write_json
-from stepdpo.runtime.signals import at_once
+from stepdpo.runtime.signals import interruptible
+from stepdpo.tinymath.task import TinymathTask
 
 SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
 """The second where a judge did not answer for some problems, which a resumed run tries again."""
@@ -39,7 +40,7 @@ class Construction:
     sampler: Any
     pairs: Any
     judge: Any
-    crew: Any = field(default_factory=Here)
+    crew: Any = field(default_factory=LocalExecutor)
     """Who works on the problems: this process, or many."""
     n: int = 8
     """Solutions sampled a problem."""
@@ -80,29 +81,33 @@ def construct(spec: Construction, folder: Path, resume: bool = False) -> dict[st
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without(spec)
-    tools, about = (None, {}) if _cuts_trees(spec) else _tools(spec)
+    context, about = (None, {}) if _cuts_trees(spec) else _tools(spec)
     problems = _problems(spec)
-    bench = Bench(spec.pairs, tools, spec.model, spec.sampler, spec.sampling, folder)
-    journal = Journal(folder)
+    worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, spec.sampling, folder)
+    result_log = ResultLog(folder)
     try:
-        _announce(spec, about, problems, len(journal.done))
-        with at_once(KEPT):
-            facts = _work(spec, bench, problems, journal)
-        counts = _counted(journal)
-        if not journal.counts["pairs"]:
-            raise _no_pair(spec, journal)
-        journal.finish()
+        _announce(spec, about, problems, len(result_log.done))
+        with interruptible(KEPT):
+            facts = _work(spec, worker_context, problems, result_log)
+        counts = _counted(result_log)
+        if not result_log.counts["pairs"]:
+            raise _no_pair(spec, result_log)
+        result_log.finish()
     except UserError:
         if not resume:
-            journal.discard()
+            result_log.discard()
         raise
     finally:
-        journal.close()
+        result_log.close()
     stamp = {**about, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
-    summary = folder / (UNFINISHED if journal.failed else SUMMARY)
-    write_json(summary, {"counts": counts, "outcomes": dict(+journal.outcomes), "seconds": journal.seconds, **stamp})
-    if journal.failed:
-        print(f"{len(journal.failed)} problems are in {folder / QUARANTINE}: resume=true tries them again", flush=True)
+    summary = folder / (UNFINISHED if result_log.failed else SUMMARY)
+    write_json(
+        summary, {"counts": counts, "outcomes": dict(+result_log.outcomes), "seconds": result_log.seconds, **stamp}
+    )
+    if result_log.failed:
+        print(
+            f"{len(result_log.failed)} problems are in {folder / QUARANTINE}: resume=true tries them again", flush=True
+        )
     else:
         (folder / UNFINISHED).unlink(missing_ok=True)
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
@@ -114,20 +119,20 @@ def _cuts_trees(spec: Construction) -> bool:
     return "trees" in spec.pairs.needs
 
 
-def _tools(spec: Construction) -> tuple[Tools, dict[str, str]]:
+def _tools(spec: Construction) -> tuple[Context, dict[str, str]]:
     """What a source that asks a model is handed, and the template's name."""
     template, warning = resolve(spec.template, spec.model.source)
     if warning:
         print(f"warning: {warning}", flush=True)
-    tools = Tools(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
-    return tools, {"template": template.name}
+    context = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    return context, {"template": template.name}
 
 
-def _no_pair(spec: Construction, journal: Journal) -> Exception:
+def _no_pair(spec: Construction, result_log: ResultLog) -> Exception:
     """What there is to do about it."""
-    if journal.failed and not _cuts_trees(spec):
-        many = f"the judge's word is missing for {len(journal.failed)} problems"
-        return Outage(f"no pair came of it, and {many} ({journal.folder / QUARANTINE}): resume=true asks again")
+    if result_log.failed and not _cuts_trees(spec):
+        many = f"the judge's word is missing for {len(result_log.failed)} problems"
+        return Outage(f"no pair came of it, and {many} ({result_log.folder / QUARANTINE}): resume=true asks again")
     more = "more problems (limit), more solutions (n), or another temperature"
     return UserError(f"no pair came of it: take {'looser rules (pairs.cut)' if _cuts_trees(spec) else more}")
 
@@ -146,17 +151,19 @@ def _total(problems: Any) -> int | None:
     return len(problems) if hasattr(problems, "__len__") else None
 
 
-def _work(spec: Construction, bench: Bench, problems: Iterable[Problem], journal: Journal) -> dict[str, Any]:
+def _work(
+    spec: Construction, worker_context: WorkerContext, problems: Iterable[Problem], result_log: ResultLog
+) -> dict[str, Any]:
     """Finish the problems that are left, reading them as they are needed; returns what was worked with."""
-    left = (problem for problem in problems if problem.id not in journal.done)
+    left = (problem for problem in problems if problem.id not in result_log.done)
     first = next(left, None)
     if first is None:
         return {}
-    progress = Progress(_total(problems), len(journal.done), journal.counts["pairs"])
-    with spec.crew.open(bench) as crew, progress:
+    progress = Progress(_total(problems), len(result_log.done), result_log.counts["pairs"])
+    with spec.crew.open(worker_context) as crew, progress:
         try:
             for finished in crew.finish(groups(chain([first], left), spec.live)):
-                journal.add(finished)
+                result_log.add(finished)
                 progress.advance(finished)
         except Outage as error:
             raise Outage(f"{error}; {KEPT}") from None
@@ -164,12 +171,12 @@ def _work(spec: Construction, bench: Bench, problems: Iterable[Problem], journal
         return facts
 
 
-def _counted(journal: Journal) -> dict[str, int]:
+def _counted(result_log: ResultLog) -> dict[str, int]:
     """Print and return what came of every stage."""
-    counts = {"problems": sum(journal.outcomes.values()), **journal.counts}
+    counts = {"problems": sum(result_log.outcomes.values()), **result_log.counts}
     for name, number in counts.items():
         print(f"  {number:>9,}  {name}", flush=True)
-    for name, number in sorted(journal.outcomes.items(), key=lambda item: -item[1]):
+    for name, number in sorted(result_log.outcomes.items(), key=lambda item: -item[1]):
         if name != "pairs" and number:
             print(f"  {number:>9,}  problems without pairs: {name}", flush=True)
     return counts
@@ -194,7 +201,7 @@ def _problems(spec: Construction) -> Iterable[Problem]:
     if spec.skip >= total:
         known = f"task={spec.task.name} has no more than {total} problems in {split}"
         raise UserError(f"skip={spec.skip}: {known}")
-    return Stream(total - spec.skip, lambda: islice(everything, spec.skip, None))
+    return ProblemStream(total - spec.skip, lambda: islice(everything, spec.skip, None))
 
 
 def _refuse_without(spec: Construction) -> None:

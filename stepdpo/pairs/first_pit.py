@@ -13,7 +13,7 @@ from stepdpo.core.types import Preference
 from stepdpo.pairs.solutions import Solution
 from stepdpo.pairs.tree.chances import advantages, lowest
 from stepdpo.pairs.tree.tree import Tree, preference, shared_label
-from stepdpo.pairs.tree.values import Measured, Spot, pieces
+from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, step_texts
 
 STATEMENT = re.compile(r"\s*\b(?:the )?(?:final )?answer is\b.*\Z", re.IGNORECASE | re.DOTALL)
 
@@ -44,53 +44,53 @@ class Pit:
 
 
 def find_pits(
-    measured: Measured, wrong: Sequence[Solution], paths: Sequence[Sequence[int]], k: int, counts: Counter[str]
+    stats: PrefixStats, wrong: Sequence[Solution], paths: Sequence[Sequence[int]], k: int, counts: Counter[str]
 ) -> list[Pit]:
     """One pit a solution, equal ones once. A problem of which no roll-out from the start succeeds has none."""
-    if measured.q(0) == 0:
+    if stats.q(0) == 0:
         return []
     found: dict[int, Pit] = {}
     for solution, path in zip(wrong, paths, strict=True):
-        q = [measured.q(node, k) for node in path]
+        q = [stats.q(node, k) for node in path]
         step = lowest(q)
         found.setdefault(path[step], Pit(solution, tuple(path), step, advantages(q)[step - 1]))
     counts["pits shared by two solutions"] += len(wrong) - len(found)
     return list(found.values())
 
 
-def candidates(measured: Measured, pit: Pit, most: int) -> list[Spot]:
+def candidates(stats: PrefixStats, pit: Pit, most: int) -> list[RolloutStart]:
     """First steps of successful roll-outs from before the pit, the most frequent ones first, as places to measure.
 
     A step that ends its solution is known to be right. Steps with another label than the pit's are left out.
     """
-    own, label, depth = _step(measured, pit)
+    own, label, depth = _step(stats, pit)
     found: dict[str, list[Solution]] = {}
-    for solution in measured.rolled[pit.before]:
-        text = pieces(solution)[depth]
+    for solution in stats.rolled[pit.before]:
+        text = step_texts(solution)[depth]
         if solution.correct and text.startswith(label) and text.split() not in (own.split(), label.split()):
             found.setdefault(text, []).append(solution)
     starts = []
     for text, some in sorted(found.items(), key=lambda item: -len(item[1]))[:most]:
-        node = measured.child(pit.before, text)
+        node = stats.child(pit.before, text)
         if len(some[0].steps) == depth + 1:
-            measured.ended(node, True, measured.nodes[pit.before].visits)
+            stats.ended(node, True, stats.nodes[pit.before].visits)
         else:
-            starts.append(Spot(node, some[0].prefix(depth + 1)))
+            starts.append(RolloutStart(node, some[0].prefix(depth + 1)))
     return starts
 
 
-def same_prefix(tree: Tree, measured: Measured, pit: Pit, k: int, gap: float) -> Preference | None:
+def same_prefix(tree: Tree, stats: PrefixStats, pit: Pit, k: int, gap: float) -> Preference | None:
     """The best measured step in the pit's place against the pit; None where none is better by `gap`."""
-    own, label, _ = _step(measured, pit)
+    own, label, _ = _step(stats, pit)
     others = [
         i
         for i in tree.children[pit.before]
-        if measured.known(i) and tree.nodes[i].text.startswith(label) and tree.nodes[i].text.split() != own.split()
+        if stats.known(i) and tree.nodes[i].text.startswith(label) and tree.nodes[i].text.split() != own.split()
     ]
     if not others:
         return None
-    best = max(others, key=lambda i: (measured.q(i, k), -i))
-    if measured.q(best, k) - measured.q(pit.node, k) < gap - 1e-9:
+    best = max(others, key=lambda i: (stats.q(i, k), -i))
+    if stats.q(best, k) - stats.q(pit.node, k) < gap - 1e-9:
         return None
     return preference(tree, best, pit.node, **_facts(pit))
 
@@ -100,14 +100,14 @@ def from_the_start(tree: Tree, pit: Pit, right: Solution) -> Preference:
     return _pair(tree, pit, "", right.text, tree.text(pit.node))
 
 
-def remainder(tree: Tree, measured: Measured, pit: Pit, right: Solution | None) -> Preference | None:
+def remainder(tree: Tree, stats: PrefixStats, pit: Pit, right: Solution | None) -> Preference | None:
     """All that follows in the shortest successful roll-out from before the pit against the pit.
 
     At the first step it is a right solution, `right` where there is one. The final answer is cut off the pit; None
     where nothing is left of it, or nothing succeeded from there.
     """
     prefix = pit.wrong.prefix(pit.step - 1) if pit.step > 1 else ""
-    chosen = right if not prefix and right else shortest(measured, pit.before)
+    chosen = right if not prefix and right else shortest(stats, pit.before)
     step = cut_step(tree.text(pit.node)[len(prefix) :])[0] if prefix else tree.text(pit.node)
     step = STATEMENT.sub("", step)
     if chosen is None or not step.strip() or not chosen.text.startswith(prefix):
@@ -115,9 +115,9 @@ def remainder(tree: Tree, measured: Measured, pit: Pit, right: Solution | None) 
     return _pair(tree, pit, prefix, chosen.text[len(prefix) :], step)
 
 
-def shortest(measured: Measured, node: int) -> Solution | None:
+def shortest(stats: PrefixStats, node: int) -> Solution | None:
     """The shortest successful roll-out from a node."""
-    right = [solution for solution in measured.rolled[node] if solution.correct]
+    right = [solution for solution in stats.rolled[node] if solution.correct]
     return min(right, key=lambda solution: len(solution.text)) if right else None
 
 
@@ -135,10 +135,10 @@ def _pair(tree: Tree, pit: Pit, prefix: str, chosen: str, rejected: str) -> Pref
     )
 
 
-def _step(measured: Measured, pit: Pit) -> tuple[str, str, int]:
+def _step(stats: PrefixStats, pit: Pit) -> tuple[str, str, int]:
     """The pit's text with its label, the label, and how many steps come before it."""
-    own = pieces(pit.wrong)[pit.step - 1]
-    return own, shared_label("".join(pieces(pit.wrong)[: pit.step - 1]), own), pit.step - 1
+    own = step_texts(pit.wrong)[pit.step - 1]
+    return own, shared_label("".join(step_texts(pit.wrong)[: pit.step - 1]), own), pit.step - 1
 
 
 def _facts(pit: Pit) -> dict[str, Any]:

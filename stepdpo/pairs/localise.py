@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Preference, Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Ask, Made, Sample, Work
-from stepdpo.pairs.engine.sample_cache import Case
-from stepdpo.pairs.solutions import Draw, Solution, distinct, next_steps, read
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, Request, Requests, Result
+from stepdpo.pairs.engine.sample_cache import JudgedProblem
+from stepdpo.pairs.solutions import SampledBatch, Solution, distinct, next_steps, read_solutions
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class WrongStep:
     """A wrong step of a solution that ends wrong."""
 
     wrong: Solution
@@ -82,74 +82,76 @@ class Localise:
             if not 0 <= low <= high <= 1:
                 raise ValueError("0 <= min_solve_rate <= max_solve_rate <= 1, and so for min_ and max_prefix_rate")
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         """The three stages; the outcome says after which of them nothing was left."""
-        case = Case(problem, tools)
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
-        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], case.counts)
+        case = JudgedProblem(problem, context)
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], case.counts)
         right, wrong = [s for s in solutions if s.correct], [s for s in solutions if not s.correct]
         case.counts.update({"samples": len(drawn), "right": len(right), "wrong": len(wrong)})
         if not wrong:
-            return Made(outcome="no wrong sample" if right else "no usable sample", counts=case.counts)
+            return Result(outcome="no wrong sample" if right else "no usable sample", counts=case.counts)
         if not self.min_solve_rate <= len(right) / len(drawn) <= self.max_solve_rate:
-            return Made(outcome="solve rate outside the window", counts=case.counts)
+            return Result(outcome="solve rate outside the window", counts=case.counts)
         outcome = "judge found no wrong step"
         pairs: list[Preference] = []
         turns: Counter[str] = Counter()
-        for fault in (yield from self._localise(case, wrong)):
+        for wrong_step in (yield from self._localise(case, wrong)):
             if len(pairs) < self.max_pairs_per_problem:
-                outcome, made = yield from self._rectify(case, fault, right if self.reuse else [], turns)
+                outcome, made = yield from self._rectify(case, wrong_step, right if self.reuse else [], turns)
                 pairs += made[: self.max_pairs_per_problem - len(pairs)]
-        return Made(tuple(pairs), "pairs" if pairs else outcome, case.counts)
+        return Result(tuple(pairs), "pairs" if pairs else outcome, case.counts)
 
-    def _localise(self, case: Case, wrong: Sequence[Solution]) -> Generator[Ask, Any, list[Fault]]:
+    def _localise(self, case: JudgedProblem, wrong: Sequence[Solution]) -> Generator[Request, Any, list[WrongStep]]:
         """The second stage: the distinct wrong steps, those after new prefixes first."""
-        faults: dict[tuple[str, str], Fault] = {}
+        wrong_steps: dict[tuple[str, str], WrongStep] = {}
         for solution in distinct(wrong)[: self.max_per_question]:
             index = yield from case.judge(solution)
             case.counts.update({"judged": 1, "wrong step found": index is not None})
-            if index is not None and plain(step := Fault(solution, index).step):
-                faults.setdefault((solution.prefix(index), plain(step)), Fault(solution, index))
+            if index is not None and plain(step := WrongStep(solution, index).step):
+                wrong_steps.setdefault((solution.prefix(index), plain(step)), WrongStep(solution, index))
         seen: Counter[str] = Counter()
         ranked = []
-        for fault in faults.values():
-            ranked.append((seen[fault.prefix], fault))
-            seen[fault.prefix] += 1
-        return [fault for _, fault in sorted(ranked, key=lambda entry: entry[0])]
+        for wrong_step in wrong_steps.values():
+            ranked.append((seen[wrong_step.prefix], wrong_step))
+            seen[wrong_step.prefix] += 1
+        return [wrong_step for _, wrong_step in sorted(ranked, key=lambda entry: entry[0])]
 
     def _rectify(
-        self, case: Case, fault: Fault, reused: Sequence[Solution], turns: Counter[str]
-    ) -> Generator[Ask, Any, tuple[str, list[Preference]]]:
+        self, case: JudgedProblem, wrong_step: WrongStep, reused: Sequence[Solution], turns: Counter[str]
+    ) -> Generator[Request, Any, tuple[str, list[Preference]]]:
         """The third stage of one wrong step: what became of it, and its pairs."""
-        drawn = yield from case.sample(fault.prefix, self.rectify)
-        (solutions,) = yield from read([Draw("r", fault.prefix, "", drawn)], case.counts)
+        drawn = yield from case.sample(wrong_step.prefix, self.rectify)
+        (solutions,) = yield from read_solutions([SampledBatch("r", wrong_step.prefix, "", drawn)], case.counts)
         right = [s for s in solutions if s.correct]
         rate = len(right) / len(drawn)
         case.counts["right from before it"] += len(right)
-        case.counts["right with the wrong step"] += sum(plain(fault.after(s)[0]) == plain(fault.step) for s in right)
-        candidates = fault.others([*reused, *right])
+        case.counts["right with the wrong step"] += sum(
+            plain(wrong_step.after(s)[0]) == plain(wrong_step.step) for s in right
+        )
+        candidates = wrong_step.others([*reused, *right])
         if not candidates:
             return "only the wrong step again" if right else "not rectified", []
         if not self.min_prefix_rate <= rate <= self.max_prefix_rate:
             return "solve rate before the wrong step outside the window", []
-        first = turns[fault.prefix] % len(candidates)
-        chosen = yield from self._approved(case, fault, [*candidates[first:], *candidates[:first]])
-        turns[fault.prefix] += len(chosen)
+        first = turns[wrong_step.prefix] % len(candidates)
+        chosen = yield from self._approved(case, wrong_step, [*candidates[first:], *candidates[:first]])
+        turns[wrong_step.prefix] += len(chosen)
         rate = round(rate, 4)
-        made = [next_steps(case.problem, fault.index, one, fault.wrong, prefix_rate=rate) for one in chosen]
+        made = [next_steps(case.problem, wrong_step.index, one, wrong_step.wrong, prefix_rate=rate) for one in chosen]
         return "judge found the right step wrong", made
 
     def _approved(
-        self, case: Case, fault: Fault, candidates: Sequence[Solution]
-    ) -> Generator[Ask, Any, list[Solution]]:
+        self, case: JudgedProblem, wrong_step: WrongStep, candidates: Sequence[Solution]
+    ) -> Generator[Request, Any, list[Solution]]:
         """The first few, or those with which the judge finds no fault up to and with the right step."""
         chosen: list[Solution] = []
         for solution in candidates:
             if len(chosen) == self.max_chosen_per_prefix:
                 break
             error = (yield from case.judge(solution)) if self.check_chosen else None
-            if error is not None and error <= fault.index:
+            if error is not None and error <= wrong_step.index:
                 case.counts["right step found wrong"] += 1
             else:
                 chosen.append(solution)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Work
-from stepdpo.pairs.mcts_expand import Climb, SelfEvaluation
-from stepdpo.pairs.tree.pair_selection import Cut
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Requests, Result
+from stepdpo.pairs.mcts_expand import Expansion, SelfEvaluation
+from stepdpo.pairs.tree.pair_selection import PairSelection
 from stepdpo.pairs.tree.puct import Prior
-from stepdpo.pairs.tree.step_sampling import Delimiter, Same
+from stepdpo.pairs.tree.step_sampling import Delimiter, StepEquality
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Mcts:
     """Next steps sampled after every other step."""
     breadth_limit: int = 4
     """Most different steps kept after one another."""
-    same: Same = Same.formulas
+    same: StepEquality = StepEquality.formulas
     """Which steps are one: `formulas`, those with the same numbers and signs whatever the words; or `text`."""
     step_tokens: int = 128
     """Longest step; longer ones are left out."""
@@ -59,7 +59,9 @@ class Mcts:
     """Show the gold solution to the self-evaluation, and offer its next step as a child; the authors' way."""
     novelty: float = 1.0
     """What a right answer counts if its solution is not the gold one word for word; 1.25 in the authors' code."""
-    cut: Cut = field(default_factory=lambda: Cut(min_gap=0.5, most_visited_path=True, merge_chains=False))
+    cut: PairSelection = field(
+        default_factory=lambda: PairSelection(min_gap=0.5, most_visited_path=True, merge_chains=False)
+    )
     """Which siblings become pairs."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -75,15 +77,15 @@ class Mcts:
             if (given := getattr(self, name)) is not None and given <= 0:
                 raise ValueError(f"{name} must be above 0, for steps to differ")
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         """Walk, then cut the tree into pairs."""
         if self.leak_reference and not problem.solution:
-            return Made(outcome="no gold solution to leak")
-        climb = Climb(self, problem, tools, tools.prompt(problem))
+            return Result(outcome="no gold solution to leak")
+        expansion = Expansion(self, problem, context, context.prompt(problem))
         at: int | None = 0
         walks = self.iterations * self.root_factor
-        while at is not None and not climb.search.spots[at].ended:
+        while at is not None and not expansion.search.nodes[at].ended:
             for _ in range(walks):
-                yield from climb.walk(at)
-            at, walks = climb.search.best(at) if self.commit else None, self.iterations
-        return climb.made()
+                yield from expansion.walk(at)
+            at, walks = expansion.search.best(at) if self.commit else None, self.iterations
+        return expansion.result()

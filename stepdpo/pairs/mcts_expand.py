@@ -9,11 +9,11 @@ from enum import Enum
 from typing import Any
 
 from stepdpo.core.types import CORRECT, Problem, Prompt
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Ask, Made, Mark, Sample, Weigh
-from stepdpo.pairs.tree.puct import Search, prior_of
-from stepdpo.pairs.tree.self_evaluation import confidences, weighing
-from stepdpo.pairs.tree.step_sampling import Chunk, chunk, chunks, distinct, opening, stops
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Request, Result, ScoreText
+from stepdpo.pairs.tree.puct import PuctSearch, prior_of
+from stepdpo.pairs.tree.self_evaluation import confidences, score_request
+from stepdpo.pairs.tree.step_sampling import SampledStep, distinct, opening, parse_step, split_solution, stop_strings
 from stepdpo.tokens.tokenization import encode
 
 DEEP = 3
@@ -29,45 +29,47 @@ class SelfEvaluation(Enum):
 
 
 @dataclass
-class Climb:
+class Expansion:
     """The search on one problem: what is asked, and what becomes of the answers."""
 
     rules: Any
     """An Mcts."""
     problem: Problem
-    tools: Tools
+    context: Context
     prompt: Prompt
-    search: Search = field(init=False)
+    search: PuctSearch = field(init=False)
     counts: Counter[str] = field(default_factory=Counter)
     reference: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.search = Search(self.rules.weight, self.rules.gamma)
-        self.reference = chunks(self.rules.delimiter, self.problem.solution) if self.rules.leak_reference else []
+        self.search = PuctSearch(self.rules.weight, self.rules.gamma)
+        self.reference = (
+            split_solution(self.rules.delimiter, self.problem.solution) if self.rules.leak_reference else []
+        )
 
-    def walk(self, at: int) -> Generator[Ask, Any, None]:
+    def walk(self, at: int) -> Generator[Request, Any, None]:
         """From a spot down to an end, with everything that has to be written on the way."""
         at = self.search.descend(at)
-        while not self.search.spots[at].ended:
+        while not self.search.nodes[at].ended:
             yield from self._expand(at)
-            if not self.search.spots[at].children:
+            if not self.search.nodes[at].children:
                 self.counts["steps after which nothing usable was written"] += 1
                 self.search.end(at, -1.0)
             at = self.search.descend(at)
         self.search.back_up(at)
         self.counts["walks"] += 1
 
-    def _expand(self, at: int) -> Generator[Ask, Any, None]:
+    def _expand(self, at: int) -> Generator[Request, Any, None]:
         """Children of a spot. Every kind of ask is made every time, so that the trees of all problems keep step."""
-        rules, text, depth = self.rules, self.search.text(at), self.search.spots[at].depth
+        rules, text, depth = self.rules, self.search.text(at), self.search.nodes[at].depth
         before = self.prompt.text + (self.prompt.joint + text + opening(rules.delimiter, depth) if depth else "")
         steps = yield from self._write(before, depth)
         steps = steps[: rules.breadth_limit]
         if gold := self._gold(text, depth, steps):
             steps = [*steps[: rules.breadth_limit - 1], gold]
         wholes = [text + step.text for step in steps]
-        grades = yield Mark(tuple(whole for whole, step in zip(wholes, steps, strict=True) if step.ends))
-        nats, opinions = yield from self._weigh(at, before, gold, wholes)
+        grades = yield GradeAnswers(tuple(whole for whole, step in zip(wholes, steps, strict=True) if step.ends))
+        nats, opinions = yield from self._score(at, before, gold, wholes)
         verdicts = iter(grades)
         for step, whole, opinion in zip(steps, wholes, opinions, strict=True):
             logp = nats if step is gold else step.logp
@@ -79,22 +81,22 @@ class Climb:
                 self.counts["solutions cut at depth_limit"] += 1
                 self.search.end(child, -1.0)
 
-    def _write(self, before: str, depth: int) -> Generator[Ask, Any, list[Chunk]]:
+    def _write(self, before: str, depth: int) -> Generator[Request, Any, list[SampledStep]]:
         """Sampled steps: the usable ones, one of each."""
         rules = self.rules
-        ((*drawn,),) = yield Sample(
+        ((*drawn,),) = yield Generate(
             (before,),
             rules.n_actions if depth else rules.n_init_actions,
             temperature=rules.temperature if depth else rules.init_temperature,
             max_tokens=rules.step_tokens,
-            stop=stops(rules.delimiter, depth),
+            stop=stop_strings(rules.delimiter, depth),
             logps=True,
         )
         self.counts["steps sampled"] += len(drawn)
         found = []
         for completion in drawn:
-            step = chunk(rules.delimiter, depth, completion, "" if depth else self.prompt.joint)
-            if isinstance(step, Chunk):
+            step = parse_step(rules.delimiter, depth, completion, "" if depth else self.prompt.joint)
+            if isinstance(step, SampledStep):
                 found.append(step)
             else:
                 self.counts[step] += 1
@@ -102,48 +104,48 @@ class Climb:
         self.counts["equal steps"] += len(found) - len(new)
         return [found[i] for i in new]
 
-    def _gold(self, text: str, depth: int, steps: Sequence[Chunk]) -> Chunk | None:
+    def _gold(self, text: str, depth: int, steps: Sequence[SampledStep]) -> SampledStep | None:
         """The gold solution's next step: leaked, after a path that followed it, and not written by the model."""
         if depth >= len(self.reference) or text != "".join(self.reference[:depth]):
             return None
         step = self.reference[depth]
         if step in (other.text for other in steps):
             return None
-        ((tokens, _),) = encode([step], self.tools.tokenizer)
-        return Chunk(step, depth + 1 == len(self.reference), len(tokens))
+        ((tokens, _),) = encode([step], self.context.tokenizer)
+        return SampledStep(step, depth + 1 == len(self.reference), len(tokens))
 
-    def _weigh(
-        self, at: int, before: str, gold: Chunk | None, wholes: Sequence[str]
-    ) -> Generator[Ask, Any, tuple[float, list[float | None]]]:
+    def _score(
+        self, at: int, before: str, gold: SampledStep | None, wholes: Sequence[str]
+    ) -> Generator[Request, Any, tuple[float, list[float | None]]]:
         """Nats of the gold step, and v of new steps where the model is asked: its parent's where it is at a loss."""
-        rules, depth = self.rules, self.search.spots[at].depth
+        rules, depth = self.rules, self.search.nodes[at].depth
         evaluates = rules.self_evaluation is SelfEvaluation.confidence
         if not evaluates and not rules.leak_reference:
             return 0.0, [None] * len(wholes)
-        asked = weighing(self.problem, wholes if evaluates else [], rules.leak_reference, self.tools)
+        asked = score_request(self.problem, wholes if evaluates else [], rules.leak_reference, self.context)
         if gold:
             joint = "" if depth else self.prompt.joint
             continuation = joint + gold.text[len(opening(rules.delimiter, depth)) :]
-            asked = Weigh((*asked.prompts, before), (*asked.continuations, continuation))
+            asked = ScoreText((*asked.prompts, before), (*asked.continuations, continuation))
         nats = yield asked
         of_gold = nats[-1] if gold else 0.0
         if not evaluates:
             return of_gold, [None] * len(wholes)
         found = confidences(nats[: 2 * len(wholes)])
-        return of_gold, [conf / max(depth - DEEP, 1) or self.search.spots[at].value for conf in found]
+        return of_gold, [conf / max(depth - DEEP, 1) or self.search.nodes[at].value for conf in found]
 
     def _end(self, child: int, whole: str, correct: bool) -> None:
         copied = whole == self.problem.solution
         self.search.end(child, -1.0 if not correct else 1.0 if copied else self.rules.novelty, correct)
         self.counts["right solutions" if correct else "wrong solutions"] += 1
 
-    def made(self) -> Made:
+    def result(self) -> Result:
         """Pairs and tree."""
-        self.counts["steps kept"] += len(self.search.spots) - 1
+        self.counts["steps kept"] += len(self.search.nodes) - 1
         tree = self.search.tree(self.problem, search="mcts", self_evaluation=self.rules.self_evaluation.value)
         pairs = self.rules.cut(tree, self.counts)
         if pairs:
-            return Made(pairs, "pairs", self.counts, tree.to_row())
+            return Result(pairs, "pairs", self.counts, tree.to_row())
         right, wrong = self.counts["right solutions"], self.counts["wrong solutions"]
         why = "no wrong solution" if right and not wrong else "no right solution" if not right else "no usable siblings"
-        return Made((), why, self.counts, tree.to_row())
+        return Result((), why, self.counts, tree.to_row())

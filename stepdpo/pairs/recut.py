@@ -10,10 +10,10 @@ from typing import ClassVar
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem
 from stepdpo.data.rows import BadRow
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Work
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Requests, Result
 from stepdpo.pairs.tree.files import read_trees
-from stepdpo.pairs.tree.pair_selection import Cut
+from stepdpo.pairs.tree.pair_selection import PairSelection
 
 SHOWN = 3
 """Rows at fault that an error message shows."""
@@ -25,7 +25,7 @@ class Recut:
 
     path: str
     """trees.jsonl of a run, the run's folder, or published rows: a file, a folder or a hub id."""
-    cut: Cut = field(default_factory=Cut)
+    cut: PairSelection = field(default_factory=PairSelection)
 
     needs: ClassVar[frozenset[str]] = frozenset({"trees"})
 
@@ -46,14 +46,14 @@ class Recut:
             shown = "".join(f"\n  {row.place}: {row.reason}" for row in bad)
             raise UserError(f"{self.path}: no tree in it{shown}")
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         """Nothing is asked for."""
         yield from ()
         if (bad := problem.meta.get("bad")) is not None:
-            return Made(outcome="a row that cannot be used", unread=f"{bad.reason}: {bad.excerpt}")
+            return Result(outcome="a row that cannot be used", unread=f"{bad.reason}: {bad.excerpt}")
         counts: Counter[str] = Counter()
         pairs = self.cut(problem.meta["tree"], counts)
-        return Made(pairs, "pairs" if pairs else _why_none(counts), counts)
+        return Result(pairs, "pairs" if pairs else _why_none(counts), counts)
 
 
 def _why_none(counts: Counter[str]) -> str:

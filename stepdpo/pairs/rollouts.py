@@ -13,12 +13,12 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from stepdpo.core.types import Preference, Problem, Prompt
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Ask, Made, Sample, Work
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, Request, Requests, Result
 from stepdpo.pairs.first_pit import Pit, candidates, find_pits, from_the_start, remainder, same_prefix, shortest
-from stepdpo.pairs.solutions import Draw, Solution, distinct, read
+from stepdpo.pairs.solutions import SampledBatch, Solution, distinct, read_solutions
 from stepdpo.pairs.tree.tree import Tree
-from stepdpo.pairs.tree.values import Measured, Spot, spots
+from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, rollout_starts
 
 
 class Rule(Enum):
@@ -64,70 +64,70 @@ class Rollouts:
         if not 0 < self.min_drop <= 1 or self.temperature <= 0:
             raise ValueError("min_drop lies in (0, 1], temperature is above 0")
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample; measure every beginning of the wrong solutions; measure what may be chosen; pair up."""
         counts: Counter[str] = Counter()
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
-        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], counts)
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
         wrong = distinct([s for s in solutions if not s.correct])[: self.max_wrong]
         counts.update(
             {"samples": len(drawn), "right": sum(s.correct for s in solutions), "wrong solutions measured": len(wrong)}
         )
         if not wrong:
-            return Made(outcome="no wrong sample" if solutions else "no usable sample", counts=counts)
-        measured = Measured()
-        paths = [measured.add(solution, self.rollouts) for solution in wrong]
-        starts = [spot for solution, path in zip(wrong, paths, strict=True) for spot in spots(solution, path)]
-        yield from self._measure(measured, prompt, starts, counts)
-        pits = find_pits(measured, wrong, paths, self.best_of, counts)
+            return Result(outcome="no wrong sample" if solutions else "no usable sample", counts=counts)
+        stats = PrefixStats()
+        paths = [stats.add(solution, self.rollouts) for solution in wrong]
+        starts = [spot for solution, path in zip(wrong, paths, strict=True) for spot in rollout_starts(solution, path)]
+        yield from self._measure(stats, prompt, starts, counts)
+        pits = find_pits(stats, wrong, paths, self.best_of, counts)
         if self.rule is Rule.SAME_PREFIX:
             pits = [pit for pit in pits if pit.advantage <= -self.min_drop + 1e-9]
-            more = [spot for pit in pits for spot in candidates(measured, pit, self.candidates)]
-            yield from self._measure(measured, prompt, more, counts)
+            more = [spot for pit in pits for spot in candidates(stats, pit, self.candidates)]
+            yield from self._measure(stats, prompt, more, counts)
         counts["pits"] += len(pits)
-        tree = measured.tree(problem, solutions)
-        pairs = self._pairs(tree, measured, pits, [s for s in solutions if s.correct])
-        return Made(pairs, "pairs" if pairs else _why_none(measured, pits), counts, tree.to_row())
+        tree = stats.tree(problem, solutions)
+        pairs = self._pairs(tree, stats, pits, [s for s in solutions if s.correct])
+        return Result(pairs, "pairs" if pairs else _why_none(stats, pits), counts, tree.to_row())
 
     def _measure(
-        self, measured: Measured, prompt: Prompt, starts: Sequence[Spot], counts: Counter[str]
-    ) -> Generator[Ask, Any, None]:
+        self, stats: PrefixStats, prompt: Prompt, starts: Sequence[RolloutStart], counts: Counter[str]
+    ) -> Generator[Request, Any, None]:
         """Roll-outs from every spot that was not measured, in one ask."""
-        fresh = list({spot.node: spot for spot in reversed(starts) if not measured.known(spot.node)}.values())[::-1]
+        fresh = list({spot.node: spot for spot in reversed(starts) if not stats.known(spot.node)}.values())[::-1]
         if not fresh:
             return
         texts = tuple(prompt.text + (prompt.joint + spot.before if spot.before else "") for spot in fresh)
-        drawn = yield Sample(texts, self.rollouts, again=1, temperature=self.temperature)
+        drawn = yield Generate(texts, self.rollouts, again=1, temperature=self.temperature)
         draws = [
-            Draw(f"n{spot.node}-", spot.before, "" if spot.before else prompt.joint, some)
+            SampledBatch(f"n{spot.node}-", spot.before, "" if spot.before else prompt.joint, some)
             for spot, some in zip(fresh, drawn, strict=True)
         ]
         unused: Counter[str] = Counter()
-        found = yield from read(draws, unused)
+        found = yield from read_solutions(draws, unused)
         for spot, some in zip(fresh, found, strict=True):
             right = sum(solution.correct for solution in some)
-            measured.record(spot.node, self.rollouts, right, some)
+            stats.record(spot.node, self.rollouts, right, some)
             counts.update({"beginnings": 1, "roll-outs": self.rollouts, "right roll-outs": right})
         counts.update({f"roll-outs {why}": number for why, number in unused.items()})
 
     def _pairs(
-        self, tree: Tree, measured: Measured, pits: Sequence[Pit], right: Sequence[Solution]
+        self, tree: Tree, stats: PrefixStats, pits: Sequence[Pit], right: Sequence[Solution]
     ) -> tuple[Preference, ...]:
         """What the rule makes of every pit; right samples take turns."""
         found: list[Preference | None] = []
         for number, pit in enumerate(pits):
             sample = right[number % len(right)] if right else None
             if self.rule is Rule.SAME_PREFIX:
-                found.append(same_prefix(tree, measured, pit, self.best_of, self.min_drop))
+                found.append(same_prefix(tree, stats, pit, self.best_of, self.min_drop))
             elif self.rule is Rule.SELF_EXPLORE:
-                found.append(remainder(tree, measured, pit, sample))
-            elif (whole := sample or shortest(measured, 0)) is not None:
+                found.append(remainder(tree, stats, pit, sample))
+            elif (whole := sample or shortest(stats, 0)) is not None:
                 found.append(from_the_start(tree, pit, whole))
         return tuple(preference for preference in found if preference is not None)
 
 
-def _why_none(measured: Measured, pits: Sequence[Pit]) -> str:
-    if measured.q(0) == 0:
+def _why_none(stats: PrefixStats, pits: Sequence[Pit]) -> str:
+    if stats.q(0) == 0:
         return "never solved from the start"
     return "no better step found" if pits else "no pit"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stepdpo.core.types import Preference, Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Sample, Work
-from stepdpo.pairs.solutions import Draw, Solution, distinct, read
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, Requests, Result
+from stepdpo.pairs.solutions import SampledBatch, Solution, distinct, read_solutions
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Sampled:
         if self.max_pairs_per_problem < 1 or not 0 <= self.min_solve_rate <= self.max_solve_rate <= 1:
             raise ValueError("max_pairs_per_problem from 1; 0 <= min_solve_rate <= max_solve_rate <= 1")
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample, grade, pair up in the order of the samples."""
         counts: Counter[str] = Counter()
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
-        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], counts)
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
         right = distinct([s for s in solutions if s.correct])
         wrong = distinct([s for s in solutions if not s.correct])
         counts.update({"samples": len(drawn), "right": sum(s.correct for s in solutions)})
         rate = sum(s.correct for s in solutions) / max(1, len(drawn))
         if not self.min_solve_rate <= rate <= self.max_solve_rate:
-            return Made(outcome="solve rate outside the window", counts=counts)
+            return Result(outcome="solve rate outside the window", counts=counts)
         sides = list(zip(right, wrong, strict=False))[: self.max_pairs_per_problem]
         pairs = tuple(preference(problem, chosen, rejected, rate) for chosen, rejected in sides)
         why = "no usable sample" if not solutions else "no right sample" if not right else "no wrong sample"
-        return Made(pairs, "pairs" if pairs else why, counts)
+        return Result(pairs, "pairs" if pairs else why, counts)
 
 
 def preference(problem: Problem, chosen: Solution, rejected: Solution, rate: float) -> Preference:

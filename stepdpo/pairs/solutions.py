@@ -9,7 +9,7 @@ from typing import Any
 
 from stepdpo.core.steps import cut_step, prefix_before, split_steps
 from stepdpo.core.types import CORRECT, Completion, Preference, Problem
-from stepdpo.pairs.engine.requests import Mark
+from stepdpo.pairs.engine.requests import GradeAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class SampledBatch:
     """Completions of one prompt."""
 
     name: str
@@ -65,7 +65,9 @@ class Draw:
     completions: Sequence[Completion]
 
 
-def read(draws: Iterable[Draw], counts: Counter[str]) -> Generator[Mark, Any, list[list[Solution]]]:
+def read_solutions(
+    draws: Iterable[SampledBatch], counts: Counter[str]
+) -> Generator[GradeAnswers, Any, list[list[Solution]]]:
     """The solutions of every draw, graded in one go.
 
     Left out and counted: cut responses, those that do not start with the joint, and those without steps.
@@ -81,7 +83,7 @@ def read(draws: Iterable[Draw], counts: Counter[str]) -> Generator[Mark, Any, li
             else:
                 found[-1].append((f"{draw.name}{number}", draw.before + completion.text[len(draw.joint) :]))
     texts = tuple(text for some in found for _, text in some)
-    grades = iter((yield Mark(texts)) if texts else [])
+    grades = iter((yield GradeAnswers(texts)) if texts else [])
     solutions: list[list[Solution]] = []
     for some in found:
         solutions.append([])

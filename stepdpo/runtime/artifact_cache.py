@@ -39,7 +39,7 @@ def entry(kind: str, key: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def making(final: Path, key: Mapping[str, Any]) -> Iterator[Path]:
+def building(final: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     """Write into the folder this yields; leaving makes it the entry `final`, an exception removes it.
 
     Should the entry have come to be meanwhile, that one stays and this one goes.

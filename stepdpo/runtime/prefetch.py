@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """`take(n)` gives `make(n)`, while n + 1 is being made, up to `stop`.
 
     Whatever goes wrong in the background is raised by the `take` that asks for it.
@@ -32,7 +32,7 @@ class Ahead(Generic[T]):
             self._next = number + 1, self._thread.submit(self.make, number + 1)
         return made
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(

@@ -16,10 +16,10 @@ from rich.progress import Progress as RichProgress
 class Progress:
     """Counts updates up to `total`; silent unless `speaks`."""
 
-    def __init__(self, total: int, start: int, speaks: bool) -> None:
-        self.total, self.start, self.speaks = total, start, speaks
+    def __init__(self, total: int, start: int, enabled: bool) -> None:
+        self.total, self.start, self.enabled = total, start, enabled
         self.console = Console(soft_wrap=True, highlight=False)
-        self.live = speaks and self.console.is_terminal
+        self.live = enabled and self.console.is_terminal
         self.began = time.monotonic()
         self.bar: Any = None
 
@@ -41,14 +41,14 @@ class Progress:
 
     def note(self, done: int, metrics: Mapping[str, float]) -> None:
         """A line of the log, where there is no bar."""
-        if self.speaks and not self.bar:
+        if self.enabled and not self.bar:
             passed = time.monotonic() - self.began
             left = passed / max(1, done - self.start) * (self.total - done)
             print(f"update {done}/{self.total}  {_figures(metrics)}  eta {left:.0f} s", flush=True)
 
     def look(self, done: int, metrics: Mapping[str, float]) -> None:
         """What the held-out pairs say."""
-        if not self.speaks:
+        if not self.enabled:
             return
         shown = {k.removeprefix("heldout/"): v for k, v in metrics.items()}
         line = f"held-out after {done}  {_figures(shown)}"

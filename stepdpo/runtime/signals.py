@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def at_once(words: str) -> Iterator[None]:
+def interruptible(words: str) -> Iterator[None]:
     """Work that is saved as it comes: Ctrl-C and SIGTERM end it where it is, as Interrupted with these words.
 
     Everything that is open within is closed on the way. Outside the main thread nothing is caught. What is raised is
@@ -68,7 +68,7 @@ class StopSignals:
     def agreed(self) -> int:
         """The signal that any process has seen, or 0; every process must ask at the same update."""
         flags = torch.tensor([float(self.seen == s) for s in CAUGHT], dtype=torch.float64)
-        heard = self.engine.total(flags).tolist()
+        heard = self.engine.all_reduce_sum(flags).tolist()
         return next((int(s) for s, count in zip(CAUGHT, heard, strict=True) if count), 0)
 
     def __enter__(self) -> StopSignals:

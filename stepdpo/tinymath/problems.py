@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from stepdpo.core.types import Problem
-from stepdpo.data.dedup import Seen
+from stepdpo.data.dedup import HashSet
 from stepdpo.tinymath.story import Story, Teller
 
 SPLITS = ("train", "preference", "heldout", "test")
@@ -42,7 +42,7 @@ def owner(question: str) -> str:
 
 def _stories(split: str, seed: int) -> Iterator[Story]:
     rng = Random(_digest(f"stream/{split}/{seed}"))
-    seen = Seen()
+    seen = HashSet()
     while True:
         story = Teller(rng).tell(rng.choice(OPERATIONS))
         if owner(story.question) == split and seen.add(story.question):

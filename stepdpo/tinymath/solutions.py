@@ -8,8 +8,7 @@ from pathlib import Path
 
 from stepdpo import tinymath
 from stepdpo.core.types import Preference
-from stepdpo.data.dataset import gather
-from stepdpo.data.validation import Loaded, amount
+from stepdpo.data.validation import Loaded, amount, gather
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ by pair, B pairs, H hidden, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.token_tree import TokenRun
+from stepdpo.tokens.token_tree import Segment
 
 CHOSEN, REJECTED = 0, 1
 SIDES = 2
@@ -30,7 +30,7 @@ class TreeBatch:
     """Depth in the tree: a branch continues where its trunk ended."""
     ends_RL: Tensor
     """First index of the row that may no longer see this one; padding at a row's end is a tree of its own."""
-    runs: tuple[TokenRun, ...]
+    segments: tuple[Segment, ...]
     """The same visibility as contiguous stretches, for attention without a mask."""
     source_T: Tensor
     """Flat index (row * L + position) of the hidden state that predicts the scored token."""
@@ -104,6 +104,15 @@ class LossOutput:
     rejected_rewards_B: Tensor
     metrics_B: dict[str, Tensor] = field(default_factory=dict)
     """Further detached per-pair values, averaged over pairs by the training loop."""
+
+
+class Loss(Protocol):
+    """PairScores -> LossOutput."""
+
+    needs: ClassVar[frozenset[str]]
+    """What must be computed for it, of {"rejected", "reference", "kl"}."""
+
+    def __call__(self, scores: PairScores) -> LossOutput: ...
 
 
 def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:

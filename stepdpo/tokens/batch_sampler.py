@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.collator import collate, plan
-from stepdpo.tokens.packing import Bundle, bundle
+from stepdpo.tokens.collator import balance, collate
+from stepdpo.tokens.packing import TreePack, pack_trees
 from stepdpo.tokens.token_store import TokenStore
-from stepdpo.tokens.token_tree import TokenTree, grow
+from stepdpo.tokens.token_tree import TokenTree, build_tree
 
 Numbers = NDArray[np.integer[Any]]
 WINDOW = 4096
@@ -48,7 +48,7 @@ class BatchSize:
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """One forward pass of one process."""
 
     batch: TreeBatch
@@ -73,17 +73,17 @@ def _chance(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
     return np.random.PCG64(int.from_bytes(entropy)).random_raw(count)
 
 
-def updates_per_epoch(pairs: int, size: int) -> int:
+def steps_per_epoch(pairs: int, size: int) -> int:
     """The last update of an epoch may hold fewer pairs; none is left out."""
     return -(-pairs // size)
 
 
-class Updates:
+class BatchSampler:
     """The pairs of every update; ordered once an epoch, then cut."""
 
     def __init__(self, trees: TokenStore, seed: int, size: BatchSize) -> None:
         self.trees, self.seed, self.size = trees, seed, size
-        self.per_epoch = updates_per_epoch(len(trees), size.pairs)
+        self.per_epoch = steps_per_epoch(len(trees), size.pairs)
         self._epoch = -1
         self._order: Numbers = trees.ids
 
@@ -103,62 +103,62 @@ class Updates:
         return order_of_problems(ids, groups, ranks, self.seed, epoch)
 
 
-def pieces(
-    trees: TokenStore, ids: Sequence[int], tokens: int, rank: int, world: int, group: Group = Group.none
-) -> Iterator[Piece]:
+def micro_batches(
+    trees: TokenStore, ids: Sequence[int], tokens: int, rank: int, world_size: int, group: Group = Group.none
+) -> Iterator[MicroBatch]:
     """This process's share of the pairs `ids`, in pieces of at most `tokens` tokens; as many for every process."""
     ids = list(ids)
-    bundles = _problems(trees, ids, tokens) if group is Group.problem else _alone(trees, ids)
-    lists = plan([b.size for b in bundles], tokens, world)
-    for members in lists[rank::world]:
+    packs = _problems(trees, ids, tokens) if group is Group.problem else _alone(trees, ids)
+    lists = balance([b.size for b in packs], tokens, world_size)
+    for members in lists[rank::world_size]:
         if members:
-            yield Piece(_batch(trees, [[ids[m] for m in bundles[b].members] for b in members]), 1.0)
+            yield MicroBatch(_batch(trees, [[ids[m] for m in packs[b].members] for b in members]), 1.0)
         else:
-            yield Piece(collate([trees[ids[int(trees.sizes(ids).argmin())]]]), 0.0)
+            yield MicroBatch(collate([trees[ids[int(trees.sizes(ids).argmin())]]]), 0.0)
 
 
-def all_pieces(
-    trees: TokenStore, tokens: int, rank: int, world: int, group: Group = Group.none, window: int = WINDOW
-) -> Iterator[Piece]:
+def all_micro_batches(
+    trees: TokenStore, tokens: int, rank: int, world_size: int, group: Group = Group.none, window: int = WINDOW
+) -> Iterator[MicroBatch]:
     """This process's share of all pairs, planned window by window: as many pieces for every process."""
     for first in range(0, len(trees), window):
-        yield from pieces(trees, trees.ids[first : first + window].tolist(), tokens, rank, world, group)
+        yield from micro_batches(trees, trees.ids[first : first + window].tolist(), tokens, rank, world_size, group)
 
 
-def _alone(trees: TokenStore, ids: Sequence[int]) -> list[Bundle]:
-    return [Bundle((place,), size) for place, size in enumerate(trees.sizes(ids).tolist())]
+def _alone(trees: TokenStore, ids: Sequence[int]) -> list[TreePack]:
+    return [TreePack((place,), size) for place, size in enumerate(trees.sizes(ids).tolist())]
 
 
-def _problems(trees: TokenStore, ids: Sequence[int], tokens: int) -> list[Bundle]:
+def _problems(trees: TokenStore, ids: Sequence[int], tokens: int) -> list[TreePack]:
     """The pairs of each problem together, cut where a tree would exceed `tokens`."""
     groups, ranks = trees.column("group", ids), trees.column("rank", ids)
-    bundles: list[Bundle] = []
+    packs: list[TreePack] = []
     sequence = np.lexsort((ranks, groups))
     starts = np.flatnonzero(np.diff(groups[sequence])) + 1
     for places in np.split(sequence, starts):
-        cut = bundle([trees.paths(ids[place]) for place in places], tokens)
-        bundles += [Bundle(tuple(int(places[m]) for m in b.members), b.size) for b in cut]
-    return bundles
+        cut = pack_trees([trees.sequences(ids[place]) for place in places], tokens)
+        packs += [TreePack(tuple(int(places[m]) for m in b.members), b.size) for b in cut]
+    return packs
 
 
-def _batch(trees: TokenStore, bundles: Sequence[Sequence[int]]) -> TreeBatch:
+def _batch(trees: TokenStore, packs: Sequence[Sequence[int]]) -> TreeBatch:
     """One tree a bundle, in one row."""
-    grown: list[TokenTree] = []
+    built: list[TokenTree] = []
     own: dict[int, list[TokenTree]] = {}
-    for number, members in enumerate(bundles):
+    for number, members in enumerate(packs):
         if len(members) == 1:
-            grown.append(trees[members[0]])
+            built.append(trees[members[0]])
             continue
         own[number] = [trees[member] for member in members]
-        grown.append(merged(trees, members))
-    return collate(grown, own)
+        built.append(merged(trees, members))
+    return collate(built, own)
 
 
 def merged(trees: TokenStore, members: Sequence[int]) -> TokenTree:
     """Several pairs as one tree; response 2 * k + side is a side of pair k."""
-    paths = [
-        replace(path, owner=2 * number + path.owner)
+    sequences = [
+        replace(sequence, owner=2 * number + sequence.owner)
         for number, member in enumerate(members)
-        for path in trees.paths(member)
+        for sequence in trees.sequences(member)
     ]
-    return grow(paths, members, [trees.confidence(member) for member in members])
+    return build_tree(sequences, members, [trees.confidence(member) for member in members])

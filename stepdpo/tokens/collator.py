@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from stepdpo.tokens.batch import SIDES, TreeBatch
-from stepdpo.tokens.token_tree import Ints, TokenRun, TokenTree, places_in
+from stepdpo.tokens.token_tree import Ints, Segment, TokenTree, places_in
 
 
-def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
+def balance(sizes: Sequence[int], budget: int, world_size: int) -> list[list[int]]:
     """Spread trees over micro-batches of at most `budget` tokens, as many for every process.
 
     Returns a multiple of `world` lists of indices, balanced by tokens; process r computes lists r, r + world, ...
@@ -23,7 +23,7 @@ def plan(sizes: Sequence[int], budget: int, world: int) -> list[list[int]]:
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
     while True:
-        bins = -(-bins // world) * world
+        bins = -(-bins // world_size) * world_size
         lists: list[list[int]] = [[] for _ in range(bins)]
         lightest = [(0, number) for number in range(bins)]
         for index in order:
@@ -53,7 +53,9 @@ def collate(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]] |
         input_ids_RL=joined("tokens", nothing)[None],
         position_ids_RL=joined("positions", nothing)[None],
         ends_RL=joined("ends", starts[:-1])[None],
-        runs=tuple(_shift(run, int(start)) for t, start in zip(trees, starts[:-1], strict=True) for run in t.runs),
+        segments=tuple(
+            _shift(segment, int(start)) for t, start in zip(trees, starts[:-1], strict=True) for segment in t.segments
+        ),
         source_T=joined("sources", starts[:-1]),
         target_T=joined("targets", nothing),
         term_E=joined("terms", scored[:-1]),
@@ -74,5 +76,7 @@ def _prediction(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree
     return torch.from_numpy(np.concatenate(found).astype(np.int64))
 
 
-def _shift(run: TokenRun, by: int) -> TokenRun:
-    return TokenRun(run.row, run.start + by, run.stop + by, tuple((a + by, b + by) for a, b in run.ancestors))
+def _shift(segment: Segment, by: int) -> Segment:
+    return Segment(
+        segment.row, segment.start + by, segment.stop + by, tuple((a + by, b + by) for a, b in segment.ancestors)
+    )

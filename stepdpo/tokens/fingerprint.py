@@ -27,7 +27,9 @@ SOURCES = (
 """Our own code that decides which tokens come of which data; another version of it makes other entries."""
 
 
-def key_of(data: str, level: Any, template: Any, tokenizer: Any, lengths: Any, needs: frozenset[str]) -> dict[str, Any]:
+def cache_key(
+    data: str, level: Any, template: Any, tokenizer: Any, lengths: Any, needs: frozenset[str]
+) -> dict[str, Any]:
     """Plain values that name the tokens of some data; `data` is what they are known by."""
     return {
         "format": FORMAT,

@@ -11,16 +11,16 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.validation import enforce, write_quarantine
 from stepdpo.runtime import artifact_cache as caches
 from stepdpo.runtime.run_folder import QUARANTINE
-from stepdpo.tokens.fingerprint import data_identity, key_of
-from stepdpo.tokens.preprocess_worker import NAMES, Facts, damage_of, make, read_facts
-from stepdpo.tokens.token_store import TokenStore, opened
+from stepdpo.tokens.fingerprint import cache_key, data_identity
+from stepdpo.tokens.preprocess_worker import NAMES, PreprocessReport, preprocess, read_report, verify_entry
+from stepdpo.tokens.token_store import TokenStore, open_store
 from stepdpo.tokens.tokenization import Lengths
 
 Trees = TokenStore
 
 
 @dataclass(frozen=True)
-class Material:
+class TokenizedDataset:
     """Trees by pair number; numbers of dropped pairs are simply absent."""
 
     train: Trees
@@ -45,10 +45,10 @@ def prepare(
     tokenizer: Any,
     lengths: Lengths,
     folder: Path,
-    speaks: bool,
+    is_main_process: bool,
     makes: bool = True,
     any_failed: Callable[[bool], bool] = bool,
-) -> Material:
+) -> TokenizedDataset:
     """Tokens of the data, from the cache, else load, check, cut to the level and tokenise them first.
 
     Counts are printed and bad rows go to quarantine.jsonl either way. One process of a machine `makes` what is not
@@ -56,51 +56,51 @@ def prepare(
     Raises UserError when too many rows are bad or nothing is left to train on.
     """
     data, loaded = data_identity(dataset)
-    key = key_of(data, level, template, tokenizer, lengths, needs)
+    key = cache_key(data, level, template, tokenizer, lengths, needs)
     entry = caches.entry("tokens", key)
     failure: Exception | None = None
     missing = makes and not _whole(entry)
     if missing:
         try:
             loaded = loaded or dataset.load()
-            _say_loaded(Facts.of(loaded), folder, speaks)
+            _say_loaded(PreprocessReport.of(loaded), folder, is_main_process)
             enforce(loaded)
-            with caches.making(entry, key) as scratch:
-                make(loaded, level, template, needs, tokenizer, lengths, scratch, speaks)
+            with caches.building(entry, key) as scratch:
+                preprocess(loaded, level, template, needs, tokenizer, lengths, scratch, is_main_process)
         except Exception as error:
             failure = error
     if any_failed(failure is not None):
         raise failure or UserError("the process of this machine that prepares the data could not: see its message")
-    return _opened(entry, folder, speaks, said=missing)
+    return _opened(entry, folder, is_main_process, said=missing)
 
 
-def _opened(entry: Path, folder: Path, speaks: bool, said: bool) -> Material:
+def _opened(entry: Path, folder: Path, is_main_process: bool, said: bool) -> TokenizedDataset:
     """A whole entry, with the words that go with it; UserError when nothing is left to train on."""
-    facts = read_facts(entry)
+    facts = read_report(entry)
     if not said:
-        _say_loaded(facts, folder, speaks)
-    if speaks:
+        _say_loaded(facts, folder, is_main_process)
+    if is_main_process:
         _say_trained(facts)
     if not facts.stores["train"].pairs:
         raise UserError(f"dataset: no pair is left to train on ({facts.dropped or 'it is empty'})")
-    train, heldout, mismatched = (opened(entry, name) for name in NAMES)
+    train, heldout, mismatched = (open_store(entry, name) for name in NAMES)
     identity = {name: f"{written.fingerprint}/{written.index}" for name, written in facts.stores.items()}
-    return Material(train, heldout, mismatched, facts.stores["train"].fingerprint, identity)
+    return TokenizedDataset(train, heldout, mismatched, facts.stores["train"].fingerprint, identity)
 
 
 def _whole(entry: Path) -> bool:
     """Whether an entry can be used; a damaged one is said and taken away."""
     if not entry.exists():
         return False
-    problem = damage_of(entry)
+    problem = verify_entry(entry)
     if problem:
         print(f"warning: {entry}: {problem}; the data are tokenised again", flush=True)
         caches.discard(entry)
     return not problem
 
 
-def _say_loaded(facts: Facts, folder: Path, speaks: bool) -> None:
-    if not speaks:
+def _say_loaded(facts: PreprocessReport, folder: Path, is_main_process: bool) -> None:
+    if not is_main_process:
         return
     (folder / QUARANTINE).unlink(missing_ok=True)
     if facts.bad:
@@ -108,7 +108,7 @@ def _say_loaded(facts: Facts, folder: Path, speaks: bool) -> None:
     print("data: " + ", ".join(f"{count} {name}" for name, count in facts.counts.items()), flush=True)
 
 
-def _say_trained(facts: Facts) -> None:
+def _say_trained(facts: PreprocessReport) -> None:
     written = facts.stores["train"]
     line = f"training on {written.pairs} of {facts.pairs} pairs, {written.tokens:,} tokens (shared ones counted once)"
     for reason, count in sorted(facts.dropped.items()):

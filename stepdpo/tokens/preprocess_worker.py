@@ -17,12 +17,12 @@ from stepdpo.core.types import Pair, Preference
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import Loaded
 from stepdpo.runtime.atomic_io import write_json
-from stepdpo.tokens.token_store_writer import Written, damage, writing
-from stepdpo.tokens.token_tree import Path as TokenPath
-from stepdpo.tokens.tokenization import Lengths, tokenise
+from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
+from stepdpo.tokens.token_tree import TokenSequence as TokenPath
+from stepdpo.tokens.tokenization import Lengths, tokenize
 
 NAMES = ("train", "heldout", "mismatched")
-FACTS = "facts.json"
+REPORT = "facts.json"
 CHUNK = 2048
 """Pairs whose texts and tokens exist at the same time."""
 Row = tuple[int, list[TokenPath], float, int]
@@ -32,7 +32,7 @@ PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
-class Facts:
+class PreprocessReport:
     """What is known of an entry besides its tokens: what a run prints of its data."""
 
     counts: Mapping[str, int]
@@ -41,36 +41,36 @@ class Facts:
     """Training pairs before any were dropped."""
     dropped: Mapping[str, int]
     """Reason -> count, of training pairs."""
-    stores: Mapping[str, Written]
+    stores: Mapping[str, StoreInfo]
 
     @classmethod
-    def of(cls, loaded: Loaded) -> Facts:
+    def of(cls, loaded: Loaded) -> PreprocessReport:
         """As far as loading tells."""
         return cls(loaded.counts, loaded.bad, len(loaded.preferences), {}, {})
 
 
-def read_facts(entry: Path) -> Facts:
+def read_report(entry: Path) -> PreprocessReport:
     """The facts of an entry; OSError or ValueError when they cannot be read."""
-    raw = json.loads((entry / FACTS).read_text(encoding="utf-8"))
-    return Facts(
+    raw = json.loads((entry / REPORT).read_text(encoding="utf-8"))
+    return PreprocessReport(
         counts=raw["counts"],
         bad=tuple(BadRow(**row) for row in raw["bad"]),
         pairs=raw["pairs"],
         dropped=raw["dropped"],
-        stores={name: Written(**raw["stores"][name]) for name in NAMES},
+        stores={name: StoreInfo(**raw["stores"][name]) for name in NAMES},
     )
 
 
-def damage_of(entry: Path) -> str:
+def verify_entry(entry: Path) -> str:
     """What is wrong with an entry, or nothing."""
     try:
-        facts = read_facts(entry)
+        facts = read_report(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{FACTS} cannot be read ({error})"
-    return next(filter(None, (damage(entry, name, facts.stores[name]) for name in NAMES)), "")
+        return f"{REPORT} cannot be read ({error})"
+    return next(filter(None, (verify(entry, name, facts.stores[name]) for name in NAMES)), "")
 
 
-def make(
+def preprocess(
     loaded: Loaded,
     level: Callable[[Preference], Pair],
     template: Any,
@@ -78,7 +78,7 @@ def make(
     tokenizer: Any,
     lengths: Lengths,
     folder: Path,
-    speaks: bool,
+    is_main_process: bool,
 ) -> None:
     """Write all that a run reads of some data into the folder of an entry."""
     train, heldout = loaded.preferences, loaded.heldout
@@ -88,14 +88,14 @@ def make(
         return sided(level(preference), both="rejected" in needs)
 
     def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[Row]:
-        pace = Pace(f"tokenising {name}", count, speaks)
+        pace = Pace(f"tokenising {name}", count, is_main_process)
         groups: dict[bytes, int] = {}
         for first in range(0, count, CHUNK):
             pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
-            done = tokenise(pairs, template, tokenizer, lengths, first=first)
-            for number, paths in done.paths.items():
+            done = tokenize(pairs, template, tokenizer, lengths, first=first)
+            for number, sequences in done.sequences.items():
                 one = pairs[number - first]
-                yield number, paths, one.confidence, groups.setdefault(_problem(one), len(groups))
+                yield number, sequences, one.confidence, groups.setdefault(_problem(one), len(groups))
             dropped.update(done.dropped if name == "train" else {})
             pace.say(first + len(pairs))
 
@@ -109,23 +109,23 @@ def make(
             "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
         )
     stores = write_stores(folder, sources)
-    write_facts(folder, Facts(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
+    write_report(folder, PreprocessReport(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
 
 
-def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, Written]:
+def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, StoreInfo]:
     """The stores of an entry, one after another; those that have no rows are empty."""
-    stores: dict[str, Written] = {}
+    stores: dict[str, StoreInfo] = {}
     for name in NAMES:
-        with writing(folder, name) as writer:
+        with store_writer(folder, name) as writer:
             for row in rows.get(name, ()):
                 writer.add(*row)
             stores[name] = writer.finish()
     return stores
 
 
-def write_facts(folder: Path, facts: Facts) -> None:
+def write_report(folder: Path, facts: PreprocessReport) -> None:
     """The last file of an entry."""
-    write_json(folder / FACTS, dataclasses.asdict(facts))
+    write_json(folder / REPORT, dataclasses.asdict(facts))
 
 
 def _problem(pair: Pair) -> bytes:
@@ -164,14 +164,14 @@ def following(questions: Sequence[str]) -> list[int]:
 class Pace:
     """A line now and then about work that takes long."""
 
-    def __init__(self, what: str, total: int, speaks: bool) -> None:
-        self.what, self.total, self.speaks = what, total, speaks
+    def __init__(self, what: str, total: int, is_main_process: bool) -> None:
+        self.what, self.total, self.is_main_process = what, total, is_main_process
         self.began = self.last = time.monotonic()
 
     def say(self, done: int) -> None:
         """Say how far it is, unless it was said just before."""
         now = time.monotonic()
-        if self.speaks and done < self.total and now - self.last >= PATIENCE:
+        if self.is_main_process and done < self.total and now - self.last >= PATIENCE:
             left = (now - self.began) / done * (self.total - done)
             print(f"{self.what}: {done:,} of {self.total:,} pairs, {left:.0f} s left", flush=True)
             self.last = now

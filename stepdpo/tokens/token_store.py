@@ -12,14 +12,14 @@ import os
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.token_tree import Ints, Path, TokenTree, grow, grow_pair
+from stepdpo.tokens.token_tree import Ints, TokenSequence, TokenTree, build_pair_tree, build_tree
 
 ENTRY = np.dtype(
     [
@@ -61,13 +61,13 @@ class TokenStore(Mapping[int, TokenTree]):
         return isinstance(number, int | np.integer) and self._row(int(number)) is not None
 
     def __getitem__(self, number: int) -> TokenTree:
-        chosen, *others = self.paths(number)
+        chosen, *others = self.sequences(number)
         number, confidence = int(number), self.confidence(number)
         if not others:
-            return grow([chosen], [number], [confidence])
-        return grow_pair(chosen, others[0], int(self._columns["shared"][self._at(number)]), number, confidence)
+            return build_tree([chosen], [number], [confidence])
+        return build_pair_tree(chosen, others[0], int(self._columns["shared"][self._at(number)]), number, confidence)
 
-    def paths(self, number: int) -> list[Path]:
+    def sequences(self, number: int) -> list[TokenSequence]:
         """The chosen path, and the rejected one if there is one; owners are the sides."""
         row = self._at(number)
         column = self._columns
@@ -78,11 +78,11 @@ class TokenStore(Mapping[int, TokenTree]):
                 f"{self._name}: the tokens of pair {number} are damaged; delete this folder, then run again"
             )
         tokens = np.frombuffer(raw, "<i4")
-        paths = [Path(tokens[:chosen], int(column["chosen_first"][row]), 0)]
+        sequences = [TokenSequence(tokens[:chosen], int(column["chosen_first"][row]), 0)]
         if rejected:
             own = tokens if shared == chosen else np.concatenate([tokens[:shared], tokens[chosen:]])
-            paths.append(Path(own, int(column["rejected_first"][row]), 1))
-        return paths
+            sequences.append(TokenSequence(own, int(column["rejected_first"][row]), 1))
+        return sequences
 
     def confidence(self, number: int) -> float:
         return float(self._columns["confidence"][self._at(number)])
@@ -131,8 +131,11 @@ class TokenStore(Mapping[int, TokenTree]):
         return row if 0 <= row < len(self.ids) and self.ids[row] == number else None
 
 
-def opened(folder: FilePath, name: str) -> TokenStore:
-    """The store that was written as `name` into a folder (token_store_writer.py). Its file stays open as long as it is in use."""
+def open_store(folder: Path, name: str) -> TokenStore:
+    """The store that was written as `name` into a folder (by token_store_writer).
+
+    Its file stays open as long as it is in use.
+    """
     handle = os.open(folder / f"{name}.tokens", os.O_RDONLY)
     entries = np.fromfile(folder / f"{name}.index", ENTRY)
     store = TokenStore(entries, lambda first, count: os.pread(handle, count, first), str(folder))

@@ -9,33 +9,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.tokens.token_store import ENTRY, WIDTH, Read, TokenStore
-from stepdpo.tokens.token_tree import Ints, Path
+from stepdpo.tokens.token_tree import Ints, TokenSequence
 from stepdpo.tokens.trie import shared_length
 
 SMALL = 64 * 2**20
 """Bytes of tokens that are read through before they are used."""
 
 
-def in_memory(rows: Sequence[tuple[int, Sequence[Path], float, int]]) -> TokenStore:
+def in_memory(rows: Sequence[tuple[int, Sequence[TokenSequence], float, int]]) -> TokenStore:
     """A store without files, of (number, paths, confidence, group)."""
     buffer = BytesIO()
-    writer = Writer(buffer)
-    for number, paths, confidence, group in rows:
-        writer.add(number, paths, confidence, group)
+    writer = StoreWriter(buffer)
+    for number, sequences, confidence, group in rows:
+        writer.add(number, sequences, confidence, group)
     content = buffer.getvalue()
     entries = writer.entries(lambda first, count: content[first : first + count])
     return TokenStore(entries, lambda first, count: content[first : first + count])
 
 
 @dataclass(frozen=True)
-class Written:
+class StoreInfo:
     """What came of writing a store, for whoever opens it."""
 
     pairs: int
@@ -49,25 +49,25 @@ class Written:
 
 
 @contextmanager
-def writing(folder: FilePath, name: str) -> Iterator[Writer]:
+def store_writer(folder: Path, name: str) -> Iterator[StoreWriter]:
     """A writer of the store `name`; `finish` it within the block."""
     with (folder / f"{name}.tokens").open("w+b", buffering=1 << 20) as sink:
-        yield Writer(sink, folder / f"{name}.index")
+        yield StoreWriter(sink, folder / f"{name}.index")
 
 
-class Writer:
+class StoreWriter:
     """Takes pairs in the order of their numbers, and holds none of their tokens."""
 
-    def __init__(self, sink: BinaryIO, index: FilePath | None = None) -> None:
+    def __init__(self, sink: BinaryIO, index: Path | None = None) -> None:
         self.sink, self.index = sink, index
         self.digest = hashlib.sha256()
         self.size = 0
         self._full: list[NDArray[Any]] = []
         self._recent: list[tuple[Any, ...]] = []
 
-    def add(self, number: int, paths: Sequence[Path], confidence: float, group: int) -> None:
+    def add(self, number: int, sequences: Sequence[TokenSequence], confidence: float, group: int) -> None:
         """One pair: a path, or a chosen and a rejected one."""
-        chosen, *others = paths
+        chosen, *others = sequences
         tokens, lengths = chosen.tokens, (len(chosen.tokens), 0, 0, chosen.first_scored, 0)
         for rejected in others:
             shared = shared_length(chosen.tokens, rejected.tokens)
@@ -92,7 +92,7 @@ class Writer:
         entries["rank"] = ranks(entries, read)
         return entries
 
-    def finish(self) -> Written:
+    def finish(self) -> StoreInfo:
         """Write the index, and bring both files to the disc."""
         assert self.index is not None
         self.sink.flush()
@@ -106,10 +106,10 @@ class Writer:
         for name in ("chosen", "rejected", "shared", "chosen_first", "rejected_first"):
             self.digest.update(entries[name].tobytes())
         index = hashlib.sha256(entries.tobytes()).hexdigest()
-        return Written(len(entries), self.size, index, content, self.digest.hexdigest())
+        return StoreInfo(len(entries), self.size, index, content, self.digest.hexdigest())
 
 
-def damage(folder: FilePath, name: str, written: Written) -> str:
+def verify(folder: Path, name: str, written: StoreInfo) -> str:
     """What is wrong with the files of a store, or nothing.
 
     The tokens of a large one are not read here: each pair has a checksum, which is looked at whenever it is read.

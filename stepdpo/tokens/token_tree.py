@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepdpo.tokens.trie import Planter
+from stepdpo.tokens.trie import TrieBuilder
 
 Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
-class TokenRun:
+class Segment:
     """A contiguous stretch of a packed row that is causal in itself and also sees the stretches of its ancestors."""
 
     row: int
@@ -29,7 +29,7 @@ class TokenRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class TokenSequence:
     """One response from the root of its tree to its end."""
 
     tokens: Ints
@@ -48,7 +48,7 @@ class TokenTree:
     """Depth of each token: its position if its own path stood alone."""
     ends: Ints
     """First index that may no longer see this token."""
-    runs: tuple[TokenRun, ...]
+    segments: tuple[Segment, ...]
     sources: Ints
     """One a scored prediction: index of the token whose hidden state predicts."""
     targets: Ints
@@ -64,23 +64,23 @@ class TokenTree:
         return len(self.tokens)
 
 
-def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[float]) -> TokenTree:
+def build_tree(sequences: Sequence[TokenSequence], pair_ids: Sequence[int], confidences: Sequence[float]) -> TokenTree:
     """Merge paths into a tree: equal beginnings become one trunk, whatever the texts they came from.
 
     The first path's branch comes first at every fork. Raises ValueError if there are no paths, one is empty, or
     the first token of one is scored.
     """
-    if not paths or any(len(p.tokens) == 0 or p.first_scored < 1 for p in paths):
+    if not sequences or any(len(p.tokens) == 0 or p.first_scored < 1 for p in sequences):
         raise ValueError("every path needs a token before its first scored one")
-    planter = Planter([path.tokens for path in paths])
-    planter.walk()
-    tokens = np.concatenate(planter.tokens)
-    sources, targets, terms, owners = _predictions(paths, [np.concatenate(p) for p in planter.places])
+    builder = TrieBuilder([sequence.tokens for sequence in sequences])
+    builder.walk()
+    tokens = np.concatenate(builder.tokens)
+    sources, targets, terms, owners = _predictions(sequences, [np.concatenate(p) for p in builder.places])
     return TokenTree(
         tokens=tokens,
-        positions=np.concatenate(planter.positions),
-        ends=planter.ends(),
-        runs=tuple(TokenRun(0, *run) for run in planter.runs),
+        positions=np.concatenate(builder.positions),
+        ends=builder.ends(),
+        segments=tuple(Segment(0, *segment) for segment in builder.segments),
         sources=sources,
         targets=targets,
         terms=terms,
@@ -90,22 +90,24 @@ def grow(paths: Sequence[Path], pair_ids: Sequence[int], confidences: Sequence[f
     )
 
 
-def grow_pair(chosen: Path, rejected: Path, shared: int, pair_id: int, confidence: float) -> TokenTree:
-    """What `grow` makes of two paths that share just their first `shared` tokens; without a search."""
+def build_pair_tree(
+    chosen: TokenSequence, rejected: TokenSequence, shared: int, pair_id: int, confidence: float
+) -> TokenTree:
+    """What `build_tree` makes of two paths that share just their first `shared` tokens; without a search."""
     first, second = len(chosen.tokens), len(rejected.tokens)
     total = first + second - shared
     positions = _upto(total)
     place = positions[:second]
     ends = np.full(total, total, np.int32)
-    runs: tuple[TokenRun, ...] = (TokenRun(0, 0, total),)
+    segments: tuple[Segment, ...] = (Segment(0, 0, total),)
     if shared < min(first, second):
         place = np.concatenate([positions[:shared], positions[first:]])
         positions = np.concatenate([positions[:first], positions[shared:second]])
         ends[shared:first] = first
-        runs = (TokenRun(0, 0, first), TokenRun(0, first, total, ((0, shared),)))
+        segments = (Segment(0, 0, first), Segment(0, first, total, ((0, shared),)))
     tokens = np.concatenate([chosen.tokens, rejected.tokens[shared:]])
     sources, targets, terms, owners = _predictions((chosen, rejected), (_upto(first), place))
-    return TokenTree(tokens, positions, ends, runs, sources, targets, terms, owners, (pair_id,), (confidence,))
+    return TokenTree(tokens, positions, ends, segments, sources, targets, terms, owners, (pair_id,), (confidence,))
 
 
 def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
@@ -129,11 +131,11 @@ def _upto(count: int) -> Ints:
     return np.arange(count, dtype=np.int32)
 
 
-def _predictions(paths: Sequence[Path], places: Sequence[Ints]) -> tuple[Ints, Ints, Ints, Ints]:
+def _predictions(sequences: Sequence[TokenSequence], places: Sequence[Ints]) -> tuple[Ints, Ints, Ints, Ints]:
     """(sources, targets, terms, owners), each distinct (source, target) once; `places`: where a path's tokens lie."""
-    sources = np.concatenate([place[p.first_scored - 1 : -1] for p, place in zip(paths, places, strict=True)])
-    targets = np.concatenate([p.tokens[p.first_scored :] for p in paths])
-    owners = np.repeat([p.owner for p in paths], [len(p.tokens) - p.first_scored for p in paths])
+    sources = np.concatenate([place[p.first_scored - 1 : -1] for p, place in zip(sequences, places, strict=True)])
+    targets = np.concatenate([p.tokens[p.first_scored :] for p in sequences])
+    owners = np.repeat([p.owner for p in sequences], [len(p.tokens) - p.first_scored for p in sequences])
     distinct, terms = np.unique(sources.astype(np.int64) << 32 | targets, return_inverse=True)
     return (
         (distinct >> 32).astype(np.int32),

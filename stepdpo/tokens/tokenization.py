@@ -14,7 +14,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
 from stepdpo.core.types import Pair, Prompt
 from stepdpo.tokens.batch import SIDES
-from stepdpo.tokens.token_tree import Ints, Path
+from stepdpo.tokens.token_tree import Ints, TokenSequence
 
 NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
 
@@ -44,10 +44,10 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Tokenised:
+class Tokenized:
     """The chosen path and, if there is one, the rejected one of each usable pair; and what could not be used."""
 
-    paths: dict[int, list[Path]]
+    sequences: dict[int, list[TokenSequence]]
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason -> count."""
 
@@ -93,7 +93,7 @@ def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any
             yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
 
 
-def opened(prompt: Prompt, tokenizer: Any) -> Prompt:
+def generation_prompt(prompt: Prompt, tokenizer: Any) -> Prompt:
     """The prompt as it is given to a model that is to go on from it.
 
     Where the tokenizer makes one token of the prompt's end and the joint (`:` and a newline, in Qwen2's case), the
@@ -116,7 +116,7 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
     return unscored, [start + pair.context + side for side in sides]
 
 
-def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenised:
+def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenized:
     """Token paths of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
 
     Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
@@ -129,48 +129,48 @@ def tokenise(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
         texts += sides
         unscored += [boundary] * len(sides)
     encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
-    kept: dict[int, list[Path]] = {}
+    kept: dict[int, list[TokenSequence]] = {}
     dropped: Counter[str] = Counter()
     for number, pair in enumerate(pairs, start=first):
-        paths = []
+        sequences = []
         for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
             ids, scored = next(encoded)
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
-            paths.append(Path(np.asarray(ids, np.int32), scored, side))
-        usable = _usable(paths, number, lengths)
+            sequences.append(TokenSequence(np.asarray(ids, np.int32), scored, side))
+        usable = _usable(sequences, number, lengths)
         if isinstance(usable, str):
             dropped[usable] += 1
         else:
             kept[number] = usable
-    return Tokenised(kept, dropped)
+    return Tokenized(kept, dropped)
 
 
-def _usable(paths: list[Path], number: int, lengths: Lengths) -> list[Path] | str:
+def _usable(sequences: list[TokenSequence], number: int, lengths: Lengths) -> list[TokenSequence] | str:
     """The paths, cut where that is asked for, or why the pair is left out."""
-    longest = max(len(p.tokens) for p in paths)
+    longest = max(len(p.tokens) for p in sequences)
     if longest > lengths.max_length:
         if lengths.overlong is Overlong.error:
             raise UserError(f"pair {number} has {longest} tokens, more than lengths.max_length={lengths.max_length}")
         if lengths.overlong is Overlong.drop:
             return "over-long"
-        paths = _cut(paths, lengths)
-    if any(p.first_scored < 1 or p.first_scored >= len(p.tokens) for p in paths):
+        sequences = _cut(sequences, lengths)
+    if any(p.first_scored < 1 or p.first_scored >= len(p.tokens) for p in sequences):
         return "nothing to score"
-    if len(paths) == SIDES and np.array_equal(paths[0].tokens, paths[1].tokens):
+    if len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens):
         return "same tokens on both sides"
-    return paths
+    return sequences
 
 
-def _cut(paths: list[Path], lengths: Lengths) -> list[Path]:
+def _cut(sequences: list[TokenSequence], lengths: Lengths) -> list[TokenSequence]:
     """Truncation of trl 0.8.5 as Step-DPO ran it: keep the end of the prompt, then the start of the response."""
     cut = []
-    for path in paths:
-        skip = max(0, path.first_scored - lengths.max_prompt_length)
-        tokens: Ints = path.tokens[skip:]
-        first = path.first_scored - skip
-        longest = max(len(p.tokens) - max(0, p.first_scored - lengths.max_prompt_length) for p in paths)
+    for sequence in sequences:
+        skip = max(0, sequence.first_scored - lengths.max_prompt_length)
+        tokens: Ints = sequence.tokens[skip:]
+        first = sequence.first_scored - skip
+        longest = max(len(p.tokens) - max(0, p.first_scored - lengths.max_prompt_length) for p in sequences)
         if longest > lengths.max_length:
             tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
-        cut.append(Path(tokens, first, path.owner))
+        cut.append(TokenSequence(tokens, first, sequence.owner))
     return cut

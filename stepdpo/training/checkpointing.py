@@ -26,7 +26,7 @@ STATE = "state"
 TRAINER = "trainer.json"
 
 
-class Keeper:
+class Checkpointer:
     """Saves and restores one run."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Keeper:
         self.engine.save_state(scratch / STATE)
         self._write_model(scratch)
         if self.engine.rank == 0:
-            trainer = {"step": step, "world": self.engine.world, "data": self.fingerprint, "window": dict(window)}
+            trainer = {"step": step, "world": self.engine.world_size, "data": self.fingerprint, "window": dict(window)}
             write_json(scratch / TRAINER, trainer)
         self.engine.barrier()
         if self.engine.rank == 0:
@@ -94,9 +94,9 @@ class Keeper:
         trainer = read_json(path / TRAINER)
         if trainer["data"] != self.fingerprint:
             raise UserError(f"{path}: was trained on other data than the configuration now names; use another run name")
-        if trainer["world"] != self.engine.world:
+        if trainer["world"] != self.engine.world_size:
             raise UserError(
-                f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world}"
+                f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world_size}"
             )
         return path
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from stepdpo.runtime.prefetch import Ahead
+from stepdpo.runtime.prefetch import Prefetcher
+from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import Interrupted, StopSignals
-from stepdpo.tokens.batch_sampler import Updates
-from stepdpo.tokens.preprocess import Material
-from stepdpo.training.checkpointing import Keeper
-from stepdpo.training.step import Scoring, Share
-
-if TYPE_CHECKING:
-    from stepdpo.runtime.progress import Progress
-    from stepdpo.training.trainer import Training
+from stepdpo.tokens.batch_sampler import BatchSampler
+from stepdpo.tokens.preprocess import TokenizedDataset
+from stepdpo.training.checkpointing import Checkpointer
+from stepdpo.training.config import Training
+from stepdpo.training.step import StepInputs, TrainStep
 
 
 class Diverged(Exception):
@@ -26,24 +24,34 @@ class Diverged(Exception):
 
 
 class Loop:
-    def __init__(self, spec: Training, material: Material, scoring: Scoring, keeper: Keeper) -> None:
-        self.spec, self.material, self.scoring, self.keeper = spec, material, scoring, keeper
-        self.engine = scoring.engine
-        self.updates = Updates(material.train, spec.seed, spec.batch)
-        self.per_epoch = self.updates.per_epoch
+    def __init__(
+        self, spec: Training, tokenized: TokenizedDataset, train_step: TrainStep, checkpointer: Checkpointer
+    ) -> None:
+        self.spec, self.tokenized, self.train_step, self.checkpointer = spec, tokenized, train_step, checkpointer
+        self.engine = train_step.engine
+        self.batch_sampler = BatchSampler(tokenized.train, spec.seed, spec.batch)
+        self.per_epoch = self.batch_sampler.per_epoch
         self.total_steps = spec.epochs * self.per_epoch
         if spec.max_steps is not None:
             self.total_steps = min(self.total_steps, spec.max_steps)
 
     def run(
-        self, start: int, window: Window, signals: StopSignals, tracker: Any, progress: Progress
+        self, start: int, window: MetricWindow, signals: StopSignals, tracker: Any, progress: Progress
     ) -> dict[str, float]:
         """Every update from `start`; returns the last held-out metrics, else the last of training."""
-        with Ahead(self._share, self.total_steps) as ahead:  # no attribute: a circle would keep the engine alive
-            return self._run(start, ahead, window, signals, tracker, progress)
+        with Prefetcher(
+            self._share, self.total_steps
+        ) as prefetcher:  # no attribute: a circle would keep the engine alive
+            return self._run(start, prefetcher, window, signals, tracker, progress)
 
     def _run(
-        self, start: int, ahead: Ahead[Share], window: Window, signals: StopSignals, tracker: Any, progress: Progress
+        self,
+        start: int,
+        prefetcher: Prefetcher[StepInputs],
+        window: MetricWindow,
+        signals: StopSignals,
+        tracker: Any,
+        progress: Progress,
     ) -> dict[str, float]:
         spec = self.spec
         training: dict[str, float] = {}
@@ -51,7 +59,7 @@ class Loop:
         if start in (0, self.total_steps):
             heldout = self._look(start, None if start else tracker, progress)
         for step in range(start, self.total_steps):
-            window.add(self._update(step, ahead))
+            window.add(self._update(step, prefetcher))
             done, last = step + 1, step + 1 == self.total_steps
             progress.advance(window.latest)
             if done % spec.log_every == 0 or last:
@@ -63,19 +71,19 @@ class Loop:
                 heldout = self._look(done, tracker, progress)
             stop = signals.agreed()
             if stop or (spec.save_every and done % spec.save_every == 0 and not last):
-                self.keeper.save(done, window.sums)
+                self.checkpointer.save(done, window.sums)
             if stop:
                 raise Interrupted(stop)
         return heldout or training
 
-    def _share(self, step: int) -> Share:
+    def _share(self, step: int) -> StepInputs:
         """What this process computes in an update; made in the background."""
-        return self.scoring.share(self.material.train, self.updates(step), "train")
+        return self.train_step.inputs(self.tokenized.train, self.batch_sampler(step), "train")
 
-    def _update(self, step: int, ahead: Ahead[Share]) -> dict[str, float]:
+    def _update(self, step: int, prefetcher: Prefetcher[StepInputs]) -> dict[str, float]:
         """One optimiser step; its metrics are means over the pairs of the whole update."""
         began = time.perf_counter()
-        metrics = self.scoring.compute(ahead.take(step), learn=True)
+        metrics = self.train_step.compute(prefetcher.take(step), learn=True)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss of update {step + 1} is {metrics['loss']}; lower optim.lr, or look at the data")
         lr = self.spec.optim.lr_at(step, self.total_steps)
@@ -87,10 +95,10 @@ class Loop:
     @torch.no_grad()
     def _look(self, done: int, tracker: Any, progress: Progress) -> dict[str, float]:
         """Metrics of the held-out pairs, nothing learnt."""
-        heldout = self.material.heldout
+        heldout = self.tokenized.heldout
         if not heldout:
             return {}
-        metrics = self.scoring.passes(heldout, list(heldout), "heldout", learn=False)
+        metrics = self.train_step.passes(heldout, list(heldout), "heldout", learn=False)
         named = {f"heldout/{k}": v for k, v in metrics.items() if k not in ("tokens", "pairs")}
         progress.look(done, named)
         if tracker:
@@ -98,7 +106,7 @@ class Loop:
         return named
 
 
-class Window:
+class MetricWindow:
     """Averages over the updates since the last line of the log, weighted by their pairs."""
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:

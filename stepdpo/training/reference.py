@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.reference_cache import ReferenceScores, damage, seal, write_shards
+from stepdpo.models.reference_cache import ReferenceScores, seal, verify, write_shards
 from stepdpo.runtime import artifact_cache as caches
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.batch_sampler import Group, Piece, all_pieces, pieces
-from stepdpo.tokens.preprocess import Material, Trees
+from stepdpo.tokens.batch_sampler import Group, MicroBatch, all_micro_batches, micro_batches
+from stepdpo.tokens.preprocess import TokenizedDataset, Trees
 from stepdpo.tokens.preprocess_worker import Pace
 
 FORMAT = 1
@@ -35,7 +35,7 @@ Score = Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]
 """Scorer.forward."""
 
 
-class Mode(Enum):
+class ReferenceMode(Enum):
     """Where the reference's scores come from. The result is the same."""
 
     cache = "cache"
@@ -54,7 +54,7 @@ class _Other:
     score: Score
 
 
-class Kept:
+class CachedReference:
     """Scores from the cache, made first where they are not there."""
 
     def __init__(
@@ -67,16 +67,16 @@ class Kept:
         """
         self.engine, self.tokens, self.group, self.keep_hidden = engine, tokens, group, "kl" in needs
         self.other, self.scorer = other, engine
-        self.key = {**key, "format": FORMAT, "numbers": engine.numbers, "hidden": self.keep_hidden}
-        self.speaks = engine.rank == 0
+        self.key = {**key, "format": FORMAT, "numbers": engine.dtype, "hidden": self.keep_hidden}
+        self.is_main_process = engine.rank == 0
         self.scores: dict[str, ReferenceScores] = {}
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, tokenized: TokenizedDataset) -> None:
         """Find or make the scores of all pairs; every process calls this, before the first update."""
         self.scorer = _Other(self.engine.rank, self.other()) if self.other else self.engine
-        for name, trees in material.named().items():
+        for name, trees in tokenized.named().items():
             if len(trees):
-                self.scores[name] = self._of(name, trees, material.identity[name])
+                self.scores[name] = self._of(name, trees, tokenized.identity[name])
         self.scorer = self.engine  # another model is needed no more
 
     def attach(self, batch: TreeBatch, name: str) -> TreeBatch:
@@ -104,17 +104,17 @@ class Kept:
         """Whether kept scores are there, whole, and what the model says now. Otherwise they are taken away."""
         if self._any(not entry.is_dir()):
             return False
-        problem = damage(entry, name, self.engine.rank, self.engine.world)
+        problem = verify(entry, name, self.engine.rank, self.engine.world_size)
         if not self._any(bool(problem)):
             problem = self._disagreement(ReferenceScores.of(entry, name), trees)
         if not self._any(bool(problem)):
-            if self.speaks:
+            if self.is_main_process:
                 print(f"reference: scores of {len(trees)} {name} pairs from {entry}", flush=True)
             return True
         if problem:
             print(f"warning: {entry}: {problem}; the reference's scores are made again", flush=True)
         self.engine.barrier()
-        if self.speaks:
+        if self.is_main_process:
             caches.discard(entry)
         self.engine.barrier()
         return False
@@ -123,9 +123,9 @@ class Kept:
     def _disagreement(self, stored: ReferenceScores, trees: Trees) -> str:
         """Score a few pairs again, spread over all of them; every process the same ones."""
         places = np.unique(np.linspace(0, len(trees) - 1, CHECKED).astype(np.int64))
-        loose, wrong = self.engine.numbers != "float32", False
-        for piece in pieces(trees, trees.ids[places].tolist(), self.tokens, 0, 1):
-            batch = stored.attach(piece.batch)
+        loose, wrong = self.engine.dtype != "float32", False
+        for micro_batch in micro_batches(trees, trees.ids[places].tolist(), self.tokens, 0, 1):
+            batch = stored.attach(micro_batch.batch)
             logps_B2, kl_B2, tokens_B2, _ = self.scorer.score(batch)
             assert batch.reference_logps_B2 is not None
             known_B2 = batch.reference_logps_B2.to(logps_B2.device)
@@ -134,43 +134,45 @@ class Kept:
         return "the model scores some pairs otherwise than they were kept" if wrong else ""
 
     def _make(self, entry: Path, key: Mapping[str, Any], trees: Trees, name: str) -> None:
-        ours = torch.tensor([float(int.from_bytes(os.urandom(6))) if self.speaks else 0.0], dtype=torch.float64)
-        scratch = entry.with_name(f".{entry.name}.{int(self.engine.total(ours)[0]):x}.tmp")  # one name for all
+        ours = torch.tensor(
+            [float(int.from_bytes(os.urandom(6))) if self.is_main_process else 0.0], dtype=torch.float64
+        )
+        scratch = entry.with_name(f".{entry.name}.{int(self.engine.all_reduce_sum(ours)[0]):x}.tmp")  # one name for all
         scratch.mkdir(parents=True, exist_ok=True)
-        share = all_pieces(trees, self.tokens, self.engine.rank, self.engine.world, self.group)
-        pace = Pace(f"reference: scoring {name}", len(trees), self.speaks)
+        inputs = all_micro_batches(trees, self.tokens, self.engine.rank, self.engine.world_size, self.group)
+        pace = Pace(f"reference: scoring {name}", len(trees), self.is_main_process)
         try:
-            write_shards(self.scorer, self._paced(share, pace), trees, self.keep_hidden, scratch, name)
+            write_shards(self.scorer, self._paced(inputs, pace), trees, self.keep_hidden, scratch, name)
         except BaseException:  # of no use to anyone else, and possibly large
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         self.engine.barrier()
-        if self.speaks:
+        if self.is_main_process:
             seal(scratch, name)
             caches.publish(scratch, entry, key)
             size = sum(path.stat().st_size for path in entry.iterdir())
             print(f"reference: {len(trees)} {name} pairs scored, {size / 2**20:.1f} MiB in {entry}", flush=True)
         self.engine.barrier()
 
-    def _paced(self, share: Iterator[Piece], pace: Pace) -> Iterator[Piece]:
+    def _paced(self, inputs: Iterator[MicroBatch], pace: Pace) -> Iterator[MicroBatch]:
         done = 0
-        for piece in share:
-            yield piece
-            done += piece.batch.pairs * self.engine.world
+        for micro_batch in inputs:
+            yield micro_batch
+            done += micro_batch.batch.pairs * self.engine.world_size
             pace.say(done)
 
     def _any(self, here: bool) -> bool:
         """Whether it is so on any process."""
-        return bool(self.engine.total(torch.tensor([float(here)]))[0])
+        return bool(self.engine.all_reduce_sum(torch.tensor([float(here)]))[0])
 
 
-class Live:
+class OnlineReference:
     """Scores by a model at hand, in every update."""
 
     def __init__(self, score: Score, keep_hidden: bool) -> None:
         self.score, self.keep_hidden = score, keep_hidden
 
-    def prepare(self, material: Material) -> None:
+    def prepare(self, tokenized: TokenizedDataset) -> None:
         """Nothing to prepare."""
 
     def attach(self, batch: TreeBatch, name: str) -> TreeBatch:
@@ -186,4 +188,4 @@ class Live:
         )
 
 
-References = Kept | Live
+Reference = CachedReference | OnlineReference

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from benchmarks import flops, ours
 from benchmarks.cases import SIDES
-from stepdpo.tokens.token_tree import Path, grow
+from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 aten = torch.ops.aten
 N, H, V = small.SHAPE.trunk_weights, small.SHAPE.hidden, small.SHAPE.vocab
@@ -92,7 +92,7 @@ def test_ours_is_near_the_floor(level: str, loss: str) -> None:
 def test_floor_by_hand() -> None:
     """A prompt of 3 tokens and two sides of 2: 7 tokens, 4 scored; they see 1 + 2 + 3 and twice 4 + 5 = 24."""
     sides = [[5, 6, 7, 8, 9], [5, 6, 7, 10, 11]]
-    tree = grow([Path(np.asarray(side, np.int32), 3, k) for k, side in enumerate(sides)], [0], [1.0])
+    tree = build_tree([TokenSequence(np.asarray(side, np.int32), 3, k) for k, side in enumerate(sides)], [0], [1.0])
     trunk, seen, head = 6 * N * 7, 3.5 * 2 * 24 * 4 * H, 2 * H * V * 4
     assert flops.floor(small.SHAPE, [tree], has_kl=False) == trunk + seen + 3 * head
     assert flops.floor(small.SHAPE, [tree], has_kl=True) == trunk + seen + 4 * head

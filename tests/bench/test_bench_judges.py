@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scripted import LONG, Scripted, opened, run, spoil, tools
+from support.scripted import LONG, Scripted, context, opened, run, spoil
 
 from benchmarks.judges import CURVE, MOST, RESULTS, Recorder, judged, shares
 from benchmarks.judges_table import Case, Roll, summary, tables
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Completion, Preference
 from stepdpo.data.preference_file import write_preferences
-from stepdpo.pairs.judges.rollouts import Rollouts, Search
+from stepdpo.pairs.judges.rollouts import Rollouts, SearchStrategy
 from stepdpo.pairs.solutions import Solution
 
 WRONG = spoil(LONG, 1)
 HEAD, STEPS = split_steps(WRONG)
 SOLUTION = Solution("s0", HEAD, tuple(STEPS), False)
-GIVEN = tools(1)
-BINARY = Rollouts(8, search=Search.binary)
+GIVEN = context(1)
+BINARY = Rollouts(8, search=SearchStrategy.binary)
 
 
 def case(error: int | None, successes: list[int]) -> Case:
@@ -37,7 +37,7 @@ def test_the_judge_runs_on_the_record() -> None:
     """Three steps, the second wrong. Step 2 succeeds at once (2 roll-outs), step 3 never (8): 10 of 9 tokens each."""
     found = judged(BINARY, 8, [case(1, [32, 32, 0])], GIVEN)
     assert [(one.error, one.rollouts, one.tokens) for one in found[0]] == [(1, 10, 90)] * 4
-    (once,) = judged(Rollouts(32, at_first=32, search=Search.binary), 32, [case(1, [32, 32, 0])], GIVEN)
+    (once,) = judged(Rollouts(32, at_first=32, search=SearchStrategy.binary), 32, [case(1, [32, 32, 0])], GIVEN)
     assert [(one.error, one.rollouts) for one in once] == [(1, 64)]
 
 
@@ -94,7 +94,7 @@ def test_the_share_of_right_pairs(tmp_path: Path) -> None:
 def test_committed_results_have_their_form() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     assert results["cases"] >= 300
-    assert {row["search"] for row in results["curve"]} == {*(search.value for search in Search), "at once"}
+    assert {row["search"] for row in results["curve"]} == {*(search.value for search in SearchStrategy), "at once"}
     assert {row["n"] for row in results["curve"]} == set(CURVE)
     for row in results["curve"]:
         assert 0 <= row["hits"] <= row["hits"] + row["early"] + row["late"] + row["none"] <= 1 + 1e-9

@@ -14,9 +14,10 @@ from support.constructions import SMALL, TEMPLATE, composed
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Problem, Sampling
-from stepdpo.data.tasks import Task, TinymathTask
+from stepdpo.data.tasks import Task
 from stepdpo.pairs.build import construct
 from stepdpo.pairs.sampled import Sampled
+from stepdpo.tinymath.task import TinymathTask
 
 
 @dataclass(frozen=True)

@@ -10,27 +10,27 @@ from pathlib import Path as FilePath
 import numpy as np
 import pytest
 
-from stepdpo.tokens.batch_sampler import BatchSize, Group, Updates, all_pieces, pieces
-from stepdpo.tokens.token_store import TokenStore, opened
-from stepdpo.tokens.token_store_writer import writing
-from stepdpo.tokens.token_tree import Path
+from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, Group, all_micro_batches, micro_batches
+from stepdpo.tokens.token_store import TokenStore, open_store
+from stepdpo.tokens.token_store_writer import store_writer
+from stepdpo.tokens.token_tree import TokenSequence
 
 
-def rows(count: int, length: int) -> Iterator[tuple[int, list[Path], float, int]]:
+def rows(count: int, length: int) -> Iterator[tuple[int, list[TokenSequence], float, int]]:
     """Pairs of two to a problem, `length` tokens of shared beginning and a few of each side."""
     rng = np.random.default_rng(0)
     for number in range(count):
         base = rng.integers(0, 500, length, dtype=np.int32)
         sides = [np.append(base, rng.integers(0, 500, n + 2)).astype(np.int32) for n in rng.integers(0, 20, 2)]
-        yield number, [Path(tokens, length, side) for side, tokens in enumerate(sides)], 1.0, number // 2
+        yield number, [TokenSequence(tokens, length, side) for side, tokens in enumerate(sides)], 1.0, number // 2
 
 
 def store(folder: FilePath, count: int, length: int) -> TokenStore:
-    with writing(folder, "train") as writer:
+    with store_writer(folder, "train") as writer:
         for row in rows(count, length):
             writer.add(*row)
         writer.finish()
-    return opened(folder, "train")
+    return open_store(folder, "train")
 
 
 def test_an_open_store_holds_its_index_and_no_tokens(tmp_path: FilePath) -> None:
@@ -41,7 +41,7 @@ def test_an_open_store_holds_its_index_and_no_tokens(tmp_path: FilePath) -> None
         store(tmp_path / str(length), 3000, length)
         gc.collect()
         tracemalloc.start()
-        found = opened(tmp_path / str(length), "train")
+        found = open_store(tmp_path / str(length), "train")
         held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert len(found) == 3000
@@ -55,11 +55,11 @@ def test_updates_leave_nothing_behind(tmp_path: FilePath, group: Group) -> None:
     """Of 50,000 pairs and 300 updates, the bytes held after the 150th and the last are the same."""
     trees = store(tmp_path, 50_000, 300)
     size = BatchSize(pairs=128, tokens=8192, group=group)
-    updates = Updates(trees, 0, size)
+    updates = BatchSampler(trees, 0, size)
     held = {}
     tracemalloc.start()
     for number in range(300):
-        for piece in pieces(trees, updates(number), size.tokens, 0, 1, group):
+        for piece in micro_batches(trees, updates(number), size.tokens, 0, 1, group):
             assert piece.batch.pairs
         if number in (150, 299):
             gc.collect()
@@ -77,7 +77,7 @@ def test_a_pass_over_all_pairs_plans_window_by_window(tmp_path: FilePath) -> Non
     passes = []
     for rank in (0, 1):
         count = 0
-        for piece in all_pieces(trees, 4096, rank, 2, window=512):
+        for piece in all_micro_batches(trees, 4096, rank, 2, window=512):
             seen += piece.batch.pair_ids if piece.weight else ()
             count += 1
         passes.append(count)

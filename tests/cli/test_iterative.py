@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli import overrides
 from stepdpo.cli.iterative import run as running
-from stepdpo.cli.iterative.config import Reference, Rounds, chosen
-from stepdpo.cli.iterative.plan import Plan, pairs_config, train_config
+from stepdpo.cli.iterative.config import Iterations, Reference, chosen
+from stepdpo.cli.iterative.plan import IterationPlan, pairs_config, train_config
 from stepdpo.cli.jobs import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core.errors import UserError
@@ -24,7 +24,7 @@ from stepdpo.runtime import atomic_io as files
 SECTION = {"count": 3, "reference": "sft", "pairs": "siblings", "problems": 20, "pairs_with": "n=4"}
 
 
-def asked(given: tuple[str, ...] = (), started: Mapping[str, Any] | None = None, **changes: Any) -> Rounds | None:
+def asked(given: tuple[str, ...] = (), started: Mapping[str, Any] | None = None, **changes: Any) -> Iterations | None:
     return chosen(OmegaConf.create({**SECTION, **changes}), started or {}, given)
 
 
@@ -33,7 +33,7 @@ def asked(given: tuple[str, ...] = (), started: Mapping[str, Any] | None = None,
 
 def test_every_key_is_a_field() -> None:
     section = composed("train", []).rounds
-    assert set(section) == set(Rounds().plain())
+    assert set(section) == set(Iterations().plain())
     assert chosen(section, {}, ()) is None
 
 
@@ -84,7 +84,7 @@ def test_a_resumed_run_remembers_its_rounds() -> None:
     started = {"rounds": {**SECTION, "reference": "previous"}}
     defaults = {"count": 0, "pairs_with": ""}
     same = asked((), started, **defaults)
-    assert same == Rounds(3, Reference.previous, "siblings", 20, "n=4")
+    assert same == Iterations(3, Reference.previous, "siblings", 20, "n=4")
     more = asked(("rounds.count=5", "rounds.problems=7"), started, count=5, problems=7, pairs_with="")
     assert more == replace(same, count=5, problems=7)
     with pytest.raises(UserError, match=r"started with rounds\.reference=previous, not sft"):
@@ -96,13 +96,13 @@ def test_a_resumed_run_remembers_its_rounds() -> None:
 # Configurations
 
 
-def plan(folder: Path, *words: str, **changes: Any) -> Plan:
+def plan(folder: Path, *words: str, **changes: Any) -> IterationPlan:
     config = composed("train", ["template=alpaca", "model=pretrained", "model.path=base", *words])
     with open_dict(config):
         for key in LAUNCH_KEYS:
             config.pop(key, None)
-    rounds = replace(Rounds(count=3, problems=20, pairs_with="n=4 task=gsm8k"), **changes)
-    return Plan(folder, config, {"algo": "dpo", "model": "pretrained"}, rounds, (), (), folder.parent)
+    rounds = replace(Iterations(count=3, problems=20, pairs_with="n=4 task=gsm8k"), **changes)
+    return IterationPlan(folder, config, {"algo": "dpo", "model": "pretrained"}, rounds, (), (), folder.parent)
 
 
 def made(folder: Path, config: DictConfig) -> None:
@@ -164,7 +164,9 @@ class Stages:
         return {"code": code, "message": message, "outcome": {}}
 
 
-def go(of: Plan, monkeypatch: pytest.MonkeyPatch, **answers: tuple[int, str]) -> tuple[dict[str, Any], list[str]]:
+def go(
+    of: IterationPlan, monkeypatch: pytest.MonkeyPatch, **answers: tuple[int, str]
+) -> tuple[dict[str, Any], list[str]]:
     stages = Stages(**answers)
     monkeypatch.setattr(running, "run_in", stages)
     of.folder.mkdir(exist_ok=True)

@@ -54,7 +54,7 @@ def test_what_is_written(tmp_path: Path, ends: Callable[[int], list[bool]]) -> N
 
 
 def test_a_bad_start_leaves_nothing(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
-    ends(workers.MEND)
+    ends(workers.USER_ERROR)
     assert run(tmp_path / "x")["code"] == 2
     assert not (tmp_path / "x").exists()
     ends(workers.OK)
@@ -75,7 +75,7 @@ def test_a_failure_can_be_resumed(tmp_path: Path, ends: Callable[[int], list[boo
     assert run(tmp_path / "x")["code"] == 1
     with pytest.raises(UserError, match="already exists"):
         run(tmp_path / "x")
-    started = ends(workers.MEND)
+    started = ends(workers.USER_ERROR)
     assert run(tmp_path / "x", resume=True)["code"] == 2
     assert (tmp_path / "x" / "config.yaml").is_file()
     started = ends(workers.OK)

@@ -19,7 +19,7 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def afterwards(folder: Path, config: Any, choices: Any, tasks: Any, words: Any, root: Path) -> None:
         calls.append((config.algo.beta, choices, tasks, words))
 
-    monkeypatch.setattr(launch, "afterwards", afterwards)
+    monkeypatch.setattr(launch, "evaluate_after_training", afterwards)
     return calls
 
 

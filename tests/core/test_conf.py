@@ -14,6 +14,9 @@ from stepdpo.cli.overrides import composed
 from stepdpo.core import protocols
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.package_data import conf
+from stepdpo.pairs.engine.context import Judge, PairMethod
+from stepdpo.pairs.engine.worker import Executor
+from stepdpo.tokens.batch import Loss
 
 
 class _Model(Protocol):
@@ -46,13 +49,13 @@ class _Opens(Protocol):
 
 
 SEAMS: dict[str, type] = {
-    "algo": protocols.Loss,
+    "algo": Loss,
     "level": protocols.Level,
     "template": protocols.Template,
     "sampler": protocols.SamplerSpec,
-    "pairs": protocols.PairSource,
-    "judge": protocols.Judge,
-    "crew": protocols.Crew,
+    "pairs": PairMethod,
+    "judge": Judge,
+    "crew": Executor,
     "decode": protocols.Decoder,
     "model": _Model,
     "adapter": _Adapter,

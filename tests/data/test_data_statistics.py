@@ -16,7 +16,7 @@ def pair(chosen: str = " a", rejected: str = " b", prefix: str = "Step 1:", **mo
 def test_doubles() -> None:
     """Three of one kind say two things again; ` b` is rejected beside ` a` and ` c`, ` a` chosen over ` b` and ` d`."""
     given = [pair(), pair(), pair(), pair(chosen=" c"), pair(rejected=" d"), pair(prefix="Step 1: x\nStep 2:")]
-    assert list(survey.doubles(given).values()) == [2, 1, 1]
+    assert list(survey.duplicates(given).values()) == [2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_values() -> None:
         pair(chosen_value=0.0, rejected_value=0.5, confidence=0.6),
         pair(chosen_value=1.0, confidence=0.8),
     ]
-    assert survey.worths(given) == {
+    assert survey.value_summary(given) == {
         "pairs with values": 2,
         "chosen value": 0.25,
         "rejected value": 0.0,
@@ -55,7 +55,7 @@ def test_values() -> None:
         "pairs with a confidence below 1": 2,
         "mean confidence of these": pytest.approx(0.7),
     }
-    assert survey.worths([pair()]) == {}
+    assert survey.value_summary([pair()]) == {}
 
 
 def test_quantiles() -> None:

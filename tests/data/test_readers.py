@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
-from stepdpo.data import hub
+from stepdpo.data import readers
 from stepdpo.data import row_files as files
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.formats import Format
@@ -138,7 +138,7 @@ def test_an_unreachable_hub_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch
 
     fake_datasets(monkeypatch, load_dataset)
     with pytest.raises(UserError, match=r"split 'test': offline\n  without a network"):
-        list(hub.read("a/b", subset="", split="test", revision=""))
+        list(readers._hub_rows("a/b", subset="", split="test", revision=""))
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

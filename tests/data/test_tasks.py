@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
-import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_fields import last_box
-from stepdpo.data.tasks import Task, TinymathTask
+from stepdpo.data.tasks import Task
+from stepdpo.tinymath.task import TinymathTask
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("STEPDPO_SHARED", ROOT.parent / "shared")) / "data"
@@ -102,11 +102,10 @@ def test_limit_and_empty_files(tmp_path: Path) -> None:
 
 
 def test_tinymath_generates(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("stepdpo.tinymath.problems")
-    module.stream = lambda split, count, seed=0: (  # type: ignore[attr-defined]
-        Problem(id=f"{split}/{i}", question=f"Q {i + seed}", answers=("1",)) for i in range(count)
-    )
-    monkeypatch.setitem(sys.modules, "stepdpo.tinymath.problems", module)
+    def stream(split: str, count: int, seed: int = 0) -> Iterator[Problem]:
+        return (Problem(id=f"{split}/{i}", question=f"Q {i + seed}", answers=("1",)) for i in range(count))
+
+    monkeypatch.setattr("stepdpo.tinymath.task.stream", stream)
     made = TinymathTask(count=7, seed=3, limit=2).problems()
     assert [(p.id, p.question) for p in made] == [("test/0", "Q 3"), ("test/1", "Q 4")]
 

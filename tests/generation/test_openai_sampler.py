@@ -16,7 +16,7 @@ from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai import Endpoint, Form, OpenAISampler, ServerSampler
-from stepdpo.generation.seeding import numbered, seeds
+from stepdpo.generation.seeding import numbered_seed, seeds
 from stepdpo.generation.transformers import LocalSampler, TransformersSampler
 from stepdpo.models.load import Fresh
 from stepdpo.tinymath.problems import problems
@@ -48,7 +48,7 @@ def expected(local: LocalSampler, params: Sampling) -> list[list[Completion]]:
     """What the model writes with the seeds that the sampler sends."""
     found = []
     for prompt, seed in zip(PROMPTS, seeds(PROMPTS, params.seed, None), strict=True):
-        found += local.sample([prompt], replace(params, seed=numbered(seed, 0)))
+        found += local.sample([prompt], replace(params, seed=numbered_seed(seed, 0)))
     return found
 
 
@@ -109,7 +109,7 @@ def test_log_probabilities_of_given_texts(local: LocalSampler) -> None:
     """Against one pass of the model over the whole text."""
     written = [" She has 4.", "Step 1: 7 + 5 = 12", ""]
     with serving(written_by(local)) as served, opened(served.url) as sampler:
-        found = sampler.weigh(PROMPTS[:3], written)
+        found = sampler.score(PROMPTS[:3], written)
     for prompt, text, nats in zip(PROMPTS, written, found, strict=False):
         ((ids, ends),) = encode([prompt + text], local.tokenizer)
         with torch.inference_mode():
@@ -128,7 +128,7 @@ def test_log_probabilities_that_are_not_there() -> None:
 def test_a_server_that_takes_no_token_ids() -> None:
     refusal = Fault(400, json.dumps({"error": {"message": "prompt must be a string"}}))
     with serving(fixed, always=refusal) as served, opened(served.url) as sampler, pytest.raises(UserError) as caught:
-        sampler.weigh(["a"], ["b"])
+        sampler.score(["a"], ["b"])
     assert "given texts: status 400" in str(caught.value)
     assert "prompt must be a string" in str(caught.value)
 
@@ -168,7 +168,7 @@ def test_a_server_that_knows_chats_only() -> None:
     with serving(lambda *_: said("Step 1: 2")) as served, opened(served.url, endpoint=Endpoint.chat) as sampler:
         assert sampler.sample(["What is 1 + 1?"], Sampling()) == [[Completion("Step 1: 2", 9, "eos")]]
         with pytest.raises(Outage, match="endpoint=completions"):
-            sampler.weigh(["a"], ["b"])
+            sampler.score(["a"], ["b"])
     ((endpoint, request),) = served.asked
     assert (endpoint, request["messages"]) == (
         "chat/completions", [{"role": "user", "content": "What is 1 + 1?"}],

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from stepdpo.core.types import Sampling
 from stepdpo.generation import decode_loop as loop
-from stepdpo.generation.prefix_sharing import NAME, Shared, attend, register
+from stepdpo.generation.prefix_sharing import NAME, SharedPrefix, attend, register
 from stepdpo.generation.transformers import LocalSampler, TransformersSampler
 from stepdpo.models.load import Fresh
 
@@ -27,7 +27,7 @@ def test_it_is_attention_over_the_prompt_and_what_was_written(places: Any) -> No
     lengths = torch.tensor([5, 2, 4])
     mask_PW = torch.arange(WIDTH) >= (WIDTH - lengths)[:, None]
     hidden = torch.zeros(P, 1, WIDTH).masked_fill(~mask_PW[:, None], float("-inf"))
-    shared = Shared([(keys, values)], hidden, N, torch.arange(P * N))
+    shared = SharedPrefix([(keys, values)], hidden, N, torch.arange(P * N))
     shared.keep(place_R)
     assert len(shared.layers[0][0]) == len({int(place) // N for place in places})
     rows = len(place_R)

@@ -12,8 +12,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from stepdpo.core.types import Sampling
 from stepdpo.generation import score_text as weighing
-from stepdpo.generation.decode_loop import Ends, generate
-from stepdpo.generation.score_text import Text, texts, weigh
+from stepdpo.generation.decode_loop import StopConditions, generate
+from stepdpo.generation.score_text import ScoredText, score_texts, scored_texts
 from stepdpo.generation.seeding import seeds
 from stepdpo.generation.transformers import LocalSampler, _uniforms
 from stepdpo.models.load import Fresh
@@ -56,7 +56,7 @@ def test_every_token_written_has_the_models_own_log_probability(sampler: LocalSa
     params = Sampling(n=2, temperature=0.7, top_p=0.9, max_tokens=12, logps=True)
     ids = [tokens_of(tokenizer, prompt) for prompt in PROMPTS]
     uniforms = np.random.default_rng(1).random((12, 12), dtype=np.float32)
-    found = generate(sampler.model, ids, params, Ends(sampler.eos, (12, 3, 12, 5, 12, 1)), uniforms)
+    found = generate(sampler.model, ids, params, StopConditions(sampler.eos, (12, 3, 12, 5, 12, 1)), uniforms)
     assert [len(written.tokens) for written in found] == [12, 12, 3, 3, 12, 12, 5, 5, 12, 12, 1, 1]
     for number, written in enumerate(found):
         before = ids[number // 2]
@@ -72,7 +72,7 @@ def test_a_completion_carries_their_sum(sampler: LocalSampler, tokenizer: Any) -
     ((completion,),) = sampler.sample(PROMPTS[:1], params)
     ids = tokens_of(tokenizer, PROMPTS[0])
     uniforms = _uniforms(list(seeds(PROMPTS[:1], 0, None)), params, 12)
-    (written,) = generate(sampler.model, [ids], params, Ends(sampler.eos, (12,)), uniforms)
+    (written,) = generate(sampler.model, [ids], params, StopConditions(sampler.eos, (12,)), uniforms)
     assert completion.tokens == len(written.tokens) == 12
     assert completion.logp == pytest.approx(plain(sampler.model, ids + written.tokens, len(ids)), abs=1e-3)
 
@@ -131,7 +131,7 @@ def test_weights_are_those_of_a_plain_pass_over_the_text(sampler: LocalSampler, 
     live = LocalSampler(sampler.model, tokenizer, budget)
     prompts = [prompt for prompt in PROMPTS for _ in range(2)]
     continuations = [text for problem in ASKED for text in (problem.solution, " A")]
-    found = live.weigh(prompts, continuations)
+    found = live.score(prompts, continuations)
     for prompt, continuation, nats in zip(prompts, continuations, found, strict=True):
         ids = tokens_of(tokenizer, prompt + continuation)
         assert nats == pytest.approx(plain(sampler.model, ids, len(tokens_of(tokenizer, prompt))), abs=1e-3)
@@ -140,7 +140,7 @@ def test_weights_are_those_of_a_plain_pass_over_the_text(sampler: LocalSampler, 
 def test_a_token_over_the_boundary_counts(tokenizer: Any) -> None:
     r"""After `...Step 1: ` the text ` The` is one token, which begins before the boundary and ends after it."""
     whole = tokens_of(tokenizer, "Step 1: The baskets")
-    (text,) = texts(["Step 1: "], ["The baskets"], tokenizer)
+    (text,) = scored_texts(["Step 1: "], ["The baskets"], tokenizer)
     assert text.ids == whole
     assert tokenizer.decode(whole[text.first :]) == " The baskets"
 
@@ -156,7 +156,7 @@ def test_texts_that_differ_in_their_last_token_are_read_once(
         return logits(model, rows, last)
 
     monkeypatch.setattr(weighing, "_logits", counted)
-    found = weigh(sampler.model, [Text([5, 6, 7], 2), Text([5, 6, 8], 2), Text([5, 9], 1)], 100)
+    found = score_texts(sampler.model, [ScoredText([5, 6, 7], 2), ScoredText([5, 6, 8], 2), ScoredText([5, 9], 1)], 100)
     assert read == [2]
     assert found == pytest.approx(
         [plain(sampler.model, ids, len(ids) - 1) for ids in ([5, 6, 7], [5, 6, 8], [5, 9])], abs=1e-4
@@ -164,8 +164,8 @@ def test_texts_that_differ_in_their_last_token_are_read_once(
 
 
 def test_nothing_to_weigh_and_no_room(sampler: LocalSampler) -> None:
-    assert sampler.weigh([], []) == []
-    assert sampler.weigh(PROMPTS[:1], [""]) == [0.0]
-    nats = weigh(sampler.model, [Text([3] * 257, 256), Text([3] * 258, 257)], 10_000)
+    assert sampler.score([], []) == []
+    assert sampler.score(PROMPTS[:1], [""]) == [0.0]
+    nats = score_texts(sampler.model, [ScoredText([3] * 257, 256), ScoredText([3] * 258, 257)], 10_000)
     assert not isinf(nats[0])
     assert nats[1] == -inf

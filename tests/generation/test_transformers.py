@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from stepdpo.core.config import build
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.decode_loop import choose, generate
+from stepdpo.generation.decode_loop import generate, sample_token
 from stepdpo.generation.progress import Progress
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
 from stepdpo.generation.transformers import LocalSampler, TransformersSampler
@@ -147,7 +147,7 @@ def test_every_row_of_top_p_and_temperature() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]))
 
     def picks(uniform: float, **options: Any) -> list[int]:
-        return choose(logits, torch.tensor([uniform, uniform]), Sampling(**options)).tolist()
+        return sample_token(logits, torch.tensor([uniform, uniform]), Sampling(**options)).tolist()
 
     assert picks(0.49, temperature=1.0) == [0, 1]
     assert picks(0.51, temperature=1.0) == [1, 2]
@@ -160,7 +160,7 @@ def test_every_row_of_top_p_and_temperature() -> None:
 def test_sampling_has_the_models_distribution() -> None:
     logits = torch.tensor([[1.0, 0.0, -1.0, 2.0]]).expand(20_000, -1)
     uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(choose(logits, uniform, Sampling(temperature=0.7)), minlength=4) / 20_000
+    counts = torch.bincount(sample_token(logits, uniform, Sampling(temperature=0.7)), minlength=4) / 20_000
     assert torch.allclose(counts, torch.softmax(logits[0] / 0.7, -1), atol=0.01)
 
 
@@ -229,7 +229,7 @@ def test_a_batch_that_does_not_fit_is_halved(sampler: LocalSampler, monkeypatch:
 
 
 def test_a_line_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(10, speaks=True) as progress:
+    with Progress(10, enabled=True) as progress:
         progress.advance(4)
         progress.last -= 60
         progress.advance(1)

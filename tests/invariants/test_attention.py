@@ -18,14 +18,14 @@ from stepdpo.models.attention import segments as runs
 from stepdpo.models.attention.registry import Attention, fitted, padded, register, tree_inputs
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Path, TokenRun, TokenTree, grow
+from stepdpo.tokens.token_tree import Segment, TokenSequence, TokenTree, build_tree
 from stepdpo.training.engine.settings import recompute_activations
 
 
 def tree(*paths: str) -> TokenTree:
     """Letters are tokens; every second path is the rejected side of a pair."""
-    return grow(
-        [Path(np.array([ord(c) - 90 for c in p], np.int32), 2, owner) for owner, p in enumerate(paths)],
+    return build_tree(
+        [TokenSequence(np.array([ord(c) - 90 for c in p], np.int32), 2, owner) for owner, p in enumerate(paths)],
         pair_ids=range((len(paths) + 1) // 2),
         confidences=[1.0] * ((len(paths) + 1) // 2),
     )
@@ -141,7 +141,7 @@ def test_several_rows() -> None:
             name: torch.cat([getattr(b, name) for b in alone])
             for name in ("input_ids_RL", "position_ids_RL", "ends_RL")
         },
-        runs=tuple(TokenRun(row, r.start, r.stop, r.ancestors) for row, b in enumerate(alone) for r in b.runs),
+        segments=tuple(Segment(row, r.start, r.stop, r.ancestors) for row, b in enumerate(alone) for r in b.segments),
     )
     other = tiny.model("sdpa").double()
     expected = stock(other, both)
@@ -177,13 +177,13 @@ def test_padding_finds_the_same_places_in_every_row() -> None:
         input_ids_RL=torch.zeros(2, 5, dtype=torch.int64),
         position_ids_RL=torch.zeros(2, 5, dtype=torch.int64),
         ends_RL=torch.full((2, 5), 5),
-        runs=(TokenRun(0, 0, 5), TokenRun(1, 0, 5)),
+        segments=(Segment(0, 0, 5), Segment(1, 0, 5)),
         source_T=torch.tensor([4, 7]),
     )
     more = padded(rows, 8)
     assert more.source_T.tolist() == [4, 10]
     assert more.ends_RL.tolist() == [[5] * 5 + [8] * 3] * 2
-    assert more.runs[2:] == (TokenRun(0, 5, 8), TokenRun(1, 5, 8))
+    assert more.segments[2:] == (Segment(0, 5, 8), Segment(1, 5, 8))
 
 
 def test_only_flex_asks_for_padding() -> None:

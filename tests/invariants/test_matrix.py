@@ -38,8 +38,8 @@ from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import Kept, Live, Mode
-from stepdpo.training.step import Scoring
+from stepdpo.training.reference import CachedReference, OnlineReference, ReferenceMode
+from stepdpo.training.step import TrainStep
 
 ALL = every(LOCAL)
 SAMPLE = covering(ALL)
@@ -63,11 +63,11 @@ def computed(case: Case, folder: Path) -> tuple[dict[str, float], twins.Gradient
     )
     with Local(device=Device.cpu, gradient_checkpointing=checkpointing).open(build, AdamW()) as engine:
         references: Any = {
-            Mode.cache: lambda: Kept(engine, algo.needs, tokens, {"test": str(folder)}, group),
-            Mode.online: lambda: Live(engine.second(build), kl),
-            Mode.adapter_off: lambda: Live(without, kl),
+            ReferenceMode.cache: lambda: CachedReference(engine, algo.needs, tokens, {"test": str(folder)}, group),
+            ReferenceMode.online: lambda: OnlineReference(engine.build_reference(build), kl),
+            ReferenceMode.adapter_off: lambda: OnlineReference(without, kl),
         }[mode]()
-        done = Scoring(engine, algo, tokens, references, group)
+        done = TrainStep(engine, algo, tokens, references, group)
         done.prepare(material)
         moved(engine.model, 0.02)
         metrics = done.passes(material.train, sorted(material.train), "train", learn=True)

@@ -71,7 +71,7 @@ def test_a_chain_is_little_more_than_its_last_pair(tmp_path: Path) -> None:
     setting = Setting(DPO(), Step(), preferences=chain())
     (alone, _), (merged, _) = both(setting, tmp_path, 100_000)
     with scoring(setting, tmp_path / "sizes") as (_, material):
-        paths = [material.train.paths(i) for i in material.train]
+        paths = [material.train.sequences(i) for i in material.train]
     longest = len(paths[2][0].tokens)
     wrong = sum(len(rejected.tokens) - rejected.first_scored for _, rejected in paths)
     assert longest <= merged["tokens"] <= longest + wrong

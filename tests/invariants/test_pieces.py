@@ -15,7 +15,7 @@ from stepdpo.algo.kto import KTO
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.data.level import Instance, Step
-from stepdpo.tokens.batch_sampler import pieces
+from stepdpo.tokens.batch_sampler import micro_batches
 
 MANY = tiny.PREFERENCES + tiny.PREFERENCES[:3]
 """Eight pairs."""
@@ -39,8 +39,8 @@ def test_the_shares_of_all_processes_add_up(world: int, tmp_path: Path) -> None:
     _, gradient = ours(setting, tmp_path / "whole")
     with scoring(setting, tmp_path / "shares") as (done, material):
         ids = sorted(material.train)
-        shares = [list(pieces(material.train, ids, 150, rank, world)) for rank in range(world)]
-        shares = [[replace(p, batch=done.references.attach(p.batch, "train")) for p in share] for share in shares]
+        shares = [list(micro_batches(material.train, ids, 150, rank, world)) for rank in range(world)]
+        shares = [[replace(p, batch=done.reference.attach(p.batch, "train")) for p in share] for share in shares]
         assert len({len(share) for share in shares}) == 1
         assert sorted(i for share in shares for p in share if p.weight for i in p.batch.pair_ids) == ids
         for piece in (p for share in shares for p in share):

@@ -20,20 +20,20 @@ from stepdpo.algo.tdpo import TDPO
 from stepdpo.data.level import Instance, Step
 from stepdpo.models import reference_cache as files
 from stepdpo.models.attention.registry import register
-from stepdpo.models.logprobs import Keep
+from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Lora, adapter_off
 from stepdpo.models.reference_cache import ReferenceScores, write_shards
 from stepdpo.models.scorer import Scorer
 from stepdpo.runtime import artifact_cache as caches
-from stepdpo.tokens.batch_sampler import Group, pieces
+from stepdpo.tokens.batch_sampler import Group, micro_batches
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import Kept, Live
-from stepdpo.training.step import Scoring
+from stepdpo.training.reference import CachedReference, OnlineReference
+from stepdpo.training.step import TrainStep
 
 LOSSES = [DPO(), TDPO(), KTO()]
 NAMES = ["dpo", "tdpo", "kto"]
@@ -58,7 +58,7 @@ class Rank:
 
 def read(folder: Path, name: str) -> ReferenceScores:
     files.seal(folder, name)
-    assert files.damage(folder, name) == ""
+    assert files.verify(folder, name) == ""
     return ReferenceScores.of(folder, name)
 
 
@@ -77,7 +77,7 @@ def test_stored_scores_are_the_direct_ones(
     with scoring(setting, tmp_path / "run") as (done, material):
         trees, ids = material.train, sorted(material.train)
         for rank in range(ranks):
-            share = pieces(trees, ids, 100, rank, ranks, group)
+            share = micro_batches(trees, ids, 100, rank, ranks, group)
             write_shards(Rank(done.engine, rank), share, trees, keep_hidden, tmp_path, "train")
         stored = read(tmp_path, "train")
         assert len(stored.paths) >= (ranks + 1 if keep_hidden and ranks < 5 else ranks)
@@ -101,7 +101,7 @@ def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
     setting = Setting(TDPO(), Step(), preferences=tiny.PREFERENCES[:1], move=0.0)
     with scoring(setting, tmp_path / "run") as (done, material):
         for rank in range(2):
-            share = pieces(material.train, [0], 100, rank, 2)
+            share = micro_batches(material.train, [0], 100, rank, 2)
             write_shards(Rank(done.engine, rank), share, material.train, True, tmp_path, "train")
         stored = read(tmp_path, "train")
         assert len(stored.paths) == 2
@@ -115,23 +115,23 @@ def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
 def test_damage_is_told_by_name(tmp_path: Path) -> None:
     setting = Setting(DPO(), Step(), move=0.0)
     with scoring(setting, tmp_path / "run") as (done, material):
-        share = list(pieces(material.train, [0, 1], 100, 0, 1))
+        share = list(micro_batches(material.train, [0, 1], 100, 0, 1))
         write_shards(done.engine, share, material.train, False, tmp_path, "train")
-    assert files.damage(tmp_path, "train") == "train.json is missing"
+    assert files.verify(tmp_path, "train") == "train.json is missing"
     files.seal(tmp_path, "train")
     path = tmp_path / "train-00000-0000.safetensors"
     whole = path.read_bytes()
     for content in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         path.write_bytes(content)
-        assert files.damage(tmp_path, "train") == f"{path.name} has changed since it was written"
+        assert files.verify(tmp_path, "train") == f"{path.name} has changed since it was written"
     path.unlink()
-    assert files.damage(tmp_path, "train") == f"{path.name} is missing"
+    assert files.verify(tmp_path, "train") == f"{path.name} is missing"
 
 
 # The cache
 
 
-def kept(folder: Path, setting: Setting, weights: str = "one", **more: Any) -> tuple[Scoring, Material, str]:
+def kept(folder: Path, setting: Setting, weights: str = "one", **more: Any) -> tuple[TrainStep, TokenizedDataset, str]:
     """A run that wants kept scores, up to its first update."""
     material = prepare(
         Rows(setting.preferences), setting.level, setting.template, setting.algo.needs, tiny.tokenizer(),
@@ -142,8 +142,8 @@ def kept(folder: Path, setting: Setting, weights: str = "one", **more: Any) -> t
         return Scorer(setting.make(register()).to(setting.dtype), "kl" in setting.algo.needs, gather)
 
     with Local(device=Device.cpu, **more).open(build, AdamW()) as engine:
-        references = Kept(engine, setting.algo.needs, 1000, {"weights": weights, "attention": "runs"})
-        done = Scoring(engine, setting.algo, 1000, references)
+        references = CachedReference(engine, setting.algo.needs, 1000, {"weights": weights, "attention": "runs"})
+        done = TrainStep(engine, setting.algo, 1000, references)
         done.prepare(material)
         return done, material, weights
 
@@ -277,8 +277,10 @@ def test_online_equals_cache(algo: Any, level: Any, tmp_path: Path) -> None:
         wanted = done.passes(material.train, ids, "train", learn=True)
         gradient = gradient_of(done.engine.model)
         done.engine.scorer.zero_grad()
-        second = done.engine.second(lambda _, gather: Scorer(setting.make(register()).to(setting.dtype), False, gather))
-        online = Scoring(done.engine, algo, 300, Live(second, "kl" in algo.needs))
+        second = done.engine.build_reference(
+            lambda _, gather: Scorer(setting.make(register()).to(setting.dtype), False, gather)
+        )
+        online = TrainStep(done.engine, algo, 300, OnlineReference(second, "kl" in algo.needs))
         online.prepare(material)
         got = online.passes(material.train, ids, "train", learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
@@ -308,7 +310,7 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
             with adapter_off(engine.model):
                 return engine.score(batch)
 
-        off = Scoring(engine, algo, 300, Live(score, "kl" in algo.needs))
+        off = TrainStep(engine, algo, 300, OnlineReference(score, "kl" in algo.needs))
         off.prepare(material)
         got = off.passes(material.train, ids, "train", learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
@@ -319,8 +321,8 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
 DPO_START = 0.6931471805599453
 
 
-@pytest.mark.parametrize("keep", Keep)
-def test_kept_distributions_change_nothing(keep: Keep, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", HeadMemory)
+def test_kept_distributions_change_nothing(keep: HeadMemory, tmp_path: Path) -> None:
     setting = Setting(TDPO(), Instance())
     with scoring(setting, tmp_path) as (done, material):
         ids = sorted(material.train)

@@ -12,10 +12,10 @@ from support import partial
 from support.commands import metrics
 from support.trainings import Runs
 
-from stepdpo.runtime.prefetch import Ahead
-from stepdpo.training.checkpointing import Keeper
+from stepdpo.runtime.prefetch import Prefetcher
+from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.loop import Loop
-from stepdpo.training.step import Share
+from stepdpo.training.step import StepInputs
 
 EARLIER = "model", "checkpoints/step-000004"
 
@@ -44,7 +44,7 @@ def signals_at(monkeypatch: pytest.MonkeyPatch, update: int, *signums: int) -> N
     """Send this process signals while it works on an update."""
     work = Loop._update
 
-    def interrupted(self: Loop, step: int, ahead: Ahead[Share]) -> dict[str, float]:
+    def interrupted(self: Loop, step: int, ahead: Prefetcher[StepInputs]) -> dict[str, float]:
         for signum in signums if step + 1 == update else ():
             signal.raise_signal(signum)
         return work(self, step, ahead)
@@ -123,13 +123,13 @@ def test_the_first_signal_names_the_end(runs: Runs, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_signal_does_not_spoil_the_finished_model(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = Keeper.save_model
+    save = Checkpointer.save_model
 
-    def interrupted(self: Keeper, folder: Path) -> None:
+    def interrupted(self: Checkpointer, folder: Path) -> None:
         signal.raise_signal(signal.SIGTERM)
         save(self, folder)
 
-    monkeypatch.setattr(Keeper, "save_model", interrupted)
+    monkeypatch.setattr(Checkpointer, "save_model", interrupted)
     folder = runs.write("late", "engine=local", "log_every=4")
     assert runs.go_on(folder, resume=False) == (0, "")
     assert_same(runs.root / "whole", folder)
@@ -189,15 +189,15 @@ def test_other_data_are_refused(runs: Runs, tmp_path: Path) -> None:
 def test_a_killed_save_leaves_the_one_before(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a save had written when its process died, the run goes on from the checkpoint before it."""
     folder = runs.write("killed", "engine=local", "log_every=4")
-    write = Keeper._write_model
+    write = Checkpointer._write_model
 
-    def dies(self: Keeper, into: Path) -> None:
+    def dies(self: Checkpointer, into: Path) -> None:
         write(self, into)
         if into.name == ".step-000004.tmp":
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "_write_model", dies)
+        patch.setattr(Checkpointer, "_write_model", dies)
         assert runs.go_on(folder, resume=False)[0] == 130
     assert runs.go_on(folder) == (0, "")
     assert_same(runs.root / "whole", folder)

@@ -15,11 +15,11 @@ from torch.nn.attention.flex_attention import flex_attention
 from stepdpo.models.attention import cpu_block as flash
 from stepdpo.models.attention import dense, flex
 from stepdpo.models.attention import segments as runs
-from stepdpo.models.attention.metadata import BLOCK, Tree
+from stepdpo.models.attention.metadata import BLOCK, TreeMask
 from stepdpo.models.attention.registry import padded
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Path, grow
+from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 def random_batch(seed: int, longest: int, leaves: int, trees: int = 1) -> TreeBatch:
@@ -35,7 +35,7 @@ def random_batch(seed: int, longest: int, leaves: int, trees: int = 1) -> TreeBa
         for _ in range(leaves - 1):
             earlier = paths[generator.integers(len(paths))]
             paths.append(np.concatenate([earlier[: generator.integers(1, len(earlier) + 1)], stretch()]))
-        made.append(grow([Path(p, 1, i) for i, p in enumerate(paths)], range(leaves), [1.0] * leaves))
+        made.append(build_tree([TokenSequence(p, 1, i) for i, p in enumerate(paths)], range(leaves), [1.0] * leaves))
     return collate(made)
 
 
@@ -48,8 +48,8 @@ def heads(length: int, groups: int, share: int, size: int, dtype: torch.dtype = 
     ]
 
 
-def tree_of(batch: TreeBatch) -> Tree:
-    return Tree(batch.runs, batch.ends_RL)
+def tree_of(batch: TreeBatch) -> TreeMask:
+    return TreeMask(batch.segments, batch.ends_RL)
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, batch: TreeBatch, scale: float) -> Tensor:

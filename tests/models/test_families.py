@@ -14,7 +14,7 @@ from stepdpo.models.attention.registry import Attention, register, tree_inputs
 from stepdpo.models.compatibility import refuse_sliding_window
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Path, grow
+from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 def batch() -> TreeBatch:
@@ -32,7 +32,11 @@ def batch() -> TreeBatch:
     assert max(map(len, search)) == 32
     return collate(
         [
-            grow([Path(p, 2, owner) for owner, p in enumerate(paths)], range(len(paths) // 2), [1.0] * len(paths))
+            build_tree(
+                [TokenSequence(p, 2, owner) for owner, p in enumerate(paths)],
+                range(len(paths) // 2),
+                [1.0] * len(paths),
+            )
             for paths in (search, pair)
         ]
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.models import logprobs as logps
-from stepdpo.models.logprobs import Head, Keep, token_scores
+from stepdpo.models.logprobs import Head, HeadMemory, token_scores
 from stepdpo.tokens.batch import sum_by_owner
 
 T, H, V = 7, 5, 11
@@ -39,16 +39,16 @@ def from_logits(policy: Tensor, reference: Tensor, target: Tensor) -> tuple[Tens
     return p[torch.arange(len(target)), target], (r.exp() * (r - p)).sum(-1)
 
 
-def grads(case: Case, *, keep: Keep = Keep.auto, reference: bool = True) -> tuple[Tensor, ...]:
+def grads(case: Case, *, keep: HeadMemory = HeadMemory.auto, reference: bool = True) -> tuple[Tensor, ...]:
     known = (case.reference_hidden_TH, case.reference_head_VH) if reference else (None, None)
     logps_T, kl_T = token_scores(case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, keep=keep)
     loss = (case.weights_2T[0] * logps_T).sum() + (case.weights_2T[1] * kl_T).sum()
     return logps_T, kl_T, *torch.autograd.grad(loss, (case.hidden_TH, case.head_VH))
 
 
-@pytest.mark.parametrize("keep", Keep)
+@pytest.mark.parametrize("keep", HeadMemory)
 @pytest.mark.parametrize("seed", range(3))
-def test_values_and_gradients_are_those_of_plain_autograd(seed: int, keep: Keep) -> None:
+def test_values_and_gradients_are_those_of_plain_autograd(seed: int, keep: HeadMemory) -> None:
     case = Case(seed)
     doubles = [
         tensor.detach().double()
@@ -63,8 +63,8 @@ def test_values_and_gradients_are_those_of_plain_autograd(seed: int, keep: Keep)
         torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("keep", Keep)
-def test_gradients_are_finite_differences(keep: Keep) -> None:
+@pytest.mark.parametrize("keep", HeadMemory)
+def test_gradients_are_finite_differences(keep: HeadMemory) -> None:
     """In double precision, without any formula for a derivative; scaled and capped, with an adapter on the head."""
     case = Case(3)
     generator = torch.Generator().manual_seed(9)
@@ -103,10 +103,10 @@ def test_heads_that_adapt_scale_and_cap(scale: float, cap: float | None) -> None
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("keep", Keep)
+@pytest.mark.parametrize("keep", HeadMemory)
 @pytest.mark.parametrize("rows", [1, 2, 3, T - 1, T, T + 1])
-def test_chunks_never_matter(rows: int, keep: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = grads(Case(), keep=Keep.save)
+def test_chunks_never_matter(rows: int, keep: HeadMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = grads(Case(), keep=HeadMemory.save)
     monkeypatch.setattr(logps, "CHUNK_BYTES", rows * V * 4)
     for got, wanted in zip(grads(Case(), keep=keep), expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
@@ -123,8 +123,8 @@ def test_auto_keeps_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == [True, False]
 
 
-@pytest.mark.parametrize("keep", Keep)
-def test_a_second_backward_pass_is_the_same(keep: Keep) -> None:
+@pytest.mark.parametrize("keep", HeadMemory)
+def test_a_second_backward_pass_is_the_same(keep: HeadMemory) -> None:
     """Kept distributions are used up in place by the first."""
     case = Case()
     known = (case.reference_hidden_TH, case.reference_head_VH)

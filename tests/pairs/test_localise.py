@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support.scripted import LONG, Scripted, counts, opened, preferences, run, spoil, tools, whole
+from support.scripted import LONG, Scripted, context, counts, opened, preferences, run, spoil, whole
 
 from stepdpo.core.steps import join_steps, split_steps
 from stepdpo.core.types import Problem, Sampling
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Consult, Finished, Unanswered
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import AskJudge, JudgeFailed, ProblemResult
 from stepdpo.pairs.judges.exact import Exact
-from stepdpo.pairs.judges.rollouts import Rollouts, Search
-from stepdpo.pairs.judges.verdict import Judging, Verdict
+from stepdpo.pairs.judges.rollouts import Rollouts, SearchStrategy
+from stepdpo.pairs.judges.verdict import JudgeRequests, Verdict
 from stepdpo.pairs.localise import Localise
 from stepdpo.pairs.solutions import Solution
 
@@ -40,12 +40,12 @@ def reworded(index: int, word: str = "So") -> str:
 
 def make(
     first: list[str], rectified: dict[int, list[str]], judge: Any = None, **settings: Any
-) -> tuple[Finished, Scripted]:
+) -> tuple[ProblemResult, Scripted]:
     """One problem: solutions of the first stage, and what follows the gold prefix before each step."""
     texts = {opened(LONG): ["\n" + text for text in first]}
     texts |= {opened(LONG) + "\n" + before(index): some for index, some in rectified.items()}
     sampler = Scripted(texts)
-    (finished,) = run(Localise(**settings), sampler, [LONG], tools(len(first), judge=judge or Exact()))
+    (finished,) = run(Localise(**settings), sampler, [LONG], context(len(first), judge=judge or Exact()))
     return finished, sampler
 
 
@@ -53,7 +53,7 @@ def make(
 def test_error_localised_and_rectified(index: int) -> None:
     wrong = spoil(LONG, index)
     finished, sampler = make([GOLD, wrong], {index: [after(index, wrong), after(index)]}, rectify=4)
-    (preference,) = finished.made.preferences
+    (preference,) = finished.result.preferences
     assert whole(preference) == (GOLD, wrong)
     assert preference.prefix == before(index)
     assert preference.chosen.startswith(" ")
@@ -64,8 +64,8 @@ def test_error_localised_and_rectified(index: int) -> None:
         "problem": LONG.id, "step": index, "chosen_sample": "r1", "rejected_sample": "s1", "prefix_rate": 0.5,
     }  # fmt: skip
     assert sampler.asked[1] == ([opened(LONG) + "\n" + before(index)], Sampling(4, 0.8, 1.0, 99, (), 4))
-    assert finished.made.outcome == "pairs"
-    assert +Counter(finished.made.counts) == {
+    assert finished.result.outcome == "pairs"
+    assert +Counter(finished.result.counts) == {
         "samples": 2, "right": 1, "wrong": 1, "judged": 1, "wrong step found": 1,
         "sampled from before it": 4, "right from before it": 2,
     }  # fmt: skip
@@ -74,7 +74,7 @@ def test_error_localised_and_rectified(index: int) -> None:
 def test_a_wrong_last_step_keeps_its_answer() -> None:
     index = len(STEPS) - 1
     finished, _ = make([spoil(LONG, index)], {index: [after(index)]})
-    (preference,) = finished.made.preferences
+    (preference,) = finished.result.preferences
     assert preference.chosen.endswith(f"The answer is: {LONG.answers[0]}")
     assert (preference.chosen_rest, preference.rejected_rest) == ("", "")
 
@@ -85,8 +85,8 @@ def test_a_label_within_a_sentence_is_no_step() -> None:
     wrong = spoil(LONG, 1).replace("\nStep 2:", f"{aside}\nStep 2:")
     prefix = wrong[: wrong.index("\nStep 2:") + len("\nStep 2:")]
     texts = {opened(LONG): ["\n" + wrong], opened(LONG) + "\n" + prefix: [after(1)]}
-    (finished,) = run(Localise(), Scripted(texts), [LONG], tools(1, judge=Saying(1)))
-    (preference,) = finished.made.preferences
+    (finished,) = run(Localise(), Scripted(texts), [LONG], context(1, judge=Saying(1)))
+    (preference,) = finished.result.preferences
     assert preference.prefix == prefix
     assert whole(preference) == (prefix + after(1), wrong)
 
@@ -99,7 +99,7 @@ class Saying:
     of_right: int | None = None
     needs: frozenset[str] = frozenset()
 
-    def __call__(self, problem: Problem, solution: Solution, given: Tools) -> Judging:
+    def __call__(self, problem: Problem, solution: Solution, given: Context) -> JudgeRequests:
         yield from ()
         return Verdict(self.of_right if solution.correct else self.error)
 
@@ -135,7 +135,7 @@ def test_why_a_problem_gives_no_pair(
     first: list[str], rectified: dict[int, list[str]], settings: dict[str, Any], outcome: str
 ) -> None:
     finished, _ = make(first, rectified, **settings)
-    assert (finished.made.preferences, finished.made.outcome) == ((), outcome)
+    assert (finished.result.preferences, finished.result.outcome) == ((), outcome)
 
 
 def test_one_text_is_judged_once_and_no_more_than_asked() -> None:
@@ -143,16 +143,16 @@ def test_one_text_is_judged_once_and_no_more_than_asked() -> None:
     rectified = {k: [after(k)] for k in range(3)}
     for most, steps in ((1, [1]), (2, [1, 2]), (9, [1, 2, 0])):
         finished, _ = make(wrong, rectified, max_per_question=most)
-        assert [p.meta["step"] for p in finished.made.preferences] == steps
-        assert finished.made.counts["judged"] == len(steps)
-        assert finished.made.counts["wrong"] == 4
+        assert [p.meta["step"] for p in finished.result.preferences] == steps
+        assert finished.result.counts["judged"] == len(steps)
+        assert finished.result.counts["wrong"] == 4
 
 
 def test_a_wrong_step_makes_one_pair_whatever_follows_it() -> None:
     """Two solutions that differ after the same wrong step only."""
     other = spoil(LONG, 1).rpartition(": ")[0] + ": 77777"
     finished, sampler = make([spoil(LONG, 1), other], {1: [after(1)]}, max_per_question=2)
-    assert len(finished.made.preferences) == 1
+    assert len(finished.result.preferences) == 1
     assert len(sampler.asked) == 2
 
 
@@ -163,15 +163,15 @@ def test_right_steps_are_distinct_differ_from_the_wrong_one_and_are_few() -> Non
     samples = [lucky, after(1), after(1).replace(" = ", "  = ", 1), reworded(1), after(1), after(1, wrong)]
     for most, number in ((1, 1), (2, 2), (9, 2)):
         finished, _ = make([wrong], {1: samples}, rectify=6, max_chosen_per_prefix=most, max_pairs_per_problem=9)
-        assert [whole(p)[0] for p in finished.made.preferences] == [GOLD, before(1) + reworded(1)][:number]
-        assert finished.made.counts["right with the wrong step"] == 1
-        assert finished.made.preferences[0].meta["prefix_rate"] == round(5 / 6, 4)
+        assert [whole(p)[0] for p in finished.result.preferences] == [GOLD, before(1) + reworded(1)][:number]
+        assert finished.result.counts["right with the wrong step"] == 1
+        assert finished.result.preferences[0].meta["prefix_rate"] == round(5 / 6, 4)
 
 
 def test_wrong_steps_after_one_prefix_take_turns_and_it_is_sampled_from_once() -> None:
     wrong = [spoil(LONG, 1, by) for by in (1, 2, 3)]
     finished, sampler = make(wrong, {1: [after(1), reworded(1)]}, max_per_question=3)
-    assert [whole(p) for p in finished.made.preferences] == [
+    assert [whole(p) for p in finished.result.preferences] == [
         (GOLD, wrong[0]),
         (before(1) + reworded(1), wrong[1]),
         (GOLD, wrong[2]),
@@ -183,9 +183,9 @@ def test_new_prefixes_come_first_when_pairs_are_few() -> None:
     wrong = [spoil(LONG, 1), spoil(LONG, 1, 2), spoil(LONG, 2)]
     rectified = {k: [after(k), reworded(k)] for k in (1, 2)}
     finished, _ = make(wrong, rectified, max_per_question=3, max_pairs_per_problem=2)
-    assert [p.meta["step"] for p in finished.made.preferences] == [1, 2]
+    assert [p.meta["step"] for p in finished.result.preferences] == [1, 2]
     finished, _ = make(wrong, rectified, max_per_question=3, max_pairs_per_problem=3, max_chosen_per_prefix=2)
-    assert [p.meta["step"] for p in finished.made.preferences] == [1, 1, 2]
+    assert [p.meta["step"] for p in finished.result.preferences] == [1, 1, 2]
 
 
 def test_the_right_step_can_be_checked() -> None:
@@ -194,34 +194,34 @@ def test_the_right_step_can_be_checked() -> None:
     lucky = after(1, bad).rpartition(": ")[0] + f": {LONG.answers[0]}"
     late = after(1, spoil(LONG, 2)).rpartition(": ")[0] + f": {LONG.answers[0]}"
     plain, _ = make([spoil(LONG, 1)], {1: [lucky, after(1)]})
-    assert [whole(p)[0] for p in plain.made.preferences] == [before(1) + lucky]
+    assert [whole(p)[0] for p in plain.result.preferences] == [before(1) + lucky]
     checked, _ = make([spoil(LONG, 1)], {1: [lucky, after(1)]}, check_chosen=True)
-    assert [whole(p)[0] for p in checked.made.preferences] == [GOLD]
-    assert checked.made.counts["right step found wrong"] == 1
+    assert [whole(p)[0] for p in checked.result.preferences] == [GOLD]
+    assert checked.result.counts["right step found wrong"] == 1
     later, _ = make([spoil(LONG, 1)], {1: [late]}, check_chosen=True)
-    assert [whole(p)[0] for p in later.made.preferences] == [before(1) + late]
+    assert [whole(p)[0] for p in later.result.preferences] == [before(1) + late]
 
 
 def test_right_samples_of_the_first_stage_are_used_where_asked() -> None:
     finished, _ = make([GOLD, spoil(LONG, 1)], {1: [reworded(1)]}, reuse=True)
-    assert [p.meta["chosen_sample"] for p in finished.made.preferences] == ["s0"]
+    assert [p.meta["chosen_sample"] for p in finished.result.preferences] == ["s0"]
     finished, _ = make([GOLD, spoil(LONG, 1)], {1: [""]}, reuse=True)
-    assert [p.meta["prefix_rate"] for p in finished.made.preferences] == [0.0]
+    assert [p.meta["prefix_rate"] for p in finished.result.preferences] == [0.0]
     finished, _ = make([GOLD, spoil(LONG, 1)], {1: [""]})
-    assert finished.made.outcome == "not rectified"
+    assert finished.result.outcome == "not rectified"
 
 
 def test_what_the_judge_sampled_counts_among_the_rectified() -> None:
     """Before the wrong step the judge draws 2, both right; 3 more are drawn to make 5."""
     wrong = spoil(LONG, 1)
     rectified = {1: [after(1), after(1), reworded(1)], 2: [""], 3: [""]}
-    judge = Rollouts(rollouts=4, search=Search.binary)
+    judge = Rollouts(rollouts=4, search=SearchStrategy.binary)
     finished, sampler = make([wrong], rectified, judge, rectify=5, max_chosen_per_prefix=9)
     asked = [params.n for prompts, params in sampler.asked if prompts[0].endswith(before(1))]
     assert asked == [2, 3]
-    assert finished.made.counts["sampled from before it"] == 3
-    assert finished.made.counts["judge's roll-outs used again"] == 2
-    assert [p.meta["prefix_rate"] for p in finished.made.preferences] == [1.0, 1.0]
+    assert finished.result.counts["sampled from before it"] == 3
+    assert finished.result.counts["judge's roll-outs used again"] == 2
+    assert [p.meta["prefix_rate"] for p in finished.result.preferences] == [1.0, 1.0]
     assert finished.samples == sum(len(prompts) * params.n for prompts, params in sampler.asked)
 
 
@@ -231,29 +231,29 @@ class Consulting:
 
     needs: frozenset[str] = frozenset()
 
-    def __call__(self, problem: Problem, solution: Solution, given: Tools) -> Judging:
+    def __call__(self, problem: Problem, solution: Solution, given: Context) -> JudgeRequests:
         try:
-            reply = yield Consult(solution.text)
-        except Unanswered:
-            reply = yield Consult("once more")
+            reply = yield AskJudge(solution.text)
+        except JudgeFailed:
+            reply = yield AskJudge("once more")
         return Verdict(int(reply), counts={"consulted": 1})
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_judges_that_ask_another_model(lost: int) -> None:
     """The judge hears that no reply came; if it gives up, the problem is to be tried again."""
-    replies: list[Any] = [*[Unanswered("down", "what")] * lost, "1"]
+    replies: list[Any] = [*[JudgeFailed("down", "what")] * lost, "1"]
 
-    def consult(messages: list[str]) -> list[Any]:
+    def ask_judge(messages: list[str]) -> list[Any]:
         return [replies.pop(0) for _ in messages]
 
     texts = {opened(LONG): ["\n" + spoil(LONG, 1)], opened(LONG) + "\n" + before(1): [after(1)]}
-    found = run(Localise(), Scripted(texts), [LONG], tools(1, judge=Consulting()), consult=consult)  # type: ignore[arg-type]
+    found = run(Localise(), Scripted(texts), [LONG], context(1, judge=Consulting()), ask_judge=ask_judge)  # type: ignore[arg-type]
     if lost < 2:
         assert [whole(p) for p in preferences(found)] == [(GOLD, spoil(LONG, 1))]
         assert counts(found)["consulted"] == 1
     else:
-        assert (found[0].failed, found[0].made.outcome, found[0].quarantined) == (True, "down", "what")
+        assert (found[0].failed, found[0].result.outcome, found[0].quarantined) == (True, "down", "what")
 
 
 @pytest.mark.parametrize(

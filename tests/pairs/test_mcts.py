@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scripted import LONG, OTHER, counts, preferences, run, tools
+from support.scripted import LONG, OTHER, context, counts, preferences, run
 
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.preference_file import from_row
-from stepdpo.pairs.engine.requests import Finished
+from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.pairs.mcts import Mcts
 from stepdpo.pairs.mcts_expand import SelfEvaluation
-from stepdpo.pairs.tree.pair_selection import Cut, SelectBy
-from stepdpo.pairs.tree.step_sampling import Delimiter, Same
+from stepdpo.pairs.tree.pair_selection import PairSelection, SelectBy
+from stepdpo.pairs.tree.step_sampling import Delimiter, StepEquality
 from stepdpo.pairs.tree.tree import Tree
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
@@ -64,7 +64,7 @@ class Writer:
             found.append([Completion(text, 4, finish, 0.0 if params.logps else None) for text, finish in written])
         return found
 
-    def weigh(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         self.weighed += zip(prompts, continuations, strict=True)
         return [self._nats(*both) for both in zip(prompts, continuations, strict=True)]
 
@@ -76,20 +76,22 @@ class Writer:
         return log(yes if continuation.strip() == "B" else 1 - yes)
 
 
-def search(texts: Texts = TEXTS, problem: Problem = HAND, writer: Writer | None = None, **settings: Any) -> Finished:
-    (finished,) = run(Mcts(**{**FEW, **settings}), writer or Writer(texts), [problem], tools())
+def search(
+    texts: Texts = TEXTS, problem: Problem = HAND, writer: Writer | None = None, **settings: Any
+) -> ProblemResult:
+    (finished,) = run(Mcts(**{**FEW, **settings}), writer or Writer(texts), [problem], context())
     return finished
 
 
 def writer_of(texts: Texts, problem: Problem, settings: Mcts) -> Writer:
     writer = Writer(texts)
-    run(settings, writer, [problem], tools())
+    run(settings, writer, [problem], context())
     return writer
 
 
-def tree_of(finished: Finished) -> Tree:
-    assert finished.made.tree is not None
-    return Tree.from_row(json.loads(json.dumps(finished.made.tree)))
+def tree_of(finished: ProblemResult) -> Tree:
+    assert finished.result.tree is not None
+    return Tree.from_row(json.loads(json.dumps(finished.result.tree)))
 
 
 def test_four_walks_by_hand() -> None:
@@ -133,20 +135,20 @@ def test_what_the_model_is_asked() -> None:
         ([f"{START}\n{WRONG}\nStep 2:"], Sampling(2, 0.5, 1.0, 40, ("\nStep ",), 4, logps=True)),
     ]
     assert (found.samples, found.tokens) == (6, 24)
-    assert {name: found.made.counts[name] for name in ("walks", "steps sampled", "steps kept", "equal steps")} == {
+    assert {name: found.result.counts[name] for name in ("walks", "steps sampled", "steps kept", "equal steps")} == {
         "walks": 4, "steps sampled": 6, "steps kept": 5, "equal steps": 1,
     }  # fmt: skip
 
 
 def test_other_words_are_another_step_if_one_wants() -> None:
     """Then b has two children, and with 4 walks only one of them is seen."""
-    found = search(same=Same.text)
+    found = search(same=StepEquality.text)
     assert len(tree_of(found).nodes) == 7
-    assert found.made.counts["equal steps"] == 0
+    assert found.result.counts["equal steps"] == 0
 
 
 def test_pairs_by_visits() -> None:
-    found = preferences([search(cut=Cut(select_by=SelectBy.VISITS))])
+    found = preferences([search(cut=PairSelection(select_by=SelectBy.VISITS))])
     assert [(pair.chosen, pair.confidence) for pair in found] == [
         (" 3 * 4 = 12", 0.75),
         (" 2 + 12 = 14. The answer is: 14", 1.0),
@@ -158,8 +160,8 @@ def test_no_answer_at_the_depth_limit_counts_as_wrong_and_is_in_no_pair() -> Non
     tree = tree_of(finished)
     assert [node.q for node in tree.nodes] == [-1.0, None, None]
     assert [node.visits for node in tree.nodes] == [4, 2, 2]
-    assert (finished.made.preferences, finished.made.outcome) == ((), "no right solution")
-    assert finished.made.counts["solutions cut at depth_limit"] == 2
+    assert (finished.result.preferences, finished.result.outcome) == ((), "no right solution")
+    assert finished.result.counts["solutions cut at depth_limit"] == 2
 
 
 @pytest.mark.parametrize(
@@ -172,11 +174,11 @@ def test_no_answer_at_the_depth_limit_counts_as_wrong_and_is_in_no_pair() -> Non
 )
 def test_what_cannot_be_used_is_counted(odd: tuple[str, str], count: str) -> None:
     finished = search({**TEXTS, START: [TEXTS[START][0], odd]})
-    assert finished.made.counts[count] == 1
+    assert finished.result.counts[count] == 1
     assert len(tree_of(finished).children[0]) == 1
     nothing = search({START: [odd]})
-    assert (nothing.made.outcome, nothing.made.counts[count]) == ("no right solution", 2)
-    assert nothing.made.counts["walks"] == 4
+    assert (nothing.result.outcome, nothing.result.counts[count]) == ("no right solution", 2)
+    assert nothing.result.counts["walks"] == 4
 
 
 def test_a_step_after_which_nothing_usable_comes_counts_as_wrong() -> None:
@@ -202,7 +204,7 @@ def test_going_on_from_the_best_child() -> None:
     """
     finished = search(commit=True)
     assert [node.visits for node in tree_of(finished).nodes] == [8, 7, 1, 6, 1, 1]
-    assert finished.made.counts["walks"] == 8
+    assert finished.result.counts["walks"] == 8
 
 
 def test_the_models_opinion_of_every_step() -> None:
@@ -248,7 +250,7 @@ def test_the_gold_solution_is_leaked_only_on_demand() -> None:
     assert [tree.nodes[i].text for i in tree.children[0]] == [WRONG, FIRST]
     assert [node.text for node in tree.nodes if node.correct] == ["\nStep 2: 2 + 12 = 14. The answer is: 14"]
     assert writer.weighed == [(START, "\n" + FIRST), (f"{START}\n{FIRST}\nStep 2:", " 2 + 12 = 14. The answer is: 14")]
-    (length,) = [len(ids) for ids in tools().tokenizer([FIRST], add_special_tokens=False)["input_ids"]]
+    (length,) = [len(ids) for ids in context().tokenizer([FIRST], add_special_tokens=False)["input_ids"]]
     assert tree.nodes[2].prior == pytest.approx(exp(-4 / length**1.25), abs=1e-6)
     seen = Writer(texts)
     search(writer=seen, leak_reference=True, self_evaluation=SelfEvaluation.confidence)
@@ -263,7 +265,7 @@ def test_a_right_answer_of_ones_own_may_count_more() -> None:
 
 
 def test_no_gold_solution_to_leak() -> None:
-    assert search(problem=replace(HAND, solution=""), leak_reference=True).made.outcome == "no gold solution to leak"
+    assert search(problem=replace(HAND, solution=""), leak_reference=True).result.outcome == "no gold solution to leak"
 
 
 def test_steps_that_are_lines() -> None:
@@ -288,8 +290,8 @@ def test_many_problems_are_searched_together() -> None:
         texts.update(_script(problem))
     together, apart = Writer(texts), Writer(texts)
     settings = Mcts(**{**FEW, "iterations": 12})
-    found = run(settings, together, asked, tools())
-    alone = run(settings, apart, asked, tools(), live=1)
+    found = run(settings, together, asked, context())
+    alone = run(settings, apart, asked, context(), live=1)
     assert sorted(map(repr, preferences(found))) == sorted(map(repr, preferences(alone)))
     assert counts(found) == counts(alone)
     deepest = max(sum(len(prompts) for prompts, _ in writer_of(texts, problem, settings).asked) for problem in asked)

@@ -37,11 +37,11 @@ def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -
     assert len(set(ids)) == PROBLEMS
     is_whole(whole, ids)
     folder = tmp_path / "runs" / "broken"
-    journal, rng = folder / "finished.jsonl", Random(f"{words}")
+    result_log, rng = folder / "finished.jsonl", Random(f"{words}")
     moments = sorted(rng.uniform(0.02, 0.8) * size(whole / "finished.jsonl") for _ in range(KILLS))
     for number, moment in enumerate(moments):
         process = start(*command, "run=broken", *(["resume=true"] if number else []), cwd=tmp_path)
-        until(lambda moment=moment: size(journal) > moment, process, every=0.0005)
+        until(lambda moment=moment: size(result_log) > moment, process, every=0.0005)
         kill(process.pid)
         ended(process)
         assert not (folder / "summary.json").exists()

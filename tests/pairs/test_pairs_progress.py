@@ -6,10 +6,10 @@ import pytest
 
 from stepdpo.core.types import Preference
 from stepdpo.pairs.engine.progress import EVERY, Progress
-from stepdpo.pairs.engine.requests import Finished, Made
+from stepdpo.pairs.engine.requests import ProblemResult, Result
 
 PAIR = Preference("q", "p", "c", "r")
-ONE = Finished("a", Made((PAIR, PAIR)), tokens=100, samples=8, graded=8, right=2)
+ONE = ProblemResult("a", Result((PAIR, PAIR)), tokens=100, samples=8, graded=8, right=2)
 
 
 def test_a_resumed_run_counts_all_and_rates_what_is_new() -> None:
@@ -26,7 +26,7 @@ def test_a_resumed_run_counts_all_and_rates_what_is_new() -> None:
 def test_where_the_number_is_unknown_there_is_no_eta() -> None:
     progress = Progress(None)
     assert progress.eta(1.0) == ""
-    progress.advance(Finished("a", Made()))
+    progress.advance(ProblemResult("a", Result()))
     assert progress.eta(1.0) == ""
     assert progress.figures(2.0) == "0.5 problems/s  0 pairs  0 tokens/s"
 

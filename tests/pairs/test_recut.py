@@ -20,7 +20,7 @@ from stepdpo.core.types import Problem
 from stepdpo.data.preference_file import from_row
 from stepdpo.pairs.build import Construction, construct
 from stepdpo.pairs.recut import Recut
-from stepdpo.pairs.tree.pair_selection import Cut, Smoothing
+from stepdpo.pairs.tree.pair_selection import PairSelection, Smoothing
 from stepdpo.pairs.tree.tree import Node, Tree
 from stepdpo.runtime.signals import Interrupted
 
@@ -68,7 +68,7 @@ def test_trees_become_pairs_by_the_given_rules(tmp_path: Path) -> None:
     path = write(tmp_path / "trees.jsonl", GOOD, LONE, LEVEL)
     construct(spec(f"pairs.path={path}"), tmp_path / "run")
     found = tuple(map(from_row, rows(tmp_path / "run" / "preferences.jsonl")))
-    assert found == Cut()(GOOD, Counter())
+    assert found == PairSelection()(GOOD, Counter())
     assert [pair.confidence for pair in found] == [0.75, 0.75]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["outcomes"] == {"pairs": 1, "no step with an alternative": 1, "no values": 1}
@@ -115,8 +115,8 @@ class Stopped:
                 raise KeyboardInterrupt
             yield problem
 
-    def __call__(self, problem: Problem, tools: Any) -> Any:
-        return self.recut(problem, tools)
+    def __call__(self, problem: Problem, context: Any) -> Any:
+        return self.recut(problem, context)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
@@ -151,8 +151,8 @@ def test_nothing_comes_of_it(tmp_path: Path) -> None:
 def test_rules_of_the_file_are_all_there_are() -> None:
     """A section without a target of its own: its keys are the fields of Cut."""
     section: Any = composed("pairs", ["pairs=recut", "pairs.path=x"]).pairs.cut
-    assert set(section) == set(Cut.__dataclass_fields__)
-    assert spec("pairs.path=x").pairs.cut == Cut()
+    assert set(section) == set(PairSelection.__dataclass_fields__)
+    assert spec("pairs.path=x").pairs.cut == PairSelection()
     with pytest.raises(UserError, match=r"smoothing.*did you mean 'visits'"):
         spec("pairs.path=x", "pairs.cut.smoothing=visit")
     assert spec("pairs.path=x", "pairs.cut.smoothing=none").pairs.cut.smoothing is Smoothing.NONE

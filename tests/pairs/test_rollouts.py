@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from support.scripted import LONG, Scripted, opened, run, spoil, tools, whole
+from support.scripted import LONG, Scripted, context, opened, run, spoil, whole
 
 from stepdpo.core.steps import join_steps, label_of, split_steps
 from stepdpo.core.types import Completion, Preference
 from stepdpo.data.level import Instance
-from stepdpo.pairs.engine.requests import Made
+from stepdpo.pairs.engine.requests import Result
 from stepdpo.pairs.rollouts import Rollouts, Rule
 from stepdpo.pairs.tree.tree import Tree
 
@@ -66,12 +66,12 @@ def script(**changes: list[str]) -> Scripted:
     return Scripted(written)
 
 
-def make(sampler: Scripted | None = None, **settings: Any) -> Made:
-    (finished,) = run(Rollouts(**{"rollouts": 4, **settings}), sampler or script(), [LONG], tools(2))
-    return finished.made
+def make(sampler: Scripted | None = None, **settings: Any) -> Result:
+    (finished,) = run(Rollouts(**{"rollouts": 4, **settings}), sampler or script(), [LONG], context(2))
+    return finished.result
 
 
-def one(made: Made) -> Preference:
+def one(made: Result) -> Preference:
     (preference,) = made.preferences
     return preference
 
@@ -237,9 +237,9 @@ class Cut:
 
 
 def test_cut_roll_outs_are_failures() -> None:
-    (finished,) = run(Rollouts(rollouts=4), Cut(script()), [LONG], tools(2))
-    assert finished.made.outcome == "never solved from the start"
-    assert finished.made.counts["roll-outs cut at max_tokens"] == 4 * len(BAD)
+    (finished,) = run(Rollouts(rollouts=4), Cut(script()), [LONG], context(2))
+    assert finished.result.outcome == "never solved from the start"
+    assert finished.result.counts["roll-outs cut at max_tokens"] == 4 * len(BAD)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.scripted import ALL, LONG, OTHER, TEMPLATE, Scripted, counts, opened, preferences, run, spoil, tools, whole
+from support.scripted import (
+    ALL,
+    LONG,
+    OTHER,
+    TEMPLATE,
+    Scripted,
+    context,
+    counts,
+    opened,
+    preferences,
+    run,
+    spoil,
+    whole,
+)
 
 from stepdpo.core.steps import join_steps, split_steps
 from stepdpo.core.types import Preference, Problem, Prompt, Sampling
@@ -19,7 +32,7 @@ from stepdpo.pairs.siblings import Siblings
 def make(
     texts: dict[str, list[str]], *asked: Problem, n: int = 2, live: int = 100, **settings: Any
 ) -> tuple[list[Preference], Counter[str]]:
-    found = run(Siblings(**settings), Scripted(texts), asked, tools(n), live)
+    found = run(Siblings(**settings), Scripted(texts), asked, context(n), live)
     return preferences(found), counts(found)
 
 
@@ -102,8 +115,8 @@ def test_what_cannot_be_used_is_counted(change: Callable[[str], str], count: str
 def test_cut_solutions_are_not_used() -> None:
     sampler = Scripted({opened(LONG): ["\n" + LONG.solution, "\n" + spoil(LONG, 1)]}, finish="length")
     (finished,) = run(Siblings(), sampler, [LONG])
-    assert not finished.made.preferences
-    assert finished.made.counts["cut at max_tokens"] == 2
+    assert not finished.result.preferences
+    assert finished.result.counts["cut at max_tokens"] == 2
 
 
 def test_groups_of_problems_do_not_change_the_pairs() -> None:
@@ -120,7 +133,7 @@ def test_a_wrong_setting() -> None:
 
 
 def test_tools_render_the_problem() -> None:
-    assert tools().prompt(LONG) == Prompt(opened(LONG), "\n")
+    assert context().prompt(LONG) == Prompt(opened(LONG), "\n")
 
 
 def test_every_question_may_have_a_template_of_its_own() -> None:
@@ -133,5 +146,5 @@ def test_every_question_may_have_a_template_of_its_own() -> None:
         prompt.text: [prompt.joint + p.solution, prompt.joint + spoil(p, 1)]
         for p, prompt in zip(asked, prompts, strict=True)
     }
-    found = preferences(run(Siblings(), Scripted(texts), asked, replace(tools(), template=mixed)))
+    found = preferences(run(Siblings(), Scripted(texts), asked, replace(context(), template=mixed)))
     assert [whole(p) for p in found] == [(p.solution, spoil(p, 1)) for p in asked]

@@ -27,7 +27,7 @@ def test_an_entry_is_named_by_all_of_its_key(home: Path) -> None:
 def test_it_appears_when_it_is_whole() -> None:
     key = {"a": 1}
     final = caches.entry("tokens", key)
-    with caches.making(final, key) as folder:
+    with caches.building(final, key) as folder:
         (folder / "data").write_text("here")
         assert not final.exists()
     assert (final / "data").read_text() == "here"
@@ -39,7 +39,7 @@ def test_a_failure_leaves_nothing() -> None:
     final = caches.entry("tokens", {})
 
     def fail() -> None:
-        with caches.making(final, {}) as folder:
+        with caches.building(final, {}) as folder:
             (folder / "data").write_text("half")
             raise RuntimeError("the disc is full")
 
@@ -50,9 +50,9 @@ def test_a_failure_leaves_nothing() -> None:
 
 def test_the_first_of_two_stays() -> None:
     final = caches.entry("tokens", {})
-    with caches.making(final, {}) as slow:
+    with caches.building(final, {}) as slow:
         (slow / "data").write_text("second")
-        with caches.making(final, {}) as fast:
+        with caches.building(final, {}) as fast:
             (fast / "data").write_text("first")
     assert (final / "data").read_text() == "first"
     assert len(list(final.parent.iterdir())) == 1
@@ -60,7 +60,7 @@ def test_the_first_of_two_stays() -> None:
 
 def test_discarded_entries_are_gone() -> None:
     final = caches.entry("tokens", {})
-    with caches.making(final, {}):
+    with caches.building(final, {}):
         pass
     caches.discard(final)
     caches.discard(final)

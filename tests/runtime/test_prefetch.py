@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stepdpo.runtime.prefetch import Ahead
+from stepdpo.runtime.prefetch import Prefetcher
 
 
 def test_the_next_one_is_made_while_this_one_is_used() -> None:
@@ -17,7 +17,7 @@ def test_the_next_one_is_made_while_this_one_is_used() -> None:
             made.set()
         return number * number
 
-    with Ahead(make, 3) as ahead:
+    with Prefetcher(make, 3) as ahead:
         assert ahead.take(0) == 0
         assert made.wait(60)
         assert [ahead.take(1), ahead.take(2)] == [1, 4]
@@ -25,14 +25,14 @@ def test_the_next_one_is_made_while_this_one_is_used() -> None:
 
 def test_nothing_is_made_beyond_the_end_or_twice() -> None:
     made: list[int] = []
-    with Ahead(made.append, 7) as ahead:
+    with Prefetcher(made.append, 7) as ahead:
         for number in (3, 4, 5, 6):
             ahead.take(number)
     assert made == [3, 4, 5, 6]
 
 
 def test_any_order_will_do() -> None:
-    with Ahead(lambda number: -number, 100) as ahead:
+    with Prefetcher(lambda number: -number, 100) as ahead:
         assert [ahead.take(n) for n in (5, 6, 2, 2, 99)] == [-5, -6, -2, -2, -99]
 
 
@@ -42,7 +42,7 @@ def test_an_error_comes_when_it_is_asked_for() -> None:
             raise ValueError("pair 2")
         return number
 
-    with Ahead(make, 4) as ahead:
+    with Prefetcher(make, 4) as ahead:
         assert [ahead.take(0), ahead.take(1)] == [0, 1]
         with pytest.raises(ValueError, match="pair 2"):
             ahead.take(2)
@@ -50,6 +50,6 @@ def test_an_error_comes_when_it_is_asked_for() -> None:
 
 
 def test_leaving_ends_the_thread() -> None:
-    with Ahead(lambda number: number, 5) as ahead:
+    with Prefetcher(lambda number: number, 5) as ahead:
         ahead.take(0)
     assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]

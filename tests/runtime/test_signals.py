@@ -7,12 +7,12 @@ import signal
 
 import pytest
 
-from stepdpo.runtime.signals import CAUGHT, Interrupted, at_once
+from stepdpo.runtime.signals import CAUGHT, Interrupted, interruptible
 
 
 def hold(signum: int, closed: list[bool]) -> None:
     """Is told to end, and lets no plain exception do it."""
-    with at_once("all is kept"):
+    with interruptible("all is kept"):
         try:
             os.kill(os.getpid(), signum)
             while True:

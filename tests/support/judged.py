@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from stepdpo.core.steps import cut_step, split_steps
 from stepdpo.core.types import Preference, Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Sample, Work
-from stepdpo.pairs.solutions import Draw, Solution, read
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, Requests, Result
+from stepdpo.pairs.solutions import SampledBatch, Solution, read_solutions
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,19 @@ class Judged:
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
 
-    def __call__(self, problem: Problem, tools: Tools) -> Work:
+    def __call__(self, problem: Problem, context: Context) -> Requests:
         counts: Counter[str] = Counter()
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text,), tools.sampling.n)
-        (solutions,) = yield from read([Draw("s", "", prompt.joint, drawn)], counts)
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
         found = []
         for solution in solutions:
             if not solution.correct:
-                verdict = yield from tools.judge(problem, solution, tools)
+                verdict = yield from context.judge(problem, solution, context)
                 counts["judged"] += 1
                 if verdict.error is not None:
                     found.append(pair(problem, solution, verdict.error))
-        return Made(tuple(found), "pairs" if found else "no wrong step found", counts)
+        return Result(tuple(found), "pairs" if found else "no wrong step found", counts)
 
 
 def pair(problem: Problem, solution: Solution, index: int) -> Preference:

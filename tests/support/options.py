@@ -18,10 +18,10 @@ from stepdpo.algo.tdpo import Form as TDPOForm
 from stepdpo.core.types import Preference
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.models.attention.registry import Attention
-from stepdpo.models.logprobs import Keep
+from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Lora
 from stepdpo.tokens.batch_sampler import Group
-from stepdpo.training.reference import Mode
+from stepdpo.training.reference import ReferenceMode
 from support import tiny, twins
 from support.twins import Setting, Twin
 
@@ -61,8 +61,8 @@ LEVELS = {
 PACKING = {"one-row": (100_000, Group.none), "pieces": (250, Group.none), "problems": (250, Group.problem)}
 SHARED_OUT = {"one-row": (100_000, Group.none), "alone": (1, Group.none), "problems": (300, Group.problem)}
 """The packing of few pairs."""
-SOURCES = {"cache": Mode.cache, "online": Mode.online, "adapter_off": Mode.adapter_off}
-RECOMPUTED = {"kept": (False, Keep.save), "recomputed": (True, Keep.recompute)}
+SOURCES = {"cache": ReferenceMode.cache, "online": ReferenceMode.online, "adapter_off": ReferenceMode.adapter_off}
+RECOMPUTED = {"kept": (False, HeadMemory.save), "recomputed": (True, HeadMemory.recompute)}
 """Gradient checkpointing, and the head's distributions."""
 ADAPTERS = {"whole": None, "lora": Lora(rank=2, alpha=4), "lora-head": Lora(rank=2, alpha=4, head=True)}
 _SPARSE: dict[str, Any] = {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]}

@@ -23,13 +23,13 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import Pretrained
 from stepdpo.models.lora import adapter_off
 from stepdpo.models.scorer import Scorer
-from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.settings import Device, Dtype
 from stepdpo.training.engine.zero import Zero
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import Kept, Live, Mode
-from stepdpo.training.step import Scoring, Share
+from stepdpo.training.reference import CachedReference, OnlineReference, ReferenceMode
+from stepdpo.training.step import StepInputs, TrainStep
 from support import tiny
 from support.options import (
     FEW,
@@ -58,13 +58,13 @@ class Update:
     """All that one engine computes, its reference scores made before its weights are moved."""
 
     engine: Any
-    second: Callable[..., Any]
+    build_reference: Callable[..., Any]
     folder: Path
-    materials: dict[Any, Material]
+    materials: dict[Any, TokenizedDataset]
     references: dict[Any, Any] = field(default_factory=dict)
-    shares: dict[Any, Share] = field(default_factory=dict)
+    shares: dict[Any, StepInputs] = field(default_factory=dict)
 
-    def prepared(self, case: Case) -> tuple[Scoring, Share]:
+    def prepared(self, case: Case) -> tuple[TrainStep, StepInputs]:
         """A loss with its share of an update; what is the same for two cases is made for the first of them."""
         loss, level, packing, source = case[:4]
         algo, (tokens, group) = LOSSES[loss][0], SHARED_OUT[packing]
@@ -74,27 +74,31 @@ class Update:
             self.references[key] = self._reference(case, algo.needs)
             if "reference" in algo.needs:
                 self.references[key].prepare(material)
-        done = Scoring(self.engine, algo, tokens, self.references[key], group)
+        done = TrainStep(self.engine, algo, tokens, self.references[key], group)
         done.mismatched = material.mismatched
         if key not in self.shares:
-            self.shares[key] = done.share(material.train, sorted(material.train), "train")
+            self.shares[key] = done.inputs(material.train, sorted(material.train), "train")
         return done, self.shares[key]
 
-    def _material(self, level: str, needs: frozenset[str]) -> Material:
+    def _material(self, level: str, needs: frozenset[str]) -> TokenizedDataset:
         key = level, needs
         if key not in self.materials:
             self.materials[key] = prepare(
                 Rows(FEW), LEVELS[level], tiny.CHAT, needs, tiny.tokenizer(), Lengths(max_length=512), self.folder,
-                speaks=False, makes=self.engine.rank == 0,
-                any_failed=lambda failed: bool(self.engine.total(torch.tensor([float(failed)]))[0]),
+                is_main_process=False, makes=self.engine.rank == 0,
+                any_failed=lambda failed: bool(self.engine.all_reduce_sum(torch.tensor([float(failed)]))[0]),
             )  # fmt: skip
         return self.materials[key]
 
     def _reference(self, case: Case, needs: frozenset[str]) -> Any:
         (tokens, group), mode = SHARED_OUT[case[2]], SOURCES[case[3]]
-        if mode is Mode.cache:
-            return Kept(self.engine, needs, tokens, {"test": [str(self.folder), *engine_of(case), case[2]]}, group)
-        return Live(self.second if mode is Mode.online else self._without_adapter, "kl" in needs)
+        if mode is ReferenceMode.cache:
+            return CachedReference(
+                self.engine, needs, tokens, {"test": [str(self.folder), *engine_of(case), case[2]]}, group
+            )
+        return OnlineReference(
+            self.build_reference if mode is ReferenceMode.online else self._without_adapter, "kl" in needs
+        )
 
     def _without_adapter(self, batch: Any) -> Any:
         with adapter_off(self.engine.model):
@@ -145,7 +149,9 @@ def assert_close(name: str, got: float, wanted: float) -> None:
     assert abs(got - wanted) <= RTOL * abs(wanted), f"{name} is {got}, not {wanted}"
 
 
-def run(cases: Iterable[Case], folder: Path, materials: dict[Any, Material], say: Callable[[Case, str], None]) -> None:
+def run(
+    cases: Iterable[Case], folder: Path, materials: dict[Any, TokenizedDataset], say: Callable[[Case, str], None]
+) -> None:
     """Cases of one engine."""
     cases = list(cases)
     recomputed, adapter, stage = engine_of(cases[0])
@@ -164,7 +170,7 @@ def run(cases: Iterable[Case], folder: Path, materials: dict[Any, Material], say
         timeout_minutes=2, deepspeed={"zero_optimization": {"stage3_param_persistence_threshold": SHARDED}},
     )  # fmt: skip
     with spec.open(build, AdamW()) as engine:
-        update = Update(engine, engine.second(plain), folder, materials)
+        update = Update(engine, engine.build_reference(plain), folder, materials)
         for case in cases:
             update.prepared(case)
         update.move()
@@ -183,7 +189,7 @@ def main() -> None:
     cases = [tuple(case) for case in json.loads((folder / "cases.json").read_text())]
     end = torch.distributed.destroy_process_group
     torch.distributed.destroy_process_group = lambda *_: None  # of the first engine; the others use it too
-    materials: dict[Any, Material] = {}
+    materials: dict[Any, TokenizedDataset] = {}
     with (folder / f"{os.environ['RANK']}.jsonl").open("w") as lines:
 
         def say(case: Case, wrong: str) -> None:

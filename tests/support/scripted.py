@@ -11,9 +11,9 @@ from stepdpo.core.steps import join_steps, split_steps
 from stepdpo.core.types import Completion, Grade, Preference, Problem, Sampling
 from stepdpo.data.templates import TextTemplate
 from stepdpo.evaluation.graders.strict import Strict
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Finished
-from stepdpo.pairs.engine.scheduler import Desk, drive, groups
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import ProblemResult
+from stepdpo.pairs.engine.scheduler import Scheduler, groups
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 from stepdpo.tinymath.tokenizer import build
@@ -58,10 +58,10 @@ def spoil(problem: Problem, index: int, by: int = 1) -> str:
     return f"{wrong[0]}{wrong[1]}{int(wrong[2]) + 1000}"
 
 
-def tools(n: int = 2, **fields: Any) -> Tools:
+def context(n: int = 2, **fields: Any) -> Context:
     """What a source is handed, with the exact checker."""
     sampling = Sampling(n=n, temperature=0.8, max_tokens=99, seed=4)
-    return Tools(
+    return Context(
         **{"template": TEMPLATE, "tokenizer": TOKENIZER, "sampling": sampling, "checker": TinymathChecker(), **fields}
     )
 
@@ -75,26 +75,26 @@ def run(
     source: Any,
     sampler: Any,
     asked: Sequence[Problem],
-    given: Tools | None = None,
+    given: Context | None = None,
     live: int = 100,
-    consult: Callable[[Sequence[str]], list[Any]] | None = None,
-) -> list[Finished]:
+    ask_judge: Callable[[Sequence[str]], list[Any]] | None = None,
+) -> list[ProblemResult]:
     """What comes of the problems, in the order in which they finish."""
-    given = given or tools()
-    desk = Desk(sampler, given.sampling, grade, consult)
-    return [finished for group in groups(asked, live) for finished in drive(group, source, given, desk)]
+    given = given or context()
+    scheduler = Scheduler(sampler, given.sampling, grade, ask_judge)
+    return [finished for group in groups(asked, live) for finished in scheduler.run(group, source, given)]
 
 
-def preferences(finished: Sequence[Finished]) -> list[Preference]:
+def preferences(finished: Sequence[ProblemResult]) -> list[Preference]:
     """All pairs of all problems."""
-    return [preference for one in finished for preference in one.made.preferences]
+    return [preference for one in finished for preference in one.result.preferences]
 
 
-def counts(finished: Sequence[Finished]) -> Counter[str]:
+def counts(finished: Sequence[ProblemResult]) -> Counter[str]:
     """What came of each stage, over all problems."""
     total: Counter[str] = Counter()
     for one in finished:
-        total.update(one.made.counts)
+        total.update(one.result.counts)
     return total
 
 

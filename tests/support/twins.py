@@ -21,13 +21,13 @@ from stepdpo.data.validation import Loaded
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer import Scorer, head_of
 from stepdpo.tokens.batch_sampler import Group
-from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local, LocalEngine
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import Kept
-from stepdpo.training.step import Scoring
+from stepdpo.training.reference import CachedReference
+from stepdpo.training.step import TrainStep
 from support import tiny
 
 MakeModel = Callable[[str], Any]
@@ -88,7 +88,7 @@ def close(got: Gradient, wanted: Gradient, rtol: float = 1e-6) -> None:
 @contextmanager
 def scoring(
     setting: Setting, folder: Path, tokens: int = 100_000, group: Group = Group.none, **local: Any
-) -> Iterator[tuple[Scoring, Material]]:
+) -> Iterator[tuple[TrainStep, TokenizedDataset]]:
     """Our stack, its reference written, its policy moved away from it."""
     attention = register()
 
@@ -112,9 +112,9 @@ def scoring(
         False,
     )
     with Local(device=Device.cpu, **local).open(build, AdamW()) as engine:
-        second = (lambda: engine.second(plain)) if setting.reference else None
-        references = Kept(engine, setting.algo.needs, tokens, {"test": str(folder)}, group, second)
-        done = Scoring(engine, setting.algo, tokens, references, group)
+        second = (lambda: engine.build_reference(plain)) if setting.reference else None
+        references = CachedReference(engine, setting.algo.needs, tokens, {"test": str(folder)}, group, second)
+        done = TrainStep(engine, setting.algo, tokens, references, group)
         done.prepare(material)
         moved(engine.model, setting.move)
         yield done, material

@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdpo.tokens import batch_sampler as feed
-from stepdpo.tokens.batch_sampler import BatchSize, Updates, order, pieces, updates_per_epoch
+from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, micro_batches, order, steps_per_epoch
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.tokens.token_store_writer import in_memory
-from stepdpo.tokens.token_tree import Path
+from stepdpo.tokens.token_tree import TokenSequence
 
 
 def forest(lengths: Sequence[int], ids: Iterable[int] | None = None) -> TokenStore:
     """One tree a length; by default with odd numbers, as if every second pair had been dropped."""
     numbers = list(ids) if ids is not None else [2 * n + 1 for n in range(len(lengths))]
-    paths = [[Path(np.arange(length, dtype=np.int32), 1, 0)] for length in lengths]
+    paths = [[TokenSequence(np.arange(length, dtype=np.int32), 1, 0)] for length in lengths]
     return in_memory([(n, p, 1.0, n) for n, p in zip(numbers, paths, strict=True)])
 
 
-def updates(count: int, size: int, seed: int = 0) -> Updates:
-    return Updates(forest([2] * count, range(count)), seed, BatchSize(pairs=size))
+def updates(count: int, size: int, seed: int = 0) -> BatchSampler:
+    return BatchSampler(forest([2] * count, range(count)), seed, BatchSize(pairs=size))
 
 
 def test_the_order_is_seed_and_epoch() -> None:
@@ -39,8 +39,8 @@ def test_the_order_is_seed_and_epoch() -> None:
 def test_each_pair_once_an_epoch(ids: set[int], size: int, epoch: int) -> None:
     """Also those of the last, smaller update."""
     listed = sorted(ids)
-    per_epoch = updates_per_epoch(len(listed), size)
-    update = Updates(forest([2] * len(ids), listed), 7, BatchSize(pairs=size))
+    per_epoch = steps_per_epoch(len(listed), size)
+    update = BatchSampler(forest([2] * len(ids), listed), 7, BatchSize(pairs=size))
     parts = [update(epoch * per_epoch + n) for n in range(per_epoch)]
     assert sorted(i for part in parts for i in part) == listed
     assert all(len(part) == size for part in parts[:-1])
@@ -83,7 +83,7 @@ def test_every_order_is_as_likely() -> None:
 
 def test_step_dpo_10k_has_85_updates_an_epoch() -> None:
     """84 x 128 pairs and one of 43; Step-DPO's own trainer made 84."""
-    assert updates_per_epoch(10_795, 128) == 85
+    assert steps_per_epoch(10_795, 128) == 85
     assert len(updates(10_795, 128)(84)) == 10_795 - 84 * 128 == 43
 
 
@@ -97,7 +97,7 @@ def test_sizes_must_be_positive(settings: dict[str, int]) -> None:
 def test_pieces_are_shared_out(lengths: list[int], tokens: int, world: int) -> None:
     """As many passes on every process, each pair once in all, at most `tokens` unless one pair alone is longer."""
     trees = forest(lengths)
-    shares = [list(pieces(trees, sorted(trees), tokens, rank, world)) for rank in range(world)]
+    shares = [list(micro_batches(trees, sorted(trees), tokens, rank, world)) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     counted = [p.batch for share in shares for p in share if p.weight == 1]
     assert sorted(i for batch in counted for i in batch.pair_ids) == sorted(trees)
@@ -106,7 +106,7 @@ def test_pieces_are_shared_out(lengths: list[int], tokens: int, world: int) -> N
 
 def test_a_process_without_work_stands_in_with_the_shortest_tree() -> None:
     trees = forest([30, 5, 20])
-    shares = [list(pieces(trees, sorted(trees), 100, rank, 4)) for rank in range(4)]
+    shares = [list(micro_batches(trees, sorted(trees), 100, rank, 4)) for rank in range(4)]
     assert [[(p.weight, p.batch.input_ids_RL.numel()) for p in share] for share in shares] == [
         [(1.0, 30)],
         [(1.0, 20)],

@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.tokens.collator import collate, plan
-from stepdpo.tokens.token_tree import Path, grow
+from stepdpo.tokens.collator import balance, collate
+from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 100), st.integers(1, 5))
 def test_plan_is_fair(sizes: list[int], budget: int, world: int) -> None:
-    lists = plan(sizes, budget, world)
+    lists = balance(sizes, budget, world)
     assert sorted(i for members in lists for i in members) == list(range(len(sizes)))
     assert len(lists) % world == 0
     assert len(lists) >= world
-    assert plan(sizes, budget, world) == lists
+    assert balance(sizes, budget, world) == lists
     loads = [sum(sizes[i] for i in members) for members in lists]
     assert all(load <= budget or len(members) == 1 for load, members in zip(loads, lists, strict=True))
     heaviest = max(range(len(lists)), key=loads.__getitem__)
@@ -26,14 +26,14 @@ def test_plan_is_fair(sizes: list[int], budget: int, world: int) -> None:
 
 def test_plan_is_tight_enough() -> None:
     """Twelve trees of 5 in lists of at most 20 need three lists."""
-    assert [len(members) for members in plan([5] * 12, 20, 1)] == [4, 4, 4]
-    assert [len(members) for members in plan([5] * 12, 20, 2)] == [3, 3, 3, 3]
-    assert plan([50], 20, 2) == [[0], []]
+    assert [len(members) for members in balance([5] * 12, 20, 1)] == [4, 4, 4]
+    assert [len(members) for members in balance([5] * 12, 20, 2)] == [3, 3, 3, 3]
+    assert balance([50], 20, 2) == [[0], []]
 
 
 def test_trees_over_the_budget_make_no_empty_lists() -> None:
     """An empty list costs every process a stand-in pass."""
-    assert plan([50, 50, 50], 20, 1) == [[0], [1], [2]]
+    assert balance([50, 50, 50], 20, 1) == [[0], [1], [2]]
 
 
 def test_collate_packs_without_loss() -> None:
@@ -44,7 +44,9 @@ def test_collate_packs_without_loss() -> None:
         [([1, 2], 1), ([1, 3, 3, 3], 1)],
     ]
     trees = [
-        grow([Path(np.array(t, np.int32), f, o) for o, (t, f) in enumerate(sides)], [10 + n], [1 - n / 10])
+        build_tree(
+            [TokenSequence(np.array(t, np.int32), f, o) for o, (t, f) in enumerate(sides)], [10 + n], [1 - n / 10]
+        )
         for n, sides in enumerate(paths)
     ]
     batch = collate(trees)
@@ -67,8 +69,10 @@ def test_collate_packs_without_loss() -> None:
 
 
 def test_packed_runs_are_shifted_with_their_trees() -> None:
-    tree = grow([Path(np.array(t, np.int32), 1, o) for o, t in enumerate(([1, 2, 3], [1, 4]))], [0], [1.0])
-    runs = collate([tree, tree]).runs
+    tree = build_tree(
+        [TokenSequence(np.array(t, np.int32), 1, o) for o, t in enumerate(([1, 2, 3], [1, 4]))], [0], [1.0]
+    )
+    runs = collate([tree, tree]).segments
     assert [(r.start, r.stop, r.ancestors) for r in runs] == [
         (0, 3, ()),
         (3, 4, ((0, 1),)),

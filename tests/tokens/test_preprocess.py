@@ -17,7 +17,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.data.validation import Loaded
-from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.preprocess_worker import following, mismatched
 from stepdpo.tokens.tokenization import Lengths
 
@@ -31,10 +31,17 @@ class Rows:
         return Loaded(self.preferences, self.heldout)
 
 
-def material(folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO.needs, **more: object) -> Material:
+def material(
+    folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO.needs, **more: object
+) -> TokenizedDataset:
     settings = {"level": Step(), "template": tiny.CHAT, "lengths": Lengths()} | more
     return prepare(
-        dataset=rows or Rows(), needs=needs, tokenizer=tiny.tokenizer(), folder=folder, speaks=False, **settings
+        dataset=rows or Rows(),
+        needs=needs,
+        tokenizer=tiny.tokenizer(),
+        folder=folder,
+        is_main_process=False,
+        **settings,
     )  # type: ignore[arg-type]
 
 

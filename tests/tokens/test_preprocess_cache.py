@@ -21,7 +21,7 @@ from stepdpo.data.level import AppendEos, Instance, Step
 from stepdpo.data.preference_file import write_preferences
 from stepdpo.runtime import artifact_cache as caches
 from stepdpo.tinymath.solutions import TinymathSolutions
-from stepdpo.tokens.preprocess import Material, prepare
+from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths, Overlong
 
 
@@ -54,11 +54,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return seen
 
 
-def material(data: Any, folder: Path, **more: Any) -> Material:
+def material(data: Any, folder: Path, **more: Any) -> TokenizedDataset:
     dataset = Dataset(str(data), max_bad="50%", heldout=1) if isinstance(data, Path) else data
     settings: dict[str, Any] = {
         "level": Step(), "template": tiny.CHAT, "needs": DPO.needs, "tokenizer": tiny.tokenizer(),
-        "lengths": Lengths(), "speaks": True,
+        "lengths": Lengths(), "is_main_process": True,
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
     return prepare(dataset=dataset, folder=folder, **(settings | more))
@@ -201,13 +201,13 @@ def test_refused_data_leave_no_entry(file: Path, tmp_path: Path, home: Path) -> 
 
 def test_others_wait_and_then_read(file: Path, tmp_path: Path, loads: list[str]) -> None:
     """The process that makes nothing opens what another made while it waited; or learns that it could not."""
-    made: list[Material] = []
+    made: list[TokenizedDataset] = []
 
     def meanwhile(failed: bool) -> bool:
         made.append(material(file, tmp_path / "one"))
         return failed
 
-    done = material(file, tmp_path / "two", speaks=False, makes=False, any_failed=meanwhile)
+    done = material(file, tmp_path / "two", is_main_process=False, makes=False, any_failed=meanwhile)
     assert done.fingerprint == made[0].fingerprint
     assert len(loads) == 1
     assert not (tmp_path / "two" / "quarantine.jsonl").exists()

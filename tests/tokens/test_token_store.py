@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.token_store import ENTRY, TokenStore, opened
-from stepdpo.tokens.token_store_writer import Written, damage, in_memory, writing
-from stepdpo.tokens.token_tree import Path, TokenTree, grow
+from stepdpo.tokens.token_store import ENTRY, TokenStore, open_store
+from stepdpo.tokens.token_store_writer import StoreInfo, in_memory, store_writer, verify
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 
-Row = tuple[int, list[Path], float, int]
+Row = tuple[int, list[TokenSequence], float, int]
 
 
 @st.composite
@@ -26,7 +26,7 @@ def rows(draw: st.DrawFn) -> list[Row]:
         paths = []
         for side in range(draw(st.integers(1, 2))):
             tokens = start[: draw(st.integers(1, len(start)))] + draw(st.lists(st.integers(0, 2), max_size=4))
-            paths.append(Path(np.array(tokens, np.int32), draw(st.integers(1, len(tokens))), side))
+            paths.append(TokenSequence(np.array(tokens, np.int32), draw(st.integers(1, len(tokens))), side))
         made.append((number, paths, draw(st.sampled_from([1.0, 0.75, 0.6])), draw(st.integers(0, 2))))
     return made
 
@@ -34,13 +34,13 @@ def rows(draw: st.DrawFn) -> list[Row]:
 def same(one: TokenTree, other: TokenTree) -> None:
     for name in ("tokens", "positions", "ends", "sources", "targets", "terms", "owners"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-    assert (one.runs, one.pair_ids, one.confidences) == (other.runs, other.pair_ids, other.confidences)
+    assert (one.segments, one.pair_ids, one.confidences) == (other.segments, other.pair_ids, other.confidences)
 
 
 @given(rows())
 def test_it_is_a_mapping_of_trees(written: list[Row]) -> None:
     store = in_memory(written)
-    trees = {number: grow(paths, [number], [confidence]) for number, paths, confidence, _ in written}
+    trees = {number: build_tree(paths, [number], [confidence]) for number, paths, confidence, _ in written}
     assert len(store) == len(trees)
     assert list(store) == sorted(store) == sorted(trees)
     for number, tree in store.items():
@@ -69,18 +69,26 @@ def test_ranks_order_the_pairs_of_a_problem_by_tokens(written: list[Row]) -> Non
     for group in set(groups.tolist()):
         members = ids[groups == group][np.argsort(ranks[groups == group])]
         assert sorted(ranks[groups == group]) == list(range(len(members)))
-        chosen = [store.paths(int(i))[0].tokens.tolist() for i in members]
+        chosen = [store.sequences(int(i))[0].tokens.tolist() for i in members]
         assert chosen == sorted(chosen)
 
 
 SOME: list[Row] = [
-    (n, [Path(np.array([5, 6, 7, n], np.int32), 2, 0), Path(np.array([5, 6, 8, n, n], np.int32), 2, 1)], 1.0, n // 2)
+    (
+        n,
+        [
+            TokenSequence(np.array([5, 6, 7, n], np.int32), 2, 0),
+            TokenSequence(np.array([5, 6, 8, n, n], np.int32), 2, 1),
+        ],
+        1.0,
+        n // 2,
+    )
     for n in (0, 2, 3)
 ]
 
 
-def write(folder: FilePath) -> Written:
-    with writing(folder, "train") as writer:
+def write(folder: FilePath) -> StoreInfo:
+    with store_writer(folder, "train") as writer:
         for row in SOME:
             writer.add(*row)
         return writer.finish()
@@ -88,7 +96,7 @@ def write(folder: FilePath) -> Written:
 
 def store(folder: FilePath) -> TokenStore:
     write(folder)
-    return opened(folder, "train")
+    return open_store(folder, "train")
 
 
 def test_files_hold_the_same(tmp_path: FilePath) -> None:
@@ -111,13 +119,13 @@ def test_a_store_outlives_its_folders_name(tmp_path: FilePath) -> None:
 
 def test_the_fingerprint_is_tokens_and_what_is_scored(tmp_path: FilePath) -> None:
     def fingerprint(rows: list[Row]) -> str:
-        with writing(tmp_path, "x") as writer:
+        with store_writer(tmp_path, "x") as writer:
             for row in rows:
                 writer.add(*row)
             return writer.finish().fingerprint
 
     first = SOME[0]
-    later = [Path(path.tokens, path.first_scored + 1, path.owner) for path in first[1]]
+    later = [TokenSequence(path.tokens, path.first_scored + 1, path.owner) for path in first[1]]
     others = [SOME[1:], SOME[::-1], [(first[0], later, *first[2:]), *SOME[1:]]]
     assert fingerprint(SOME) == fingerprint(SOME)
     assert len({fingerprint(rows) for rows in [SOME, *others]}) == 4
@@ -128,12 +136,12 @@ def test_damage_is_seen(name: str, tmp_path: FilePath) -> None:
     written = write(tmp_path)
     path = tmp_path / name
     whole = path.read_bytes()
-    assert damage(tmp_path, "train", written) == ""
+    assert verify(tmp_path, "train", written) == ""
     for torn in (whole[:-1], whole + b"x", whole[:-2] + b"\xff" + whole[-1:], b""):
         path.write_bytes(torn)
-        assert name in damage(tmp_path, "train", written)
+        assert name in verify(tmp_path, "train", written)
     path.unlink()
-    assert "No such file" in damage(tmp_path, "train", written)
+    assert "No such file" in verify(tmp_path, "train", written)
 
 
 def test_a_large_store_is_checked_while_it_is_read(tmp_path: FilePath) -> None:

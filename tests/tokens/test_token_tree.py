@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.tokens.token_tree import Path, TokenTree, grow, grow_pair, places_in
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_pair_tree, build_tree, places_in
 from stepdpo.tokens.trie import shared_length
 
 Forest = list[tuple[list[int], int]]
@@ -28,8 +28,8 @@ def forests(draw: st.DrawFn, pairs: int = 3) -> Forest:
 
 
 def plant(paths: Forest) -> TokenTree:
-    return grow(
-        [Path(np.array(t, np.int32), first, owner) for owner, (t, first) in enumerate(paths)],
+    return build_tree(
+        [TokenSequence(np.array(t, np.int32), first, owner) for owner, (t, first) in enumerate(paths)],
         pair_ids=range(len(paths) // 2),
         confidences=[1.0] * (len(paths) // 2),
     )
@@ -78,10 +78,10 @@ def test_visible_is_the_ancestor_relation(paths: Forest) -> None:
 def test_runs_say_the_same(paths: Forest) -> None:
     """Runs cut the row into stretches without gap; each token sees its run so far and its run's ancestors."""
     tree = plant(paths)
-    assert [run.start for run in tree.runs] == [0, *(run.stop for run in tree.runs[:-1])]
-    assert tree.runs[-1].stop == len(tree)
-    starts = {run.start for run in tree.runs}
-    for run in tree.runs:
+    assert [run.start for run in tree.segments] == [0, *(run.stop for run in tree.segments[:-1])]
+    assert tree.segments[-1].stop == len(tree)
+    starts = {run.start for run in tree.segments}
+    for run in tree.segments:
         assert {start for start, _ in run.ancestors} <= starts
         seen = [k for start, stop in run.ancestors for k in range(start, stop)]
         for q in range(run.start, run.stop):
@@ -115,7 +115,7 @@ def test_a_pair_by_hand() -> None:
     assert tree.tokens.tolist() == [7, 8, 9, 1, 2, 3]
     assert tree.positions.tolist() == [0, 1, 2, 3, 4, 3]
     assert tree.ends.tolist() == [6, 6, 6, 5, 5, 6]
-    assert [(r.row, r.start, r.stop, r.ancestors) for r in tree.runs] == [(0, 0, 5, ()), (0, 5, 6, ((0, 3),))]
+    assert [(r.row, r.start, r.stop, r.ancestors) for r in tree.segments] == [(0, 0, 5, ()), (0, 5, 6, ((0, 3),))]
     scored = sorted(zip(tree.sources.tolist(), tree.targets.tolist(), strict=True))
     assert scored == [(1, 9), (2, 1), (2, 3), (3, 2)]
     terms = {(tree.sources[t], tree.targets[t], o) for t, o in zip(tree.terms, tree.owners, strict=True)}
@@ -126,12 +126,12 @@ def test_chosen_may_be_the_beginning_of_rejected() -> None:
     for paths in ([([1, 2, 3], 1), ([1, 2, 3, 4, 5], 1)], [([1, 2, 3, 4, 5], 1), ([1, 2, 3], 1)]):
         tree = plant(paths)
         assert tree.tokens.tolist() == [1, 2, 3, 4, 5]
-        assert len(tree.runs) == 1
+        assert len(tree.segments) == 1
         assert sorted(tree.targets.tolist()) == [2, 3, 4, 5]
 
 
 def test_a_single_path_is_a_plain_sequence() -> None:
-    tree = grow([Path(np.array([5, 6, 7], np.int32), 2, 0)], [11], [0.75])
+    tree = build_tree([TokenSequence(np.array([5, 6, 7], np.int32), 2, 0)], [11], [0.75])
     assert tree.ends.tolist() == [3, 3, 3]
     assert (tree.sources.tolist(), tree.targets.tolist(), tree.owners.tolist()) == ([1], [7], [0])
     assert (tree.pair_ids, tree.confidences) == ((11,), (0.75,))
@@ -149,14 +149,14 @@ def test_paths_that_cannot_be_predicted_are_refused(paths: Forest) -> None:
 def same(one: TokenTree, other: TokenTree) -> None:
     for name in ("tokens", "positions", "ends", "sources", "targets", "terms", "owners"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-    assert (one.runs, one.pair_ids, one.confidences) == (other.runs, other.pair_ids, other.confidences)
+    assert (one.segments, one.pair_ids, one.confidences) == (other.segments, other.pair_ids, other.confidences)
 
 
 @given(forests(pairs=1))
 def test_a_pair_grows_without_a_search(paths: Forest) -> None:
-    chosen, rejected = (Path(np.array(t, np.int32), first, side) for side, (t, first) in enumerate(paths))
+    chosen, rejected = (TokenSequence(np.array(t, np.int32), first, side) for side, (t, first) in enumerate(paths))
     shared = shared_length(chosen.tokens, rejected.tokens)
-    same(grow_pair(chosen, rejected, shared, 7, 0.75), grow([chosen, rejected], [7], [0.75]))
+    same(build_pair_tree(chosen, rejected, shared, 7, 0.75), build_tree([chosen, rejected], [7], [0.75]))
 
 
 @given(st.lists(st.integers(0, 1), max_size=6), st.lists(st.integers(0, 1), max_size=6))
@@ -183,8 +183,10 @@ def test_own_predictions_are_found_in_the_merged_tree(paths: Forest) -> None:
 def test_one_sided_pairs_are_found_too() -> None:
     """Owners 0, 2, 4: supervised data of one problem."""
     paths = [[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]
-    merged = grow([Path(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(paths)], range(3), [1.0] * 3)
-    own = [grow([Path(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(paths)]
+    merged = build_tree(
+        [TokenSequence(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(paths)], range(3), [1.0] * 3
+    )
+    own = [build_tree([TokenSequence(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(paths)]
     found = places_in(merged, own)
     assert [merged.targets[places].tolist() for places in found] == [[2, 3], [2, 4], [2, 3, 5]]
 
@@ -193,8 +195,8 @@ def test_a_deep_chain_needs_no_deep_stack() -> None:
     """1,500 forks below one another."""
     length = 1500
     chain = np.zeros(length + 1, np.int32)
-    paths = [Path(chain, 1, 0)]
-    paths += [Path(np.r_[chain[:n], 1].astype(np.int32), n, n) for n in range(1, length)]
-    tree = grow(paths, range(length // 2), [1.0] * (length // 2))
+    paths = [TokenSequence(chain, 1, 0)]
+    paths += [TokenSequence(np.r_[chain[:n], 1].astype(np.int32), n, n) for n in range(1, length)]
+    tree = build_tree(paths, range(length // 2), [1.0] * (length // 2))
     assert len(tree) == length + 1 + (length - 1)
     assert tree.ends[0] == len(tree)

@@ -15,8 +15,8 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference, Prompt
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.data.templates import TextTemplate
-from stepdpo.tokens.token_tree import TokenTree, grow
-from stepdpo.tokens.tokenization import Lengths, Overlong, _encode_from, encode, opened, tokenise
+from stepdpo.tokens.token_tree import TokenTree, build_tree
+from stepdpo.tokens.tokenization import Lengths, Overlong, _encode_from, encode, generation_prompt, tokenize
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
 """With digits as text every character is one token, so lengths can be counted by eye."""
@@ -24,9 +24,9 @@ TEN = Lengths(max_length=10, max_prompt_length=4, overlong=Overlong.official)
 
 
 def tree_of(pair: Pair, template: TextTemplate, tokenizer: Any, lengths: Lengths | None = None) -> TokenTree:
-    done = tokenise([pair], template, tokenizer, lengths or Lengths())
+    done = tokenize([pair], template, tokenizer, lengths or Lengths())
     assert not done.dropped
-    return grow(done.paths[0], [0], [pair.confidence])
+    return build_tree(done.sequences[0], [0], [pair.confidence])
 
 
 def path(tree: TokenTree, owner: int) -> tuple[list[int], list[int]]:
@@ -87,7 +87,7 @@ def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
 def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, tokenizer: Any) -> None:
     """What a model is given to go on from is a beginning of what it was trained on, token by token."""
     before, scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0)
-    given = opened(template.render("Q", (), tokenizer), tokenizer)
+    given = generation_prompt(template.render("Q", (), tokenizer), tokenizer)
     ids = tokenizer(given.text)["input_ids"]
     assert [*before, *scored][: len(ids)] == ids
     assert given.text + given.joint == template.prompt.replace("{question}", "Q") + template.joint
@@ -163,7 +163,7 @@ def test_end_of_text_only_where_told(chosen: bool, rejected: bool, tokenizer: An
 
 def test_a_slow_tokenizer_is_refused() -> None:
     with pytest.raises(UserError, match="offsets"):
-        tokenise([Pair("Q", "", "a", "b")], PLAIN, object(), Lengths())
+        tokenize([Pair("Q", "", "a", "b")], PLAIN, object(), Lengths())
 
 
 # Lengths
@@ -212,22 +212,22 @@ def test_the_official_cut_loses_the_beginning_of_text() -> None:
 
 def test_sides_that_differ_after_the_cut_only_are_dropped(tokenizer: Any) -> None:
     pair = Pair(digits(8), "", "7123456", "7123459")
-    done = tokenise([pair], PLAIN, tokenizer, TEN)
-    assert (done.paths, dict(done.dropped)) == ({}, {"same tokens on both sides": 1})
+    done = tokenize([pair], PLAIN, tokenizer, TEN)
+    assert (done.sequences, dict(done.dropped)) == ({}, {"same tokens on both sides": 1})
 
 
 def test_over_long_pairs_are_dropped_and_counted(tokenizer: Any) -> None:
     pairs = [Pair(digits(n), "", "71", "8") for n in (8, 9, 8, 30)]
-    done = tokenise(pairs, PLAIN, tokenizer, Lengths(max_length=10))
-    assert sorted(done.paths) == [0, 2]
+    done = tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10))
+    assert sorted(done.sequences) == [0, 2]
     assert dict(done.dropped) == {"over-long": 2}
-    assert sorted(tokenise(pairs, PLAIN, tokenizer, Lengths(max_length=10), first=70).paths) == [70, 72]
+    assert sorted(tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10), first=70).sequences) == [70, 72]
 
 
 def test_over_long_pairs_may_be_an_error(tokenizer: Any) -> None:
     pairs = [Pair(digits(n), "", "71", "8") for n in (8, 9)]
     with pytest.raises(UserError, match=r"pair 1 has 11 tokens.*max_length=10"):
-        tokenise(pairs, PLAIN, tokenizer, Lengths(max_length=10, overlong=Overlong.error))
+        tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10, overlong=Overlong.error))
 
 
 @pytest.mark.parametrize("settings", [{"max_length": 512}, {"max_length": 1}, {"max_prompt_length": 0}])
@@ -243,14 +243,14 @@ def test_equal_and_empty_sides_are_counted(tokenizer: Any) -> None:
         Pair("1", "3", "", ""),
         Pair("1", "", "2", "3"),
     ]
-    done = tokenise(pairs, PLAIN, tokenizer, Lengths())
-    assert sorted(done.paths) == [1, 3]
+    done = tokenize(pairs, PLAIN, tokenizer, Lengths())
+    assert sorted(done.sequences) == [1, 3]
     assert dict(done.dropped) == {"same tokens on both sides": 1, "nothing to score": 1}
 
 
 def test_supervised_data_has_one_branch(tokenizer: Any) -> None:
     tree = tree_of(Pair("1", "", "2", "", chosen_ends=True), PLAIN, tokenizer)
-    assert len(tree.runs) == 1
+    assert len(tree.segments) == 1
     assert set(tree.owners.tolist()) == {0}
 
 
@@ -264,9 +264,9 @@ def test_history_precedes_the_response(tokenizer: Any) -> None:
 def test_an_opened_prompt_is_the_beginning_of_what_training_sees() -> None:
     """Qwen2 tokenizers make one token of `:` and a newline, so Alpaca's newline is given; of `:` and a blank, two."""
     tokenizer = tiny.tokenizer()
-    newline = opened(Prompt("### Response:", "\n"), tokenizer)
+    newline = generation_prompt(Prompt("### Response:", "\n"), tokenizer)
     assert (newline.text, newline.joint) == ("### Response:\n", "")
-    blank = opened(Prompt("Assistant:", " "), tokenizer)
+    blank = generation_prompt(Prompt("Assistant:", " "), tokenizer)
     assert (blank.text, blank.joint) == ("Assistant:", " ")
     for prompt in (newline, blank):
         ids, whole = (ids for ids, _ in encode([prompt.text, f"{prompt.text}{prompt.joint}Let's"], tokenizer))

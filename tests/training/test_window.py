@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepdpo.training.loop import Window
+from stepdpo.training.loop import MetricWindow
 
 
 def update(loss: float, pairs: float, lr: float, tokens: float, seconds: float) -> dict[str, float]:
@@ -13,7 +13,7 @@ def update(loss: float, pairs: float, lr: float, tokens: float, seconds: float) 
 
 def test_means_weigh_pairs_and_rates_weigh_time() -> None:
     """Losses 1 over 128 pairs and 4 over 64: (128 + 256) / 192 = 2. lr and grad_norm are the last ones."""
-    window = Window()
+    window = MetricWindow()
     window.add(update(1.0, 128, 0.1, 9000, 3.0))
     window.add(update(4.0, 64, 0.2, 3000, 1.0))
     line = window.close(epoch=1.5)
@@ -30,7 +30,7 @@ def test_means_weigh_pairs_and_rates_weigh_time() -> None:
 
 
 def test_a_closed_window_is_empty() -> None:
-    window = Window()
+    window = MetricWindow()
     window.add(update(1.0, 10, 0.1, 100, 1.0))
     window.close(epoch=0.1)
     window.add(update(5.0, 1, 0.3, 50, 2.0))

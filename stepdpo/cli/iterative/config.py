@@ -30,7 +30,7 @@ class Reference(Enum):
 
 
 @dataclass(frozen=True)
-class Rounds:
+class Iterations:
     """The section `rounds` of a training's configuration."""
 
     count: int = 0
@@ -58,7 +58,7 @@ class Rounds:
         return {**asdict(self), "reference": self.reference.value}
 
 
-def chosen(node: DictConfig | None, started: Mapping[str, Any], given: Sequence[str]) -> Rounds | None:
+def chosen(node: DictConfig | None, started: Mapping[str, Any], given: Sequence[str]) -> Iterations | None:
     """The rounds that the words ask for, or that a resumed run was `started` with; None for a plain training.
 
     Raises UserError for settings that cannot be meant, and for those that a resumed run may not change.
@@ -73,7 +73,7 @@ def chosen(node: DictConfig | None, started: Mapping[str, Any], given: Sequence[
             if now[key] != before[key]:
                 raise UserError(f"the run was started with rounds.{key}={before[key]}, not {now[key]}")
         now = {**before, **{key: now[key] for key in named}}
-    rounds: Rounds = build({TARGET: f"{Rounds.__module__}.{Rounds.__qualname__}", **now}, where="rounds")
+    rounds: Iterations = build({TARGET: f"{Iterations.__module__}.{Iterations.__qualname__}", **now}, where="rounds")
     if not rounds.count:
         if "pairs" in named:
             raise UserError(f"pairs={rounds.pairs}: say how many rounds (rounds=3), or make pairs by `stepdpo pairs`")

@@ -6,15 +6,15 @@ import os
 import shutil
 from pathlib import Path
 
-from stepdpo.cli.iterative.plan import Plan
+from stepdpo.cli.iterative.plan import IterationPlan
 from stepdpo.cli.jobs import finished
-from stepdpo.cli.post_training import evaluate_base, name_base, place_of, posed, report_on
+from stepdpo.cli.post_training import evaluate_base, evaluation_config, evaluation_folder, name_base, report_on
 from stepdpo.runtime import run_folder as runs
 
 ROWS = "rounds.json"
 
 
-def conclude(plan: Plan, last: int) -> None:
+def conclude(plan: IterationPlan, last: int) -> None:
     """The last model, and its evaluations, where a plain run has them; the report; the table of rounds."""
     from stepdpo.report.iterations import rounds_table
 
@@ -25,11 +25,11 @@ def conclude(plan: Plan, last: int) -> None:
         _publish(plan.train(last) / "model", folder / "model")
     base: Path | None = None
     for task in plan.tasks:
-        config = posed(task, plan.task_words, plan.config)
+        config = evaluation_config(task, plan.task_words, plan.config)
         base = evaluate_base(config, plan.choices, plan.root, task)
-        place = place_of(folder, config, plan.choices)
-        if place_of(plan.train(last), config, plan.choices).is_dir():
-            shutil.copytree(place_of(plan.train(last), config, plan.choices), place, dirs_exist_ok=True)
+        place = evaluation_folder(folder, config, plan.choices)
+        if evaluation_folder(plan.train(last), config, plan.choices).is_dir():
+            shutil.copytree(evaluation_folder(plan.train(last), config, plan.choices), place, dirs_exist_ok=True)
             name_base(place, base, folder)
     if plan.tasks:
         report_on([folder], folder)

@@ -9,20 +9,20 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli import overrides as words_of
-from stepdpo.cli.iterative.config import Reference, Rounds, key_of
+from stepdpo.cli.iterative.config import Iterations, Reference, key_of
 from stepdpo.cli.jobs import CONFIG, LAUNCH_KEYS
 from stepdpo.cli.post_training import pretrained
 
 
 @dataclass(frozen=True)
-class Plan:
+class IterationPlan:
     """Rounds of one run, and what follows each."""
 
     folder: Path
     config: DictConfig
     """Of a training on its own."""
     choices: Mapping[str, str]
-    rounds: Rounds
+    rounds: Iterations
     tasks: Sequence[str]
     """To evaluate every round on."""
     task_words: Sequence[str]
@@ -38,7 +38,7 @@ class Plan:
         return self.folder / f"round-{number}" / "train"
 
 
-def pairs_config(plan: Plan, number: int) -> DictConfig:
+def pairs_config(plan: IterationPlan, number: int) -> DictConfig:
     """Pairs by the model before, from problems that no earlier round has seen."""
     words = plan.rounds.words
     config = words_of.composed("pairs", words)
@@ -56,13 +56,13 @@ def pairs_config(plan: Plan, number: int) -> DictConfig:
     return config
 
 
-def pairs_choices(plan: Plan) -> dict[str, str]:
+def pairs_choices(plan: IterationPlan) -> dict[str, str]:
     """The options of a round's pairs that were chosen by a word."""
     shared = {key: value for key, value in plan.choices.items() if key in ("model", "template")}
     return {**shared, **{k: v for k, _, v in (word.partition("=") for word in plan.rounds.words) if "." not in k}}
 
 
-def train_config(plan: Plan, number: int) -> DictConfig:
+def train_config(plan: IterationPlan, number: int) -> DictConfig:
     """A training on the pairs of this round, from the model before it."""
     config = OmegaConf.create(OmegaConf.to_container(plan.config, resolve=False))
     assert isinstance(config, DictConfig)
@@ -76,7 +76,7 @@ def train_config(plan: Plan, number: int) -> DictConfig:
     return config
 
 
-def _model(plan: Plan, number: int) -> DictConfig:
+def _model(plan: IterationPlan, number: int) -> DictConfig:
     """What a round starts from."""
     model: DictConfig = plan.config.model if number == 1 else pretrained(plan.train(number - 1) / "model")
     return model

@@ -22,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from stepdpo.cli import processes as workers
 from stepdpo.cli.iterative.finish import conclude
-from stepdpo.cli.iterative.plan import Plan, pairs_choices, pairs_config, train_config
+from stepdpo.cli.iterative.plan import IterationPlan, pairs_choices, pairs_config, train_config
 from stepdpo.cli.jobs import CONFIG, finished, run_in
-from stepdpo.cli.post_training import place_of, posed
+from stepdpo.cli.post_training import evaluation_config, evaluation_folder
 from stepdpo.core.errors import UserError
 from stepdpo.runtime import run_folder as runs
 
@@ -32,7 +32,7 @@ SECONDS = "seconds.json"
 """Beside the folders of a round: what its training took."""
 
 
-def run(plan: Plan, *, force: bool, resume: bool, given: Sequence[str]) -> dict[str, Any]:
+def run(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str]) -> dict[str, Any]:
     """All rounds, from where the run was stopped; returns the answer of the last stage."""
     then = {"then": list(plan.tasks), "then_with": runs.redact_argv(list(plan.task_words))}
     note = {"rounds": plan.rounds.plain(), **then}
@@ -47,7 +47,7 @@ def run(plan: Plan, *, force: bool, resume: bool, given: Sequence[str]) -> dict[
     )
 
 
-def _rounds(plan: Plan) -> dict[str, Any]:
+def _rounds(plan: IterationPlan) -> dict[str, Any]:
     """One after another; a round that cannot be is the end, with the model of the one before."""
     done, answer = 0, _answer()
     while done < plan.rounds.count:
@@ -61,9 +61,9 @@ def _rounds(plan: Plan) -> dict[str, Any]:
             return {**seen, "message": f"evaluating round {done}: {seen['message']}", "begun": True}
     if not done:
         return {**_tidied(answer, plan), "begun": finished(plan.pairs(1))}
-    if answer["code"] in (workers.OK, workers.MEND):
+    if answer["code"] in (workers.OK, workers.USER_ERROR):
         conclude(plan, done)
-    if answer["code"] == workers.MEND:
+    if answer["code"] == workers.USER_ERROR:
         kept = f"round {done + 1} did not come about, {plan.folder / 'model'} is that of round {done}"
         answer = {**answer, "message": f"{kept}: {answer['message']}"}
     return {**answer, "begun": True}
@@ -74,10 +74,10 @@ def _guarded(work: Callable[[int], dict[str, Any]], number: int) -> dict[str, An
     try:
         return work(number)
     except UserError as error:
-        return _answer(workers.MEND, str(error))
+        return _answer(workers.USER_ERROR, str(error))
 
 
-def _tidied(answer: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _tidied(answer: dict[str, Any], plan: IterationPlan) -> dict[str, Any]:
     """The answer to a run in which nothing began, whose first round leaves no empty folder."""
     place = plan.pairs(1).parent
     if place.is_dir() and not any(place.iterdir()):
@@ -85,7 +85,7 @@ def _tidied(answer: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return answer
 
 
-def _make(plan: Plan, number: int) -> dict[str, Any]:
+def _make(plan: IterationPlan, number: int) -> dict[str, Any]:
     """The pairs and the model of a round, as far as they are not there."""
     answer = _stage(plan.pairs(number), "pairs", lambda: pairs_config(plan, number), pairs_choices(plan))
     if answer["code"] != workers.OK or finished(plan.train(number)):
@@ -99,12 +99,12 @@ def _make(plan: Plan, number: int) -> dict[str, Any]:
     return answer
 
 
-def _look(plan: Plan, number: int) -> dict[str, Any]:
+def _look(plan: IterationPlan, number: int) -> dict[str, Any]:
     """Evaluate the model of a round on every task, unless just that has been done."""
     folder = plan.train(number)
     for task in plan.tasks:
-        config = posed(task, plan.task_words, plan.config, folder / "model")
-        place = place_of(folder, config, plan.choices)
+        config = evaluation_config(task, plan.task_words, plan.config, folder / "model")
+        place = evaluation_folder(folder, config, plan.choices)
         if finished(place) and OmegaConf.load(place / CONFIG) == config:
             continue
         answer = run_in(place, "eval", config, {**plan.choices, "task": task}, force=place.is_dir())

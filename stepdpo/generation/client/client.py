@@ -6,21 +6,21 @@ What is asked is the business of the parts above; what can go wrong on the way i
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from stepdpo.core.errors import Outage, UserError, nearest
+from stepdpo.generation.client.config import Server
 from stepdpo.generation.client.parsing import json_object, listed
 from stepdpo.generation.client.retry import delay, passing, retry_after
 from stepdpo.generation.client.transcript import Exchange, costs, without
 from stepdpo.runtime.secrets import redact_text
-
-if TYPE_CHECKING:
-    from stepdpo.generation.client.config import Server
 
 LONGEST = 400
 """Characters of a server's own words in an error."""
@@ -33,7 +33,7 @@ Send = Callable[[], Awaitable[Any]]
 Read = Callable[[dict[str, Any]], Result]
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The server will not answer this request, however often it is sent."""
 
 
@@ -96,8 +96,8 @@ class Client:
         self.looking = bool(self.model)
         try:
             entries = self.runner.run(self._repeated(send, listed, {}, 0 if optional else self.spec.retries))
-        except (Refused, Outage) as error:
-            if self.model and (optional or isinstance(error, Refused)):
+        except (RequestRefused, Outage) as error:
+            if self.model and (optional or isinstance(error, RequestRefused)):
                 return
             raise UserError(f"{self.part}: {error}") from None
         finally:
@@ -129,7 +129,7 @@ class Client:
         except ValueError as wrong:
             error = str(wrong)
             raise _Again(error) from None
-        except (_Again, Refused, Outage, UserError) as wrong:
+        except (_Again, RequestRefused, Outage, UserError) as wrong:
             error = str(wrong)
             raise
         finally:
@@ -152,7 +152,7 @@ class Client:
     def _meaning(self, status: int, headers: Mapping[str, str], words: str) -> Exception:
         """What a status other than 2xx comes to. A server's words may hold the key, so those about it are left out."""
         if self.looking and status not in (401, 403):
-            return Refused(f"status {status}")  # some have no list of models, or fail to make one; they are up
+            return RequestRefused(f"status {status}")  # some have no list of models, or fail to make one; they are up
         if passing(status):
             return _Again(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
         if status in (401, 403):
@@ -162,7 +162,7 @@ class Client:
             return self.mended(
                 f"no model {self.model!r} there, or no such endpoint; {nearest(self.model, self.models)}"
             )
-        return Refused(f"status {status}: {self.safe(words)}")
+        return RequestRefused(f"status {status}: {self.safe(words)}")
 
     def mended(self, text: str) -> UserError | Outage:
         """An error for the user to mend; once something has been answered, one that keeps what was made of it."""
@@ -186,6 +186,26 @@ class Client:
         return redact_text(without(self.key, text))[:LONGEST]
 
 
+@contextmanager
+def connect(server: Server, part: str, optional: bool = False, record: Record | None = None) -> Iterator[Client]:
+    """A connection to a server; `part` is where its settings stand in the configuration.
+
+    `record` hears of every attempt. Raises UserError for a wrong key, a model that cannot be known and, unless
+    `optional`, a server that is down.
+    """
+    openai = _library(part)
+    key = os.environ.get(server.api_key_env, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise UserError(f"{part}.api_key_env={server.api_key_env}: what it holds is no key, as it has odd characters")
+    with asyncio.Runner() as runner:
+        client = Client(server, part, key, openai, runner, record)
+        try:
+            client.look(optional)
+            yield client
+        finally:
+            runner.run(client.connection.close())
+
+
 async def _together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
@@ -194,3 +214,12 @@ async def _together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _library(part: str) -> ModuleType:
+    """The official client, where it is installed."""
+    try:
+        import openai
+    except ImportError:
+        raise UserError(f"{part} needs the client: pip install 'stepdpo[openai]'") from None
+    return openai

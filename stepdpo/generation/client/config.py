@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
-
-from stepdpo.core.errors import UserError
-from stepdpo.generation.client.client import Client, Record
 
 
 @dataclass(frozen=True)
@@ -39,30 +31,3 @@ class Server:
             raise ValueError("concurrency must be at least 1, retries at least 0")
         if self.timeout <= 0 or self.backoff < 0:
             raise ValueError("timeout must be above 0, backoff at least 0")
-
-    @contextmanager
-    def open(self, part: str, optional: bool = False, record: Record | None = None) -> Iterator[Client]:
-        """Connect; `part` is where these settings stand in the configuration, `record` hears of every attempt.
-
-        Raises UserError for a wrong key, a model that cannot be known and, unless `optional`, a server that is down.
-        """
-        openai = _library(part)
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not (key.isascii() and (key.isprintable() or not key)):
-            raise UserError(f"{part}.api_key_env={self.api_key_env}: what it holds is no key, as it has odd characters")
-        with asyncio.Runner() as runner:
-            client = Client(self, part, key, openai, runner, record)
-            try:
-                client.look(optional)
-                yield client
-            finally:
-                runner.run(client.connection.close())
-
-
-def _library(part: str) -> ModuleType:
-    """The official client, where it is installed."""
-    try:
-        import openai
-    except ImportError:
-        raise UserError(f"{part} needs the client: pip install 'stepdpo[openai]'") from None
-    return openai

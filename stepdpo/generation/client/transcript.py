@@ -42,7 +42,7 @@ def without(key: str, text: str) -> str:
     return text.replace(key, HIDDEN) if len(key) >= SHORTEST else text
 
 
-class Log:
+class Transcript:
     """Appends exchanges to a file. `totals` are the costs of all of them, earlier runs' included."""
 
     def __init__(self, path: Path, key: str) -> None:
@@ -63,7 +63,7 @@ class Log:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, key_env: str) -> Iterator[Log]:
+    def opened(cls, path: Path, key_env: str) -> Iterator[Transcript]:
         """The file, which is not kept where nothing was said, nor where the user has to mend something first."""
         log = cls(path, os.environ.get(key_env, "").strip())
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.token_tree import TokenRun
+from stepdpo.tokens.token_tree import Segment
 
 BLOCK = 64
 """Queries a block: 48 to 96 were fastest; fewer and the calls cost more, more and masked keys do."""
@@ -31,10 +31,12 @@ def suits(query: Tensor, value: Tensor) -> bool:
     return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
 
 
-def attend(query_1ALD: Tensor, key_1GLD: Tensor, value_1GLD: Tensor, runs: Sequence[TokenRun], scale: float) -> Tensor:
+def attend(
+    query_1ALD: Tensor, key_1GLD: Tensor, value_1GLD: Tensor, segments: Sequence[Segment], scale: float
+) -> Tensor:
     """Attention of a whole row; A query heads, G key heads (A a multiple of G), L positions, D head size."""
     inputs = (_dense_last(x) for x in (query_1ALD, key_1GLD, value_1GLD))
-    output: Tensor = _Row.apply(*inputs, tuple(runs), scale)  # type: ignore[no-untyped-call]
+    output: Tensor = _Row.apply(*inputs, tuple(segments), scale)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -75,18 +77,18 @@ def _heads(query_heads: int, groups: int, threads: int) -> _Heads:
     return _Heads(groups, size // folded, folded)
 
 
-def _keys(x_GLD: Tensor, run: TokenRun) -> Tensor:
+def _keys(x_GLD: Tensor, segment: Segment) -> Tensor:
     """What a run sees: its ancestors', then its own."""
-    if not run.ancestors:
-        return x_GLD[:, run.start : run.stop]
-    return torch.cat([x_GLD[:, a:b] for a, b in (*run.ancestors, (run.start, run.stop))], dim=1)
+    if not segment.ancestors:
+        return x_GLD[:, segment.start : segment.stop]
+    return torch.cat([x_GLD[:, a:b] for a, b in (*segment.ancestors, (segment.start, segment.stop))], dim=1)
 
 
-def _blocks(run: TokenRun) -> Iterator[tuple[int, int, int]]:
+def _blocks(segment: Segment) -> Iterator[tuple[int, int, int]]:
     """(first query, end of the queries, number of keys) of each block."""
-    before = sum(b - a for a, b in run.ancestors) - run.start
-    for start in range(run.start, run.stop, BLOCK):
-        stop = min(start + BLOCK, run.stop)
+    before = sum(b - a for a, b in segment.ancestors) - segment.start
+    for start in range(segment.start, segment.stop, BLOCK):
+        stop = min(start + BLOCK, segment.stop)
         yield start, stop, before + stop
 
 
@@ -110,16 +112,18 @@ class _Row(torch.autograd.Function):
     """The kernel's own forward and backward, block by block; gradients of keys are summed at least in fp32."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, runs: tuple[TokenRun, ...], scale: float) -> Any:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float
+    ) -> Any:
         ctx.heads = heads = _heads(query.shape[1], key.shape[1], torch.get_num_threads())
-        ctx.runs, ctx.scale = runs, scale
+        ctx.segments, ctx.scale = segments, scale
         query_GSFLD = heads.apart(query)
         output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         output_GSFLD = heads.apart(output)
         logsumexps = []
-        for run in runs:
-            keys, values = heads.shared(_keys(key[0], run)), heads.shared(_keys(value[0], run))
-            for start, stop, seen in _blocks(run):
+        for segment in segments:
+            keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
+            for start, stop, seen in _blocks(segment):
                 block, logsumexp = _forward(
                     heads.block(query_GSFLD, start, stop),
                     keys[:, :, :seen],
@@ -142,10 +146,10 @@ class _Row(torch.autograd.Function):
         wide = torch.promote_types(key.dtype, torch.float32)
         grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
         left = iter(logsumexps)
-        for run in ctx.runs:
-            keys, values = heads.shared(_keys(key[0], run)), heads.shared(_keys(value[0], run))
-            own_key, own_value = (_zeros(x[0], run) for x in (grad_key, grad_value))
-            for start, stop, seen in _blocks(run):
+        for segment in ctx.segments:
+            keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
+            own_key, own_value = (_zeros(x[0], segment) for x in (grad_key, grad_value))
+            for start, stop, seen in _blocks(segment):
                 of_query, of_key, of_value = _backward(
                     heads.block(grad_GSFLD, start, stop),
                     heads.block(query_GSFLD, start, stop),
@@ -161,24 +165,24 @@ class _Row(torch.autograd.Function):
                 grad_query_GSFLD[:, :, :, start:stop] = heads.unblock(of_query)
                 own_key[:, :seen] += _over_shares(of_key)
                 own_value[:, :seen] += _over_shares(of_value)
-            _give_back(grad_key[0], own_key, run)
-            _give_back(grad_value[0], own_value, run)
+            _give_back(grad_key[0], own_key, segment)
+            _give_back(grad_value[0], own_value, segment)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
-def _zeros(grad_GLD: Tensor, run: TokenRun) -> Tensor:
+def _zeros(grad_GLD: Tensor, segment: Segment) -> Tensor:
     """Where the gradient of a run's keys is summed: in place without ancestors."""
-    if not run.ancestors:
-        return grad_GLD[:, run.start : run.stop]
-    seen = sum(b - a for a, b in run.ancestors) + run.stop - run.start
+    if not segment.ancestors:
+        return grad_GLD[:, segment.start : segment.stop]
+    seen = sum(b - a for a, b in segment.ancestors) + segment.stop - segment.start
     return grad_GLD.new_zeros(grad_GLD.shape[0], seen, grad_GLD.shape[2])
 
 
-def _give_back(grad_GLD: Tensor, own_GKD: Tensor, run: TokenRun) -> None:
-    if not run.ancestors:
+def _give_back(grad_GLD: Tensor, own_GKD: Tensor, segment: Segment) -> None:
+    if not segment.ancestors:
         return
     at = 0
-    for a, b in (*run.ancestors, (run.start, run.stop)):
+    for a, b in (*segment.ancestors, (segment.start, segment.stop)):
         grad_GLD[:, a:b] += own_GKD[:, at : at + b - a]
         at += b - a
 

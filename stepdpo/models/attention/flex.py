@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from stepdpo.models.attention.metadata import Tree
+from stepdpo.models.attention.metadata import TreeMask
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, softcap: float | None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, tree: TreeMask, scale: float, softcap: float | None) -> Tensor:
     """Compiled on a GPU; on a CPU the plain form, which has no backward pass."""
     flex = _compiled() if query.device.type == "cuda" else _plain()
     output: Tensor = flex(

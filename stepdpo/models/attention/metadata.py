@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from stepdpo.tokens.token_tree import TokenRun
+from stepdpo.tokens.token_tree import Segment
 
 BLOCK = 128
 """Positions a block of the block mask."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tree:
+class TreeMask:
     """Position i of a row sees position j iff `j <= i < ends[j]`; `runs` say the same in stretches."""
 
-    runs: tuple[TokenRun, ...]
+    segments: tuple[Segment, ...]
     ends_RL: Tensor
 
     @cached_property
-    def rows(self) -> list[list[TokenRun]]:
+    def rows(self) -> list[list[Segment]]:
         """The runs of each row, in order."""
-        rows: list[list[TokenRun]] = [[] for _ in range(len(self.ends_RL))]
-        for run in self.runs:
-            rows[run.row].append(run)
+        rows: list[list[Segment]] = [[] for _ in range(len(self.ends_RL))]
+        for segment in self.segments:
+            rows[segment.row].append(segment)
         return rows
 
     @cached_property

@@ -20,9 +20,9 @@ from transformers import AttentionInterface
 from stepdpo.core.errors import UserError
 from stepdpo.models.attention import dense, flex
 from stepdpo.models.attention import segments as runs
-from stepdpo.models.attention.metadata import Tree
+from stepdpo.models.attention.metadata import TreeMask
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.token_tree import TokenRun
+from stepdpo.tokens.token_tree import Segment
 
 
 class Attention(Enum):
@@ -36,7 +36,7 @@ class Attention(Enum):
     """One dense mask: slow, for comparison."""
 
 
-Compute = Callable[[Tensor, Tensor, Tensor, Tree, float, float | None], Tensor]
+Compute = Callable[[Tensor, Tensor, Tensor, TreeMask, float, float | None], Tensor]
 """(query, key, value, tree, scale, softcap) -> output, all (rows, heads, positions, head size)."""
 COMPUTE: dict[Attention, Compute] = {
     Attention.runs: runs.attend,
@@ -65,7 +65,7 @@ def register(kind: Attention = Attention.runs, device: torch.device | None = Non
 
 def tree_inputs(batch: TreeBatch) -> dict[str, Any]:
     """What a model with one of these backends must be called with, besides tokens and positions."""
-    return {"tree": Tree(batch.runs, batch.ends_RL), "attention_mask": None, "use_cache": False}
+    return {"tree": TreeMask(batch.segments, batch.ends_RL), "attention_mask": None, "use_cache": False}
 
 
 def fitted(batch: TreeBatch, model: Any) -> TreeBatch:
@@ -86,7 +86,7 @@ def padded(batch: TreeBatch, multiple: int) -> TreeBatch:
         input_ids_RL=pad(batch.input_ids_RL, (0, more)),
         position_ids_RL=torch.cat([batch.position_ids_RL, positions], dim=1),
         ends_RL=pad(batch.ends_RL, (0, more), value=length + more),
-        runs=(*batch.runs, *(TokenRun(row, length, length + more) for row in range(rows))),
+        segments=(*batch.segments, *(Segment(row, length, length + more) for row in range(rows))),
         source_T=row_T * (length + more) + place_T,
     )
 
@@ -101,7 +101,7 @@ def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
         scaling: float | None = None,
         dropout: float = 0.0,
         softcap: float | None = None,
-        tree: Tree | None = None,
+        tree: TreeMask | None = None,
         **others: Any,
     ) -> tuple[Tensor, None]:
         """Raises RuntimeError without a tree, since plain causal attention would be wrong, and for what is ignored."""

@@ -1,29 +1,55 @@
-"""What a way of making preferences may use; a later one that needs more adds a field here."""
+"""What a way of making pairs is handed, and what it and a judge must offer: the seams of this room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar, Protocol
 
-from stepdpo.core.protocols import Template, Tokenizer
+from stepdpo.core.protocols import Checker, Template, Tokenizer
 from stepdpo.core.types import Problem, Prompt, Sampling, Turn
-from stepdpo.tokens.tokenization import opened
+from stepdpo.pairs.engine.requests import Requests
+from stepdpo.pairs.judges.verdict import JudgeRequests
+from stepdpo.pairs.solutions import Solution
+from stepdpo.tokens.tokenization import generation_prompt
+
+
+class PairMethod(Protocol):
+    """Problem -> preferences, as a generator: it yields requests, is sent their answers, and returns a `Result`.
+
+    One that needs "trees" requests nothing of a model: it offers `problems()`, a stream of its own.
+    """
+
+    needs: ClassVar[frozenset[str]]
+    """What must be at hand, of {"checker", "judge", "trees"}."""
+
+    def __call__(self, problem: Problem, context: Context) -> Requests: ...
+
+
+class Judge(Protocol):
+    """(Problem, Solution) -> the first wrong step: a generator like a PairMethod, that returns a `Verdict`.
+
+    One with a model of its own offers `open(folder)` as well: a context manager that yields what answers `AskJudge`.
+    """
+
+    needs: ClassVar[frozenset[str]]
+
+    def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests: ...
 
 
 @dataclass(frozen=True)
-class Tools:
-    """Handed to every PairSource and Judge. Models are asked, not called: see `asks`."""
+class Context:
+    """Handed to every PairMethod and Judge. Models are requested, not called (requests.py)."""
 
     template: Template
     tokenizer: Tokenizer
     sampling: Sampling
-    """How solutions are sampled unless an ask says otherwise; `n` is the number a problem."""
-    checker: Any = None
-    """Exact step checker of the task: `first_error(problem, steps) -> int | None`."""
-    judge: Any = None
-    """Finds the first wrong step: a Judge."""
+    """How solutions are sampled unless a request says otherwise; `n` is the number a problem."""
+    checker: Checker | None = None
+    """Exact step checker of the task, where it has one."""
+    judge: Judge | None = None
+    """Finds the first wrong step."""
 
     def prompt(self, problem: Problem, history: Sequence[Turn] = ()) -> Prompt:
         """The problem as the model reads it."""
-        return opened(self.template.render(problem.question, history, self.tokenizer), self.tokenizer)
+        return generation_prompt(self.template.render(problem.question, history, self.tokenizer), self.tokenizer)

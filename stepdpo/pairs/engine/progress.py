@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from stepdpo.pairs.engine.requests import Finished
+from stepdpo.pairs.engine.requests import ProblemResult
 
 EVERY = 15.0
 """Seconds between two lines."""
@@ -41,10 +41,10 @@ class Progress:
             self.bar.add_task("problems", total=self.total, completed=self.done, figures="", eta="")
         return self
 
-    def advance(self, finished: Finished) -> None:
+    def advance(self, finished: ProblemResult) -> None:
         """One more problem is finished."""
         self.done += 1
-        self.pairs += len(finished.made.preferences)
+        self.pairs += len(finished.result.preferences)
         self.tokens += finished.tokens
         self.graded += finished.graded
         self.right += finished.right

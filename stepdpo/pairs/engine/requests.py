@@ -1,6 +1,6 @@
 """What a way of making pairs asks for, one problem at a time, and what it returns.
 
-A source is a generator: it yields an ask, is sent the answer, and ends by returning `Made`. It never waits for a
+A source is a generator: it yields an ask, is sent the answer, and ends by returning `Result`. It never waits for a
 model itself, so that many problems can be worked on at once and every call to a model is a full batch.
 """
 
@@ -15,7 +15,7 @@ from stepdpo.core.types import Preference
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Generate:
     """Continuations of each prompt; answered with a list of `n` Completions a prompt."""
 
     prompts: tuple[str, ...]
@@ -31,14 +31,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class GradeAnswers:
     """Whole responses to the problem; answered with a Grade each, by their final answers."""
 
     responses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Weigh:
+class ScoreText:
     """What the model thinks of texts it need not have written; answered with nats a continuation."""
 
     prompts: tuple[str, ...]
@@ -46,16 +46,16 @@ class Weigh:
 
 
 @dataclass(frozen=True, slots=True)
-class Consult:
+class AskJudge:
     """One message to the judge's model; answered with its reply. Unanswered is thrown where none came."""
 
     message: str
 
 
-Ask = Sample | Mark | Weigh | Consult
+Request = Generate | GradeAnswers | ScoreText | AskJudge
 
 
-class Unanswered(Exception):
+class JudgeFailed(Exception):
     """A judge did not answer, or nothing that could be understood."""
 
     def __init__(self, reason: str, answer: str = "") -> None:
@@ -67,7 +67,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True)
-class Made:
+class Result:
     """What came of one problem."""
 
     preferences: tuple[Preference, ...] = ()
@@ -81,16 +81,16 @@ class Made:
     """What could not be understood and will be no better next time: kept in quarantine.jsonl."""
 
 
-Work = Generator[Ask, Any, Made]
+Requests = Generator[Request, Any, Result]
 
 
 @dataclass(frozen=True)
-class Finished:
+class ProblemResult:
     """One problem done, with what it cost."""
 
     problem: str
     """Its id."""
-    made: Made
+    result: Result
     tokens: int = 0
     """Generated for it."""
     samples: int = 0

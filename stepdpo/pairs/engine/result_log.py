@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from stepdpo.core.errors import UserError
 from stepdpo.data.preference_file import to_row
-from stepdpo.pairs.engine.requests import Finished
+from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.runtime.atomic_io import encode
 
 FINISHED, QUARANTINE = "finished.jsonl", "quarantine.jsonl"
@@ -31,7 +31,7 @@ PREFERENCES, TREES = "preferences.jsonl", "trees.jsonl"
 KINDS = (PREFERENCES, TREES, QUARANTINE)
 
 
-class Journal:
+class ResultLog:
     """The results of one run. `done` are the problems that need no more work, `failed` those to be tried again."""
 
     def __init__(self, folder: Path) -> None:
@@ -48,24 +48,24 @@ class Journal:
         self.log = (folder / FINISHED).open("ab")
         self.began = time.monotonic() - self.seconds
 
-    def add(self, finished: Finished) -> None:
+    def add(self, finished: ProblemResult) -> None:
         """Append what came of a problem; its own line last."""
-        made = finished.made
-        rows = list({encode(to_row(preference)): None for preference in made.preferences})
+        result = finished.result
+        rows = list({encode(to_row(preference)): None for preference in result.preferences})
         self._append(PREFERENCES, rows)
-        if made.tree is not None:
-            self._append(TREES, [encode(dict(made.tree))])
-        if finished.failed or made.unread:
-            said = made.unread or finished.quarantined
-            words = {"problem": finished.problem, "reason": made.outcome, "answer": said}
+        if result.tree is not None:
+            self._append(TREES, [encode(dict(result.tree))])
+        if finished.failed or result.unread:
+            said = result.unread or finished.quarantined
+            words = {"problem": finished.problem, "reason": result.outcome, "answer": said}
             self._append(QUARANTINE, [encode(words)])
         line = {
             "problem": finished.problem,
-            "outcome": made.outcome,
+            "outcome": result.outcome,
             "pairs": len(rows),
             "samples": finished.samples,
             "tokens": finished.tokens,
-            "counts": {name: number for name, number in made.counts.items() if number},
+            "counts": {name: number for name, number in result.counts.items() if number},
             "failed": finished.failed,
             "seconds": round(time.monotonic() - self.began, 3),
             "ends": {name: file.tell() for name, file in self.files.items()},

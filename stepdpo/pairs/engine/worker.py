@@ -2,53 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from stepdpo.core.protocols import SamplerSpec
 from stepdpo.core.types import Problem, Sampling
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Finished
-from stepdpo.pairs.engine.scheduler import Desk, drive
+from stepdpo.pairs.engine.context import Context, PairMethod
+from stepdpo.pairs.engine.requests import ProblemResult
+from stepdpo.pairs.engine.scheduler import Scheduler
+
+
+class OpenExecutor(Protocol):
+    """Ready to work."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What sampler and judge say of themselves: for the record."""
+        ...
+
+    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
+        """What comes of the problems, in any order, each as soon as it is done."""
+        ...
+
+
+class Executor(Protocol):
+    """Who works on the problems: this process, or many."""
+
+    def open(self, worker_context: WorkerContext) -> AbstractContextManager[OpenExecutor]: ...
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A way of making pairs with the model and the tools it works with, none of them opened yet."""
+class WorkerContext:
+    """A method with the model and the parts it works with, none of them opened yet."""
 
-    source: Any
-    """The way of making pairs."""
-    tools: Tools | None
-    """None for a source that asks for nothing."""
+    method: PairMethod
+    context: Context | None
+    """None for a method that requests nothing."""
     model: Any
-    sampler: Any
-    """A SamplerSpec."""
+    sampler: SamplerSpec
     sampling: Sampling
     folder: Path
     """Where a judge keeps what was said to its model."""
 
     @contextmanager
-    def open(self, worker: str = "") -> Iterator[Opened]:
+    def open(self, worker: str = "") -> Iterator[Worker]:
         """Load the model, start the graders, connect to the judge's model. One of several workers has a name."""
-        if self.tools is None:
-            yield Opened(self.source, None, Desk(None, self.sampling, lambda items: []))
+        if self.context is None:
+            yield Worker(self.method, None, Scheduler(None, self.sampling, lambda items: []))
             return
-        quiet = replace(self.sampler, progress=False) if hasattr(self.sampler, "progress") else self.sampler
+        shown: Any = self.sampler  # a dataclass like every spec; two bars at a time cannot be
+        quiet: SamplerSpec = replace(shown, progress=False) if hasattr(shown, "progress") else shown
         with (
-            self._consulting(worker) as consult,
+            self._asking_judge(worker) as ask_judge,
             quiet.open(self.model) as sampler,
             graders() as grade_many,
         ):
-            desk = Desk(sampler, self.sampling, lambda items: grade_many(items, Strict()), consult)
-            yield Opened(self.source, self.tools, desk)
+            scheduler = Scheduler(sampler, self.sampling, lambda items: grade_many(items, Strict()), ask_judge)
+            yield Worker(self.method, self.context, scheduler)
 
-    def _consulting(self, worker: str) -> AbstractContextManager[Any]:
-        """The judge's model, where the source needs a judge and it has a model of its own."""
-        judge = self.tools.judge if self.tools and "judge" in self.source.needs else None
+    def _asking_judge(self, worker: str) -> AbstractContextManager[Any]:
+        """The judge's model, where the method needs a judge and it has a model of its own."""
+        judge = self.context.judge if self.context and "judge" in self.method.needs else None
         if judge is None or not hasattr(judge, "open"):
             return nullcontext()
         folder = self.folder / "workers" / worker if worker else self.folder
@@ -58,18 +77,18 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Opened:
+class Worker:
     """Ready to work."""
 
-    source: Any
-    tools: Tools | None
-    desk: Desk
+    method: PairMethod
+    context: Context | None
+    scheduler: Scheduler
 
     @property
     def facts(self) -> dict[str, Any]:
         """What sampler and judge say of themselves."""
-        return {**getattr(self.desk.sampler, "facts", {}), **getattr(self.desk.consult, "facts", {})}
+        return {**getattr(self.scheduler.sampler, "facts", {}), **getattr(self.scheduler.ask_judge, "facts", {})}
 
-    def work(self, group: Sequence[Problem]) -> Iterator[Finished]:
+    def work(self, group: Sequence[Problem]) -> Iterator[ProblemResult]:
         """The problems of a group, all worked on together, each as soon as it is done."""
-        return drive(group, self.source, self.tools, self.desk)
+        return self.scheduler.run(group, self.method, self.context)

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.requests import Finished
+from stepdpo.pairs.engine.requests import ProblemResult
 
 FAREWELL = 10.0
 """Seconds that workers have to close what they opened."""
@@ -19,7 +19,7 @@ REASON = 400
 
 
 @dataclass(eq=False)
-class Load:
+class GroupTask:
     """A group of problems that is given to workers until one has finished it."""
 
     group: list[Problem]
@@ -29,104 +29,104 @@ class Load:
 
 
 @dataclass(eq=False)
-class Hand:
+class WorkerHandle:
     """A worker as seen from here."""
 
     actor: Any
     ready: Any
     """What is waited for until the worker has started; None from then on."""
-    loads: deque[tuple[Load, Any]] = field(default_factory=deque)
+    tasks: deque[tuple[GroupTask, Any]] = field(default_factory=deque)
     """What it was given, with the streams of the results, in the order in which it works on them."""
 
     @property
     def awaited(self) -> Any:
-        return self.ready if self.ready is not None else self.loads[0][1] if self.loads else None
+        return self.ready if self.ready is not None else self.tasks[0][1] if self.tasks else None
 
 
 @dataclass
-class Crew:
+class Dispatcher:
     """Workers that wait for groups of problems."""
 
     ray: Any
     kind: Any
     """The worker as an actor class of Ray's."""
-    bench: Any
+    worker_context: Any
     count: int
     ahead: int
     retries: int
     facts: dict[str, Any] = field(default_factory=dict)
     """What a sampler says of itself, once one has worked."""
-    stock: deque[Load] = field(default_factory=deque)
+    stock: deque[GroupTask] = field(default_factory=deque)
     """Groups that nobody has: the next one, and those whose worker died."""
     false_starts: int = 0
 
-    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[Finished]:
+    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
         """What comes of the problems, as it comes; a worker that has finished a group is given the next one."""
-        fresh = map(Load, groups)
-        hands = [Hand(*self._hire()) for _ in range(self.count)]
-        while self._give(hands, fresh):
-            (said,), _ = self.ray.wait([hand.awaited for hand in hands if hand.awaited is not None])
-            yield from self._hear(next(hand for hand in hands if hand.awaited is said))
-        ends = [hand.actor.close.remote() for hand in hands if hand.ready is None]
+        fresh = map(GroupTask, groups)
+        handles = [WorkerHandle(*self._hire()) for _ in range(self.count)]
+        while self._give(handles, fresh):
+            (reply,), _ = self.ray.wait([handle.awaited for handle in handles if handle.awaited is not None])
+            yield from self._hear(next(handle for handle in handles if handle.awaited is reply))
+        ends = [handle.actor.close.remote() for handle in handles if handle.ready is None]
         if ends:
             self.ray.wait(ends, num_returns=len(ends), timeout=FAREWELL)
 
     def _hire(self) -> tuple[Any, Any]:
-        actor = self.kind.remote(self.bench)
+        actor = self.kind.remote(self.worker_context)
         return actor, actor.__ray_ready__.remote()
 
-    def _give(self, hands: list[Hand], fresh: Iterator[Load]) -> bool:
+    def _give(self, handles: list[WorkerHandle], fresh: Iterator[GroupTask]) -> bool:
         """Each next group to the worker that has fewest; False once everything is finished."""
         while True:
             if not self.stock:
                 self.stock.extend(islice(fresh, 1))
-            free = [hand for hand in hands if hand.ready is None and len(hand.loads) < self.ahead]
+            free = [handle for handle in handles if handle.ready is None and len(handle.tasks) < self.ahead]
             if not self.stock or not free:
-                return bool(self.stock) or any(hand.loads for hand in hands)
-            hand = min(free, key=lambda hand: len(hand.loads))
-            load = self.stock.popleft()
-            hand.loads.append((load, hand.actor.work.options(num_returns="streaming").remote(load.group)))
+                return bool(self.stock) or any(handle.tasks for handle in handles)
+            handle = min(free, key=lambda handle: len(handle.tasks))
+            task = self.stock.popleft()
+            handle.tasks.append((task, handle.actor.work.options(num_returns="streaming").remote(task.group)))
 
-    def _hear(self, hand: Hand) -> Iterator[Finished]:
+    def _hear(self, handle: WorkerHandle) -> Iterator[ProblemResult]:
         """The next word of a worker that has something to say."""
         errors = self.ray.exceptions
         try:
-            if hand.ready is not None:
-                self.ray.get(hand.ready)
-                hand.ready = None
+            if handle.ready is not None:
+                self.ray.get(handle.ready)
+                handle.ready = None
                 return
-            load, stream = hand.loads[0]
-            said = self.ray.get(next(stream))
+            task, stream = handle.tasks[0]
+            reply = self.ray.get(next(stream))
         except StopIteration:
-            hand.loads.popleft()
+            handle.tasks.popleft()
         except errors.RayTaskError as error:
             raise error.cause from (None if isinstance(error.cause, (UserError, Outage)) else error)
         except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError) as error:
-            self._replace(hand, str(error))
+            self._replace(handle, str(error))
         else:
-            if isinstance(said, dict):
-                self.facts = said
-            elif said.problem not in load.done:
-                load.done.add(said.problem)
-                yield said
+            if isinstance(reply, dict):
+                self.facts = reply
+            elif reply.problem not in task.done:
+                task.done.add(reply.problem)
+                yield reply
 
-    def _replace(self, hand: Hand, why: str) -> None:
+    def _replace(self, handle: WorkerHandle, why: str) -> None:
         """A new worker for one that died; what that one had is given out again."""
-        self.ray.kill(hand.actor)
-        loads = [load for load, _ in hand.loads]
-        hand.loads.clear()
-        if loads:
-            loads[0].deaths += 1
+        self.ray.kill(handle.actor)
+        tasks = [task for task, _ in handle.tasks]
+        handle.tasks.clear()
+        if tasks:
+            tasks[0].deaths += 1
         else:
             self.false_starts += 1
-        deaths = loads[0].deaths if loads else self.false_starts
-        over = f"over the problems from {loads[0].group[0].id} on" if loads else "before they began"
+        deaths = tasks[0].deaths if tasks else self.false_starts
+        over = f"over the problems from {tasks[0].group[0].id} on" if tasks else "before they began"
         reason = _short(why)
         if deaths > self.retries:
             raise RuntimeError(f"{deaths} workers died {over}; resume=true goes on. Ray says: {reason}")
         print(f"warning: a worker died {over}; another one goes on. Ray says: {reason}", flush=True)
-        self.stock.extendleft(reversed(loads))
-        hand.actor, hand.ready = self._hire()
+        self.stock.extendleft(reversed(tasks))
+        handle.actor, handle.ready = self._hire()
 
 
 def _short(why: str) -> str:

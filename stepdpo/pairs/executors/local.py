@@ -8,32 +8,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.requests import Finished
-from stepdpo.pairs.engine.worker import Bench, Opened
+from stepdpo.pairs.engine.requests import ProblemResult
+from stepdpo.pairs.engine.worker import Worker, WorkerContext
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalExecutor:
     """Group after group in this process, on one device."""
 
     @contextmanager
-    def open(self, bench: Bench) -> Iterator[Alone]:
+    def open(self, worker_context: WorkerContext) -> Iterator[LocalWorker]:
         """Load the model."""
-        with bench.open() as opened:
-            yield Alone(opened)
+        with worker_context.open() as worker:
+            yield LocalWorker(worker)
 
 
 @dataclass(frozen=True)
-class Alone:
+class LocalWorker:
     """This process, ready to work."""
 
-    opened: Opened
+    worker: Worker
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.opened.facts
+        return self.worker.facts
 
-    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[Finished]:
+    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
         """What comes of the problems, as it comes."""
         for group in groups:
-            yield from self.opened.work(group)
+            yield from self.worker.work(group)

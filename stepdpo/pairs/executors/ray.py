@@ -19,9 +19,9 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.requests import Finished
-from stepdpo.pairs.engine.worker import Bench, Opened
-from stepdpo.pairs.executors.dispatch import Crew
+from stepdpo.pairs.engine.requests import ProblemResult
+from stepdpo.pairs.engine.worker import Worker, WorkerContext
+from stepdpo.pairs.executors.dispatch import Dispatcher
 
 STORE = 256 * 2**20
 """Bytes that a local Ray keeps free for what is sent about: problems and pairs are small."""
@@ -34,7 +34,7 @@ QUIET = {
 
 
 @dataclass(frozen=True)
-class OnRay:
+class RayExecutor:
     """Workers on the machines of a cluster, or on this one."""
 
     workers: int | None = None
@@ -57,7 +57,7 @@ class OnRay:
             raise ValueError("retries and gpus must not be negative")
 
     @contextmanager
-    def open(self, bench: Bench) -> Iterator[Crew]:
+    def open(self, worker_context: WorkerContext) -> Iterator[Dispatcher]:
         """Join the cluster, or start one, and hire the workers; they load the model when they are first asked."""
         os.environ.update(QUIET)
         ray = _ray()
@@ -69,7 +69,7 @@ class OnRay:
                 num_cpus=self.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
             )
             print(f"{count} workers on Ray, {self.cpus} cores and {gpus:g} GPUs each", flush=True)
-            yield Crew(ray, kind, ray.put(bench), count, self.ahead, self.retries)
+            yield Dispatcher(ray, kind, ray.put(worker_context), count, self.ahead, self.retries)
         finally:
             ray.shutdown()
 
@@ -102,17 +102,17 @@ class OnRay:
 class _Worker:
     """A process of the cluster."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, worker_context: WorkerContext) -> None:
+        self.worker_context = worker_context
         self.stack = ExitStack()
-        self.opened: Opened | None = None
+        self.worker: Worker | None = None
 
-    def work(self, group: list[Problem]) -> Iterator[Finished | dict[str, Any]]:
+    def work(self, group: list[Problem]) -> Iterator[ProblemResult | dict[str, Any]]:
         """What comes of a group, problem by problem; at last what the sampler says of itself."""
-        if self.opened is None:
-            self.opened = self.stack.enter_context(self.bench.open(f"{socket.gethostname()}-{os.getpid()}"))
-        yield from self.opened.work(group)
-        yield self.opened.facts
+        if self.worker is None:
+            self.worker = self.stack.enter_context(self.worker_context.open(f"{socket.gethostname()}-{os.getpid()}"))
+        yield from self.worker.work(group)
+        yield self.worker.facts
 
     def close(self) -> None:
         self.stack.close()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.judges.verdict import Judging, Verdict
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.judges.verdict import JudgeRequests, Verdict
 from stepdpo.pairs.solutions import Solution
 
 
@@ -17,7 +17,8 @@ class Exact:
 
     needs: ClassVar[frozenset[str]] = frozenset({"checker"})
 
-    def __call__(self, problem: Problem, solution: Solution, tools: Tools) -> Judging:
+    def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Nothing is asked for."""
         yield from ()
-        return Verdict(tools.checker.first_error(problem, solution.steps))
+        assert context.checker is not None, "a task without a checker is refused before"
+        return Verdict(context.checker.first_error(problem, solution.steps))

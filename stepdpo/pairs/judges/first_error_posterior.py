@@ -13,7 +13,7 @@ SOUND, SPOILT = (1.0, 1.0), (0.05, 1.0)
 """Beta parameters of the solve rate of prefixes without a wrong step (anything, 1/2 in the mean) and with (1/21)."""
 
 
-def chances(right: Sequence[int], made: Sequence[int]) -> list[float]:
+def first_error_posterior(right: Sequence[int], made: Sequence[int]) -> list[float]:
     """Probability of every step to be the first wrong one.
 
     Entry k counts roll-outs from before step k. Entry 0 says nothing: the beginning is right in any case.
@@ -23,9 +23,9 @@ def chances(right: Sequence[int], made: Sequence[int]) -> list[float]:
     return _normal([sum(sound[: k + 1]) + sum(spoilt[k + 1 :]) for k in range(len(made))])
 
 
-def tells_most(right: Sequence[int], made: Sequence[int], n: int, most: int) -> int | None:
+def most_informative(right: Sequence[int], made: Sequence[int], n: int, most: int) -> int | None:
     """Before which step `n` more roll-outs leave the least doubt; None where all have `most`."""
-    now = chances(right, made)
+    now = first_error_posterior(right, made)
     open_ones = [k for k in range(1, len(made)) if made[k] + n <= most]
     return min(open_ones, key=lambda k: _doubt_after(now, k, right[k], made[k], n), default=None)
 

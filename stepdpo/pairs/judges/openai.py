@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from stepdpo.core.errors import Outage
 from stepdpo.core.steps import text_of
 from stepdpo.core.types import Problem
-from stepdpo.generation.client.client import Refused
+from stepdpo.generation.client.client import RequestRefused, connect
 from stepdpo.generation.client.config import Server
-from stepdpo.generation.client.transcript import Log
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Consult, Unanswered
+from stepdpo.generation.client.transcript import Transcript
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import AskJudge, JudgeFailed
 from stepdpo.pairs.judges.parsing import Decision, Unreadable, read_decision
-from stepdpo.pairs.judges.verdict import Judging, Verdict
+from stepdpo.pairs.judges.verdict import JudgeRequests, Verdict
 from stepdpo.pairs.solutions import Solution
 
 EXCHANGES = "exchanges.jsonl"
@@ -44,7 +44,7 @@ AGAIN = """
 Your last answer could not be read ({reason}). Label steps 1 to {count} only, each once, and end with the line \
 "Final decision: Step 1: ..." as described above."""
 
-Reply = str | Unanswered
+Reply = str | JudgeFailed
 
 
 @dataclass(frozen=True)
@@ -71,35 +71,35 @@ class OpenAIJudge:
         if self.ask_again < 0 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError("ask_again must be at least 0, max_tokens at least 1")
 
-    def __call__(self, problem: Problem, solution: Solution, tools: Tools) -> Judging:
+    def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Ask, and ask again where the answer is none. Raises Unanswered with the last one."""
         message = request(problem, solution, self.show_reference)
         more = ""
         for left in range(self.ask_again, -1, -1):
-            answer: str = yield Consult(message + more)
+            answer: str = yield AskJudge(message + more)
             try:
                 decision: Decision = read_decision(answer, len(solution.steps), self.neutral_is_error)
                 return Verdict(decision.error, answer)
             except Unreadable as error:
                 if not left:
-                    raise Unanswered(f"judge: {error}", answer) from None
+                    raise JudgeFailed(f"judge: {error}", answer) from None
                 more = AGAIN.format(reason=error, count=len(solution.steps))
         raise AssertionError("unreachable")
 
     @contextmanager
-    def open(self, folder: Path) -> Iterator[Correspondence]:
+    def open(self, folder: Path) -> Iterator[JudgeConnection]:
         """Connect to the judge's model; everything said is kept in `folder`. UserError for a wrong key."""
         with (
-            Log.opened(folder / EXCHANGES, self.server.api_key_env) as log,
-            self.server.open("judge.server", optional=True, record=log) as client,
+            Transcript.opened(folder / EXCHANGES, self.server.api_key_env) as log,
+            connect(self.server, "judge.server", optional=True, record=log) as client,
         ):
-            yield Correspondence(self, client, log)
+            yield JudgeConnection(self, client, log)
 
 
-class Correspondence:
+class JudgeConnection:
     """An open connection to the judge's model: messages in, replies out."""
 
-    def __init__(self, spec: OpenAIJudge, client: Any, log: Log) -> None:
+    def __init__(self, spec: OpenAIJudge, client: Any, log: Transcript) -> None:
         self.spec, self.client, self.log = spec, client, log
 
     def __call__(self, messages: Sequence[str]) -> list[Reply]:
@@ -118,10 +118,10 @@ class Correspondence:
         body |= {name: value for name, value in limits.items() if value is not None}
         try:
             answer: str = await self.client.ask(True, body, self.spec.extra, answered)
-        except Refused as error:
-            return Unanswered("judge: request refused", str(error))
+        except RequestRefused as error:
+            return JudgeFailed("judge: request refused", str(error))
         except Outage as error:
-            return Unanswered("judge: no answer", str(error))
+            return JudgeFailed("judge: no answer", str(error))
         return answer
 
 

@@ -13,14 +13,14 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Ask, Sample
-from stepdpo.pairs.judges.first_error_posterior import chances, tells_most
-from stepdpo.pairs.judges.verdict import Judging, Verdict
-from stepdpo.pairs.solutions import Draw, Solution, read
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, Request
+from stepdpo.pairs.judges.first_error_posterior import first_error_posterior, most_informative
+from stepdpo.pairs.judges.verdict import JudgeRequests, Verdict
+from stepdpo.pairs.solutions import SampledBatch, Solution, read_solutions
 
 
-class Search(Enum):
+class SearchStrategy(Enum):
     """Which prefixes are tried. The first three keep one with a success below one without, and end when they touch."""
 
     binary = "binary"
@@ -50,7 +50,7 @@ class Rollouts:
     right prefix looks hopeless."""
     at_first: int = 2
     """Drawn first; as long as none is right, as many again as there are, up to `rollouts`."""
-    search: Search = Search.posterior
+    search: SearchStrategy = SearchStrategy.posterior
     confidence: float = 0.9
     """Of `posterior`: how probable a step must be for it to stop early."""
     temperature: float | None = None
@@ -66,65 +66,67 @@ class Rollouts:
         if not 0 < self.confidence <= 1:
             raise ValueError("confidence must be in (0, 1]")
 
-    def __call__(self, problem: Problem, solution: Solution, tools: Tools) -> Judging:
+    def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Narrow down where successes end: one from `low` (from the beginning: looked at last), none from `high`."""
         counts: Counter[str] = Counter()
         if solution.correct:
             return Verdict(None, "its answer is right")
-        if self.search is Search.posterior:
-            return (yield from self._most_probable(problem, solution, tools, counts))
+        if self.search is SearchStrategy.posterior:
+            return (yield from self._most_probable(problem, solution, context, counts))
         low, high = 0, len(solution.steps)
         while high - low > 1:
             at = self._next(low, high)
-            hopeful = yield from self._succeeds(problem, solution.prefix(at), tools, counts)
+            hopeful = yield from self._succeeds(problem, solution.prefix(at), context, counts)
             low, high = (at, high) if hopeful else (low, at)
-        if low == 0 and not (yield from self._succeeds(problem, solution.prefix(0), tools, counts)):
+        if low == 0 and not (yield from self._succeeds(problem, solution.prefix(0), context, counts)):
             return Verdict(None, "no roll-out from the beginning is right", {**counts, "judge: nothing right": 1})
         return Verdict(low, "", counts)
 
     def _next(self, low: int, high: int) -> int:
-        if self.search is Search.binary:
+        if self.search is SearchStrategy.binary:
             return (low + high) // 2
-        return low + 1 if self.search is Search.linear else high - 1
+        return low + 1 if self.search is SearchStrategy.linear else high - 1
 
-    def _succeeds(self, problem: Problem, prefix: str, tools: Tools, counts: Counter[str]) -> Generator[Ask, Any, bool]:
+    def _succeeds(
+        self, problem: Problem, prefix: str, context: Context, counts: Counter[str]
+    ) -> Generator[Request, Any, bool]:
         """Whether any roll-out from the prefix is right."""
         counts["judge: prefixes"] += 1
         made = again = 0
         while made < self.rollouts:
             n = min(max(made, self.at_first), self.rollouts - made)
-            if (yield from self._right(problem, prefix, n, again, tools, counts)):
+            if (yield from self._right(problem, prefix, n, again, context, counts)):
                 return True
             made, again = made + n, again + 1
         return False
 
     def _most_probable(
-        self, problem: Problem, solution: Solution, tools: Tools, counts: Counter[str]
-    ) -> Generator[Ask, Any, Verdict]:
+        self, problem: Problem, solution: Solution, context: Context, counts: Counter[str]
+    ) -> Generator[Request, Any, Verdict]:
         """The beginning is never tried, as it is right whatever the first wrong step is."""
         size, rounds = len(solution.steps), Counter[int]()
         right, made = [0] * size, [0] * size
         left = self.rollouts * (size - 1)
-        now = chances(right, made)
+        now = first_error_posterior(right, made)
         while left > 0 and max(now) < self.confidence:
             n = min(self.at_first, left)
-            at = tells_most(right, made, n, 4 * self.rollouts)
+            at = most_informative(right, made, n, 4 * self.rollouts)
             if at is None:
                 break
-            right[at] += yield from self._right(problem, solution.prefix(at), n, rounds[at], tools, counts)
+            right[at] += yield from self._right(problem, solution.prefix(at), n, rounds[at], context, counts)
             made[at], left = made[at] + n, left - n
             rounds[at] += 1
-            now = chances(right, made)
+            now = first_error_posterior(right, made)
         counts["judge: prefixes"] += len(rounds)
         best = max(range(size), key=lambda k: now[k])
         return Verdict(best, f"probability {now[best]:.2f}", counts)
 
     def _right(
-        self, problem: Problem, prefix: str, n: int, again: int, tools: Tools, counts: Counter[str]
-    ) -> Generator[Ask, Any, int]:
+        self, problem: Problem, prefix: str, n: int, again: int, context: Context, counts: Counter[str]
+    ) -> Generator[Request, Any, int]:
         """How many of `n` roll-outs from the prefix are right."""
-        prompt = tools.prompt(problem)
-        (drawn,) = yield Sample((prompt.text + prompt.joint + prefix,), n, again, self.temperature)
-        (solutions,) = yield from read([Draw("j", prefix, "", drawn)], Counter())
+        prompt = context.prompt(problem)
+        (drawn,) = yield Generate((prompt.text + prompt.joint + prefix,), n, again, self.temperature)
+        (solutions,) = yield from read_solutions([SampledBatch("j", prefix, "", drawn)], Counter())
         counts["judge: roll-outs"] += n
         return sum(solution.correct for solution in solutions)

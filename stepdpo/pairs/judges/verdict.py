@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepdpo.pairs.engine.requests import Ask
+from stepdpo.pairs.engine.requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +21,4 @@ class Verdict:
     """What it took, for the counts of the source that asked."""
 
 
-Judging = Generator[Ask, Any, Verdict]
+JudgeRequests = Generator[Request, Any, Verdict]

@@ -45,7 +45,7 @@ class Smoothing(Enum):
 
 
 @dataclass(frozen=True)
-class Cut:
+class PairSelection:
     """Pairs of siblings: the best child of a node against worse ones; several that are equally good take turns.
 
     With N and Q of the two sides, `confidence` = 1 - alpha, where alpha is by `smoothing`
@@ -91,7 +91,7 @@ class Cut:
 
 
 def confidence(tree: Tree, chosen: int, rejected: int, smoothing: Smoothing) -> float:
-    """P(the chosen side is better) in the eyes of a search: 1 - alpha; see `Cut`."""
+    """P(the chosen side is better) in the eyes of a search: 1 - alpha; see `PairSelection`."""
     if smoothing is Smoothing.NONE or not counted(tree):
         return 1.0
     return 1 - alpha(tree.nodes[chosen].visits, tree.nodes[rejected].visits, smoothing)
@@ -119,7 +119,7 @@ def most_visited_path(tree: Tree) -> list[int]:
     return path
 
 
-def chosen_pairs(tree: Tree, cut: Cut, counts: Counter[str]) -> list[tuple[int, int]]:
+def chosen_pairs(tree: Tree, cut: PairSelection, counts: Counter[str]) -> list[tuple[int, int]]:
     """(chosen, rejected) nodes, by their parents from the root down."""
     parents = most_visited_path(tree) if cut.most_visited_path else range(len(tree.nodes))
     found: list[tuple[int, float, int, int, int]] = []
@@ -135,7 +135,9 @@ def chosen_pairs(tree: Tree, cut: Cut, counts: Counter[str]) -> list[tuple[int, 
     return [(chosen, rejected) for *_, chosen, rejected in sorted(kept, key=lambda entry: entry[2])]
 
 
-def _of_siblings(tree: Tree, group: Sequence[int], cut: Cut, counts: Counter[str]) -> Iterator[tuple[int, int]]:
+def _of_siblings(
+    tree: Tree, group: Sequence[int], cut: PairSelection, counts: Counter[str]
+) -> Iterator[tuple[int, int]]:
     """The best child against others, the others in the order of preference; equally good ones take turns."""
     visits = cut.select_by is SelectBy.VISITS
     known = [i for i in group if (visits or tree.value(i) is not None) and not _unmeasured(tree, i)]
@@ -158,7 +160,7 @@ def _of_siblings(tree: Tree, group: Sequence[int], cut: Cut, counts: Counter[str
             yield chosen, rejected
 
 
-def refusal(tree: Tree, chosen: int, rejected: int, cut: Cut) -> str:
+def refusal(tree: Tree, chosen: int, rejected: int, cut: PairSelection) -> str:
     """Why two siblings are no pair; empty when they are one."""
     better, worse = tree.nodes[chosen], tree.nodes[rejected]
     fewest = max(cut.min_visits, SURE_VISITS if cut.outcomes else 0)

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from stepdpo.data.fields import Cells, RowError
+from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.rows import BadRow, Row
 from stepdpo.pairs.tree.tree import Node, Tree
 
@@ -65,7 +65,7 @@ def _conversation(row: Row) -> str:
     """What the rows of one instruction share: the beginning of their ids, and the instruction."""
     name = PLACE.sub("", str(row.cells.get("parent_id") or row.cells.get("id") or ""))
     try:
-        return f"{name}\n{Cells(row.cells).turns('trajectory')[0].content}"
+        return f"{name}\n{RowFields(row.cells).turns('trajectory')[0].content}"
     except (RowError, IndexError):
         return name
 
@@ -76,7 +76,7 @@ def _actions(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
     used: list[Row] = []
     for row in rows:
         try:
-            _action(Cells(row.cells), growing, labels)
+            _action(RowFields(row.cells), growing, labels)
             used.append(row)
         except RowError as error:
             yield row.bad(str(error))
@@ -86,11 +86,11 @@ def _actions(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
         if len(said) == 1:  # an action that is right in one row and wrong in another is neither
             growing.nodes[node] = replace(growing.nodes[node], correct=said.pop())
     name, _, question = key.partition("\n")
-    pair = Cells(used[0].cells).some(("task", "dataset"))
+    pair = RowFields(used[0].cells).some(("task", "dataset"))
     yield Tree(name or used[0].place, question, "", tuple(growing.nodes), meta={"whole": True, "pair": pair})
 
 
-def _action(cells: Cells, growing: _Growing, labels: defaultdict[int, set[bool]]) -> None:
+def _action(cells: RowFields, growing: _Growing, labels: defaultdict[int, set[bool]]) -> None:
     """Add one row's conversation and its two actions."""
     turns = cells.turns("trajectory")
     roles = [turn.role for turn in turns]
@@ -149,7 +149,7 @@ def _steps(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
         row, parent = waiting.popleft()
         place = len(nodes)
         try:
-            nodes.append(_node(Cells(row.cells), parent, nodes))
+            nodes.append(_node(RowFields(row.cells), parent, nodes))
         except RowError as error:
             place = -1
             yield row.bad(str(error))
@@ -169,10 +169,10 @@ def _first(key: str, rows: Sequence[Row]) -> str:
 
 def _fact(rows: Iterable[Row], column: str) -> str:
     """What the first row that has the column says there."""
-    return next((", ".join(answers) for row in rows if (answers := Cells(row.cells).answers(column))), "")
+    return next((", ".join(answers) for row in rows if (answers := RowFields(row.cells).answers(column))), "")
 
 
-def _node(cells: Cells, parent: int, nodes: Sequence[Node]) -> Node:
+def _node(cells: RowFields, parent: int, nodes: Sequence[Node]) -> Node:
     """A row as a node; a line break is put before its text where there is no white space between the two texts."""
     if parent < 0:
         raise RowError("the row it goes on from cannot be used")

@@ -34,7 +34,7 @@ def puct(q: float, visits: int, prior: float, parent_visits: int, weight: float)
 
 
 @dataclass(slots=True)
-class Spot:
+class SearchNode:
     """A node while it is searched: the state after a step."""
 
     parent: int
@@ -62,7 +62,7 @@ class Spot:
 
 
 @dataclass(slots=True)
-class Search:
+class PuctSearch:
     """A growing tree. Every walk goes down by PUCT to a spot that has ended and is backed up once, to the root.
 
     So visits add up: N of a spot is the number of walks that ended there, plus N of its children; and only spots that
@@ -71,85 +71,85 @@ class Search:
 
     weight: float = 1.0
     gamma: float = 1.0
-    spots: list[Spot] = field(default_factory=lambda: [Spot(-1)])
+    nodes: list[SearchNode] = field(default_factory=lambda: [SearchNode(-1)])
 
     def descend(self, at: int = 0) -> int:
         """Down by PUCT to a spot without children."""
-        while self.spots[at].children:
+        while self.nodes[at].children:
             at = self.select(at)
         return at
 
     def select(self, at: int) -> int:
         """The child with the largest PUCT; among equals the likelier, then the earlier one."""
-        visits = self.spots[at].visits
+        visits = self.nodes[at].visits
 
         def rank(number: int) -> tuple[float, float, int]:
-            child = self.spots[number]
+            child = self.nodes[number]
             return puct(child.q, child.visits, child.prior, visits, self.weight), child.prior, -number
 
-        return max(self.spots[at].children, key=rank)
+        return max(self.nodes[at].children, key=rank)
 
     def add(self, parent: int, text: str, prior: float = 1.0, opinion: float | None = None) -> int:
         """A new spot; without an opinion of it, it is as good as its parent."""
-        above = self.spots[parent]
-        spot = Spot(parent, text, above.depth + 1, prior, judged=opinion is not None)
-        self.spots.append(spot)
-        above.children.append(len(self.spots) - 1)
-        self._value(spot, above.value if opinion is None else opinion)
-        return len(self.spots) - 1
+        above = self.nodes[parent]
+        node = SearchNode(parent, text, above.depth + 1, prior, judged=opinion is not None)
+        self.nodes.append(node)
+        above.children.append(len(self.nodes) - 1)
+        self._value(node, above.value if opinion is None else opinion)
+        return len(self.nodes) - 1
 
     def end(self, at: int, outcome: float, correct: bool | None = None) -> None:
         """Nothing follows; `outcome` is -1, or how good a right answer is."""
-        spot = self.spots[at]
-        spot.ended, spot.correct = True, correct
-        spot.judged |= correct is not None
-        self._value(spot, spot.value + outcome)
+        node = self.nodes[at]
+        node.ended, node.correct = True, correct
+        node.judged |= correct is not None
+        self._value(node, node.value + outcome)
 
     def back_up(self, at: int) -> None:
         """One walk ended here: values from the leaf to the root, one visit each."""
         while at >= 0:
-            spot = self.spots[at]
-            weights = [max(1, self.spots[i].visits) for i in spot.children]
+            node = self.nodes[at]
+            weights = [max(1, self.nodes[i].visits) for i in node.children]
             if weights:
-                total = sum(w * self.spots[i].q for w, i in zip(weights, spot.children, strict=True))
-                spot.below = total / sum(weights)
-            spot.q = spot.reward + self.gamma * spot.below
-            spot.visits += 1
-            at = spot.parent
+                total = sum(w * self.nodes[i].q for w, i in zip(weights, node.children, strict=True))
+                node.below = total / sum(weights)
+            node.q = node.reward + self.gamma * node.below
+            node.visits += 1
+            at = node.parent
 
     def best(self, at: int) -> int | None:
         """The child to go on from for good: the most visited, then by Q, then the earlier one."""
-        children = self.spots[at].children
-        return max(children, key=lambda i: (self.spots[i].visits, self.spots[i].q, -i)) if children else None
+        children = self.nodes[at].children
+        return max(children, key=lambda i: (self.nodes[i].visits, self.nodes[i].q, -i)) if children else None
 
     def text(self, at: int) -> str:
         """The solution up to the end of a spot."""
         parts = []
         while at >= 0:
-            parts.append(self.spots[at].text)
-            at = self.spots[at].parent
+            parts.append(self.nodes[at].text)
+            at = self.nodes[at].parent
         return "".join(reversed(parts))
 
-    def _value(self, spot: Spot, value: float) -> None:
-        spot.value = value
-        spot.reward = value - (self.spots[spot.parent].value if spot.parent >= 0 else 0.0)
-        spot.q = spot.reward
+    def _value(self, node: SearchNode, value: float) -> None:
+        node.value = value
+        node.reward = value - (self.nodes[node.parent].value if node.parent >= 0 else 0.0)
+        node.q = node.reward
 
     def tree(self, problem: Problem, **meta: Any) -> Tree:
         """What was searched. Q is left out where nothing is known: never visited and never judged, or cut short."""
         nodes = tuple(
             Node(
-                parent=spot.parent,
-                text=spot.text,
-                visits=spot.visits,
-                q=spot.q if _known(spot) else None,
-                prior=round(spot.prior, 6) if spot.parent >= 0 else None,
-                correct=spot.correct,
+                parent=node.parent,
+                text=node.text,
+                visits=node.visits,
+                q=node.q if _known(node) else None,
+                prior=round(node.prior, 6) if node.parent >= 0 else None,
+                correct=node.correct,
             )
-            for spot in self.spots
+            for node in self.nodes
         )
         return Tree(problem.id, problem.question, ", ".join(problem.answers), nodes, meta=meta)
 
 
-def _known(spot: Spot) -> bool:
-    return spot.correct is not None if spot.ended else spot.judged or spot.visits > 0
+def _known(node: SearchNode) -> bool:
+    return node.correct is not None if node.ended else node.judged or node.visits > 0

@@ -10,8 +10,8 @@ from dataclasses import replace
 from math import exp, isfinite
 
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Weigh
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import ScoreText
 
 NO, YES = "A", "B"
 
@@ -26,17 +26,17 @@ def question(problem: Problem, begun: str, reference: bool = False) -> str:
     )
 
 
-def weighing(problem: Problem, beginnings: Sequence[str], reference: bool, tools: Tools) -> Weigh:
+def score_request(problem: Problem, beginnings: Sequence[str], reference: bool, context: Context) -> ScoreText:
     """Both replies to the question about each beginning, one after the other."""
-    prompts = [tools.prompt(replace(problem, question=question(problem, text, reference))) for text in beginnings]
-    return Weigh(
+    prompts = [context.prompt(replace(problem, question=question(problem, text, reference))) for text in beginnings]
+    return ScoreText(
         tuple(prompt.text for prompt in prompts for _ in (NO, YES)),
         tuple(prompt.joint + reply for prompt in prompts for reply in (NO, YES)),
     )
 
 
 def confidences(nats: Sequence[float]) -> list[float]:
-    """P(yes) over both replies, of what `weighing` was answered; 0 where the model had no room for it."""
+    """P(yes) over both replies, of what `score_request` was answered; 0 where the model had no room for it."""
     pairs = zip(nats[::2], nats[1::2], strict=True)
     return [_sigmoid(yes - no) if isfinite(yes) and isfinite(no) else 0.0 for no, yes in pairs]
 

@@ -28,7 +28,7 @@ class Delimiter(Enum):
     """A full stop before a blank or a line break."""
 
 
-class Same(Enum):
+class StepEquality(Enum):
     """Which steps are one step."""
 
     text = "text"
@@ -54,7 +54,7 @@ SYMBOLS = re.compile(r"\d+(?:[.,]\d+)*|\\[A-Za-z]+|(?<![A-Za-z'])[A-Za-z](?![A-Z
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class SampledStep:
     """One step as it was sampled."""
 
     text: str
@@ -65,7 +65,7 @@ class Chunk:
     logp: float = 0.0
 
 
-def stops(delimiter: Delimiter, depth: int) -> tuple[str, ...]:
+def stop_strings(delimiter: Delimiter, depth: int) -> tuple[str, ...]:
     """Stop strings of a step after `depth` steps."""
     if delimiter is Delimiter.step:
         return ("\nStep ",) if depth else ("\nStep 2",)
@@ -77,7 +77,7 @@ def opening(delimiter: Delimiter, depth: int) -> str:
     return f"\nStep {depth + 1}:" if delimiter is Delimiter.step and depth else ""
 
 
-def chunk(delimiter: Delimiter, depth: int, completion: Completion, joint: str = "") -> Chunk | str:
+def parse_step(delimiter: Delimiter, depth: int, completion: Completion, joint: str = "") -> SampledStep | str:
     """A sampled step without the template's joint, or why it is none."""
     if completion.finish == "length":
         return "steps cut at step_tokens"
@@ -90,7 +90,7 @@ def chunk(delimiter: Delimiter, depth: int, completion: Completion, joint: str =
     text = (
         opening(delimiter, depth) + written + (_closing(delimiter, completion) if completion.finish == "stop" else "")
     )
-    return Chunk(text, ends, completion.tokens, completion.logp or 0.0)
+    return SampledStep(text, ends, completion.tokens, completion.logp or 0.0)
 
 
 def _closing(delimiter: Delimiter, completion: Completion) -> str:
@@ -98,8 +98,8 @@ def _closing(delimiter: Delimiter, completion: Completion) -> str:
     return "" if delimiter is Delimiter.step else (completion.stop or STOPS[delimiter][0]).rstrip(" ")
 
 
-def chunks(delimiter: Delimiter, solution: str) -> list[str]:
-    """A written solution as the steps that `chunk` would have made of it."""
+def split_solution(delimiter: Delimiter, solution: str) -> list[str]:
+    """A written solution as the steps that `parse_step` would have made of it."""
     if delimiter is Delimiter.step:
         head, steps = split_steps(solution)
         if not steps:
@@ -109,11 +109,11 @@ def chunks(delimiter: Delimiter, solution: str) -> list[str]:
     return [text for text in re.split(BOUNDARIES[delimiter], solution) if text]
 
 
-def distinct(texts: Iterable[str], same: Same) -> list[int]:
+def distinct(texts: Iterable[str], same: StepEquality) -> list[int]:
     """Indices of the first of each text."""
     first: dict[str, int] = {}
     for number, text in enumerate(texts):
-        first.setdefault(skeleton(text) if same is Same.formulas else " ".join(text.split()), number)
+        first.setdefault(skeleton(text) if same is StepEquality.formulas else " ".join(text.split()), number)
     return list(first.values())
 
 

@@ -13,7 +13,7 @@ from stepdpo.pairs.tree.tree import Node, Tree
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class RolloutStart:
     """Where roll-outs start: after a node, in the middle of the label of the next step."""
 
     node: int
@@ -22,7 +22,7 @@ class Spot:
 
 
 @dataclass
-class Measured:
+class PrefixStats:
     """Grows as solutions come in; beginnings that solutions share are one node."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node(-1)])
@@ -41,7 +41,7 @@ class Measured:
     def add(self, solution: Solution, rollouts: int) -> list[int]:
         """Every beginning of a finished solution, the empty one first; its end needs no roll-outs."""
         path = [0]
-        for text in pieces(solution):
+        for text in step_texts(solution):
             path.append(self.child(path[-1], text))
         self.ended(path[-1], solution.correct, rollouts)
         return path
@@ -78,7 +78,7 @@ class Measured:
 
     def _hang(self, solution: Solution) -> None:
         """Below the last measured step that it goes through, all that follows as one node; a last step is measured."""
-        at, texts = 0, pieces(solution)
+        at, texts = 0, step_texts(solution)
         while texts and (below := self.places.get((at, texts[0]))) is not None and self.known(below):
             at = below
             texts = texts[1:]
@@ -89,7 +89,7 @@ class Measured:
             self.nodes[leaf] = replace(self.nodes[leaf], visits=self.nodes[leaf].visits + 1, correct=solution.correct)
 
 
-def pieces(solution: Solution) -> list[str]:
+def step_texts(solution: Solution) -> list[str]:
     """The steps with their line breaks in front, the head before the first: together the whole text."""
     texts = [solution.head + solution.steps[0], *solution.steps[1:]]
     for i in range(len(texts) - 1):
@@ -98,6 +98,6 @@ def pieces(solution: Solution) -> list[str]:
     return texts
 
 
-def spots(solution: Solution, path: Sequence[int]) -> list[Spot]:
+def rollout_starts(solution: Solution, path: Sequence[int]) -> list[RolloutStart]:
     """Where roll-outs from every beginning but the whole solution start."""
-    return [Spot(node, solution.prefix(i) if i else "") for i, node in enumerate(path[:-1])]
+    return [RolloutStart(node, solution.prefix(i) if i else "") for i, node in enumerate(path[:-1])]

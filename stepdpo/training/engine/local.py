@@ -42,13 +42,13 @@ class Local:
 
 
 class LocalEngine:
-    rank, world = 0, 1
+    rank, world_size = 0, 1
 
     def __init__(self, spec: Local, scorer: Any, optim: AdamW) -> None:
         self.device = pick_device(spec.device)
         self.scorer = scorer.to(self.device).train()
         self.autocast = pick_dtype(spec.dtype, self.device) is Dtype.bfloat16
-        self.numbers = "bfloat16 by autocast" if self.autocast else "float32"
+        self.dtype = "bfloat16 by autocast" if self.autocast else "float32"
         """Number format that scores are computed in."""
         self.clip = optim.clip
         self.model = scorer.model
@@ -68,7 +68,7 @@ class LocalEngine:
             scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.scorer(batch.to(self.device))
         return scores
 
-    def second(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def build_reference(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
         """A second model that is only scored, as `score` does it."""
         scorer = build(torch.float32, lambda parameters: nullcontext()).to(self.device).requires_grad_(False)
 
@@ -93,7 +93,7 @@ class LocalEngine:
         self.optimizer.zero_grad()
         return float(norm)
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Sum over processes."""
         return values
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from stepdpo.tokens.batch import TreeBatch
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
@@ -27,6 +30,25 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Engine(Protocol):
+    """A training engine: the only thing that knows processes and devices."""
+
+    rank: int
+    world_size: int
+    model: Any
+    dtype: str
+
+    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+    def build_reference(self, build: Any) -> Any: ...
+    def backward(self, loss: Tensor, last: bool) -> None: ...
+    def step(self, lr: float) -> float: ...
+    def all_reduce_sum(self, values: Tensor) -> Tensor: ...
+    def barrier(self) -> None: ...
+    def weights(self) -> dict[str, Tensor]: ...
+    def save_state(self, folder: Path) -> None: ...
+    def load_state(self, folder: Path) -> None: ...
 
 
 def pick_device(device: Device, local_rank: int = 0) -> torch.device:

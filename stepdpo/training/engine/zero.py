@@ -132,7 +132,7 @@ class ZeroEngine:
 
         self.spec, self.device = spec, device
         kind = pick_dtype(spec.dtype, device)
-        self.numbers = kind.value
+        self.dtype = kind.value
         """Number format that scores are computed in."""
         self.config = config = spec.config(optim, kind)
         self.sharded = spec.stage == 3
@@ -140,8 +140,8 @@ class ZeroEngine:
             from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
             self.load_sharded = HfDeepSpeedConfig(config)  # type: ignore[no-untyped-call]  # kept alive: from_pretrained shards while it exists
-        self.dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
-        scorer = build(self.dtype, self.gather).to(device if not self.sharded else None)
+        self.parameter_dtype = torch.bfloat16 if kind is Dtype.bfloat16 else torch.float32
+        scorer = build(self.parameter_dtype, self.gather).to(device if not self.sharded else None)
         self.frozen = bool(frozen_names(scorer))
         """Whether a part of the model is not trained; it is then no part of a checkpoint's state."""
         if spec.gradient_checkpointing:
@@ -158,7 +158,7 @@ class ZeroEngine:
             self.engine.optimizer.state.clear()  # that one would count as the first in Adam's bias correction
         self.engine.train()
         self.model = self.engine.module.model
-        self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def gather(self, parameters: list[torch.nn.Parameter]) -> Any:
         """Whole parameters inside the block (on every process)."""
@@ -171,11 +171,11 @@ class ZeroEngine:
         scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.engine(batch.to(self.device))
         return scores
 
-    def second(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def build_reference(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
         """A second model that is only scored, as `score` does it; at stage 3 it is sharded too."""
         import deepspeed
 
-        scorer = build(self.dtype, self.gather).requires_grad_(False)
+        scorer = build(self.parameter_dtype, self.gather).requires_grad_(False)
         if self.sharded:
             scorer, *_ = deepspeed.initialize(model=scorer, config=self.config)
         else:
@@ -194,7 +194,7 @@ class ZeroEngine:
         DeepSpeed averages over processes where we sum, hence the factor.
         """
         self.engine.set_gradient_accumulation_boundary(last)
-        self.engine.backward(loss * self.world, scale_wrt_gas=False)
+        self.engine.backward(loss * self.world_size, scale_wrt_gas=False)
         if not last:
             self.engine.step()
 
@@ -212,7 +212,7 @@ class ZeroEngine:
         grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """Sum over processes."""
         summed = values.to(self.device)
         torch.distributed.all_reduce(summed)

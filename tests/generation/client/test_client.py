@@ -13,9 +13,9 @@ import pytest
 from support.servers import RESET, STALL, Fault, Served, serving, texts
 
 from stepdpo.core.errors import Outage, UserError
-from stepdpo.generation.client.client import Client, Refused
+from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
-from stepdpo.generation.client.transcript import Exchange, Log
+from stepdpo.generation.client.transcript import Exchange, Transcript
 
 KEY = "sk-CANARY0123456789abcdef"
 BODY = {"prompt": "x", "max_tokens": 1}
@@ -34,7 +34,7 @@ def text(reply: dict[str, Any]) -> str:
 @contextmanager
 def opened(url: str, **settings: Any) -> Iterator[Client]:
     given = {"model": "tiny", "timeout": 30.0, "retries": 3, "backoff": 0.001, "api_key_env": "MY_KEY", **settings}
-    with Server(url, **given).open("sampler.server") as client:
+    with connect(Server(url, **given), "sampler.server") as client:
         yield client
 
 
@@ -109,7 +109,7 @@ def test_no_server_at_all() -> None:
     with pytest.raises(UserError, match=line), opened("http://127.0.0.1:1/v1"):
         pass
     nowhere = Server("http://127.0.0.1:1/v1", "tiny", retries=0)
-    with nowhere.open("judge.server", optional=True) as client, pytest.raises(Outage, match="no connection"):
+    with connect(nowhere, "judge.server", optional=True) as client, pytest.raises(Outage, match="no connection"):
         ask(client, "hello")
 
 
@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there(served: Served) -> None:
 
 def test_a_bad_request_is_not_repeated(served: Served) -> None:
     served.always = Fault(400, json.dumps({"error": {"message": "top_p must be below 1"}}))
-    with opened(served.url) as client, pytest.raises(Refused, match="top_p must be below 1"):
+    with opened(served.url) as client, pytest.raises(RequestRefused, match="top_p must be below 1"):
         ask(client, "hello")
     assert len(served.asked) == 1
 
@@ -173,8 +173,8 @@ def test_the_log_has_everything_but_the_key(served: Served, tmp_path: Path, monk
     served.key = KEY
     served.faults.extend([Fault(200, json.dumps({"choices": [], "you are": f"Bearer {KEY}"})), Fault(500, KEY)])
     path = tmp_path / "exchanges.jsonl"
-    with Log.opened(path, "MY_KEY") as log:
-        with Server(served.url, "tiny", "MY_KEY", backoff=0.0).open("judge.server", record=log) as client:
+    with Transcript.opened(path, "MY_KEY") as log:
+        with connect(Server(served.url, "tiny", "MY_KEY", backoff=0.0), "judge.server", record=log) as client:
             assert ask(client, f"my key is {KEY}") == [f"MY KEY IS {KEY.upper()}"]
         assert log.totals == client.counts
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -190,16 +190,16 @@ def test_the_log_has_everything_but_the_key(served: Served, tmp_path: Path, monk
 def test_the_log_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "exchanges.jsonl"
     exchange = Exchange({"prompt": "ä"}, texts("x"), "", 0, 0.5)
-    with Log.opened(path, "MY_KEY") as log:
+    with Transcript.opened(path, "MY_KEY") as log:
         log(exchange)
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:20])
-    with Log.opened(path, "MY_KEY") as log:
+    with Transcript.opened(path, "MY_KEY") as log:
         log(exchange)
         assert log.totals["completion_tokens"] == 18
     assert path.read_bytes() == whole + whole
     path.write_bytes(b"{}\n" + whole)
-    with pytest.raises(UserError, match=r"exchanges.jsonl:1"), Log.opened(path, "MY_KEY"):
+    with pytest.raises(UserError, match=r"exchanges.jsonl:1"), Transcript.opened(path, "MY_KEY"):
         pass
 
 
@@ -229,6 +229,6 @@ def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match=r"stepdpo\[openai\]"), Server().open("sampler.server"):
+    with pytest.raises(UserError, match=r"stepdpo\[openai\]"), connect(Server(), "sampler.server"):
         pass
     assert os.environ.get("MY_KEY") is None

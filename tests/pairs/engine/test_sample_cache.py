@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from stepdpo.core.types import Completion
-from stepdpo.pairs.engine.requests import Ask, Consult, Mark, Sample, Unanswered
-from stepdpo.pairs.engine.sample_cache import Memory
+from stepdpo.pairs.engine.requests import AskJudge, Generate, GradeAnswers, JudgeFailed, Request
+from stepdpo.pairs.engine.sample_cache import SampleCache
 
-ONE, OTHER = Sample(("p",), 2), Sample(("p",), 2, again=1)
+ONE, OTHER = Generate(("p",), 2), Generate(("p",), 2, again=1)
 
 
-def answered(work: Generator[Ask, Any, Any], replies: list[Any]) -> tuple[Any, list[Ask]]:
+def answered(work: Generator[Request, Any, Any], replies: list[Any]) -> tuple[Any, list[Request]]:
     """What the work returns, and what it asked of the outside."""
-    asked: list[Ask] = []
+    asked: list[Request] = []
     reply: Any = None
     while True:
         try:
-            asked.append(work.throw(reply) if isinstance(reply, Unanswered) else work.send(reply))
+            asked.append(work.throw(reply) if isinstance(reply, JudgeFailed) else work.send(reply))
         except StopIteration as end:
             return end.value, asked
         reply = replies.pop(0)
@@ -30,7 +30,7 @@ def completions(*texts: str) -> list[list[Completion]]:
     return [[Completion(text, 1, "eos") for text in texts]]
 
 
-def asking(*asks: Ask) -> Generator[Ask, Any, list[Any]]:
+def asking(*asks: Request) -> Generator[Request, Any, list[Any]]:
     replies = []
     for ask in asks:
         replies.append((yield ask))
@@ -38,7 +38,7 @@ def asking(*asks: Ask) -> Generator[Ask, Any, list[Any]]:
 
 
 def test_an_ask_is_passed_on_once() -> None:
-    memory = Memory()
+    memory = SampleCache()
     first, second = completions("a", "b"), completions("c", "d")
     replies, asked = answered(memory.through(asking(ONE, OTHER, ONE)), [first, second])
     assert (replies, asked) == ([first, second, first], [ONE, OTHER])
@@ -46,29 +46,29 @@ def test_an_ask_is_passed_on_once() -> None:
 
 
 def test_only_samples_are_remembered() -> None:
-    mark = Mark(("x",))
-    replies, asked = answered(Memory().through(asking(mark, mark)), [["g1"], ["g2"]])
+    mark = GradeAnswers(("x",))
+    replies, asked = answered(SampleCache().through(asking(mark, mark)), [["g1"], ["g2"]])
     assert (replies, asked) == ([["g1"], ["g2"]], [mark, mark])
 
 
 def test_what_was_drawn_under_the_same_settings() -> None:
-    memory = Memory()
-    warm = Sample(("p",), 1, temperature=0.1)
+    memory = SampleCache()
+    warm = Generate(("p",), 1, temperature=0.1)
     answered(memory.through(asking(ONE, OTHER, warm)), [completions("a", "b"), completions("c", "d"), completions("e")])
-    drawn, times = memory.drawn(Sample(("p",), 20))
+    drawn, times = memory.drawn(Generate(("p",), 20))
     assert ([completion.text for completion in drawn], times) == (["a", "b", "c", "d"], 2)
     assert [completion.text for completion in memory.drawn(warm)[0]] == ["e"]
-    assert memory.drawn(Sample(("q",), 20)) == ([], 0)
+    assert memory.drawn(Generate(("q",), 20)) == ([], 0)
 
 
 def test_the_work_hears_that_no_answer_came() -> None:
-    def patient() -> Generator[Ask, Any, str]:
+    def patient() -> Generator[Request, Any, str]:
         try:
-            yield Consult("a")
-        except Unanswered as error:
-            return error.reason + (yield Consult("b"))
+            yield AskJudge("a")
+        except JudgeFailed as error:
+            return error.reason + (yield AskJudge("b"))
         return "never"
 
-    assert answered(Memory().through(patient()), [Unanswered("down"), "!"])[0] == "down!"
-    with pytest.raises(Unanswered, match="down"):
-        answered(Memory().through(asking(Consult("a"))), [Unanswered("down")])
+    assert answered(SampleCache().through(patient()), [JudgeFailed("down"), "!"])[0] == "down!"
+    with pytest.raises(JudgeFailed, match="down"):
+        answered(SampleCache().through(asking(AskJudge("a"))), [JudgeFailed("down")])

@@ -8,13 +8,13 @@ from itertools import product
 from typing import Any
 
 import pytest
-from support.scripted import LONG, Scripted, opened, run, spoil, tools
+from support.scripted import LONG, Scripted, context, opened, run, spoil
 
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.context import Tools
-from stepdpo.pairs.engine.requests import Made, Work
-from stepdpo.pairs.judges.rollouts import Rollouts, Search
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Requests, Result
+from stepdpo.pairs.judges.rollouts import Rollouts, SearchStrategy
 from stepdpo.pairs.judges.verdict import Verdict
 from stepdpo.pairs.solutions import Solution
 
@@ -34,9 +34,9 @@ class Asking:
     solution: Solution
     verdicts: list[Verdict] = field(default_factory=list)
 
-    def __call__(self, problem: Problem, given: Tools) -> Work:
+    def __call__(self, problem: Problem, given: Context) -> Requests:
         self.verdicts.append((yield from self.judge(problem, self.solution, given)))
-        return Made()
+        return Result()
 
 
 def at(index: int, solution: Solution = FIVE) -> str:
@@ -49,7 +49,7 @@ def judged(
 ) -> tuple[Verdict, Scripted]:
     """The verdict where roll-outs before step k end right or wrong as given, in turn."""
     texts = {at(k, solution): [GOOD if good else BAD for good in some] for k, some in outcomes.items()}
-    asking, sampler = Asking(Rollouts(**{"search": Search.binary, **settings}), solution), Scripted(texts)
+    asking, sampler = Asking(Rollouts(**{"search": SearchStrategy.binary, **settings}), solution), Scripted(texts)
     run(asking, sampler, [LONG])
     return asking.verdicts[0], sampler
 
@@ -59,9 +59,9 @@ def tried(sampler: Scripted) -> list[int]:
     return [next(k for k in range(5) if at(k) == prompt) for (prompt,), _ in sampler.asked]
 
 
-@pytest.mark.parametrize("search", list(Search))
+@pytest.mark.parametrize("search", list(SearchStrategy))
 @pytest.mark.parametrize("wrong", range(5))
-def test_every_search_finds_where_successes_end(wrong: int, search: Search) -> None:
+def test_every_search_finds_where_successes_end(wrong: int, search: SearchStrategy) -> None:
     """The first wrong step is k: roll-outs from before step i succeed iff i <= k."""
     verdict, _ = judged({k: [k <= wrong] for k in range(5)}, search=search)
     assert verdict.error == wrong
@@ -71,24 +71,24 @@ def test_every_search_finds_where_successes_end(wrong: int, search: Search) -> N
     ("search", "wrong", "order"),
     [
         # between 0 and 5: 2; between 2 and 5: 3; between 3 and 5: 4
-        (Search.binary, 4, [2, 3, 4]),
+        (SearchStrategy.binary, 4, [2, 3, 4]),
         # between 0 and 5: 2; between 0 and 2: 1; nothing known of the beginning yet
-        (Search.binary, 0, [2, 1, 0]),
-        (Search.binary, 1, [2, 1]),
-        (Search.linear, 1, [1, 2]),
-        (Search.linear, 4, [1, 2, 3, 4]),
-        (Search.backward, 3, [4, 3]),
-        (Search.backward, 0, [4, 3, 2, 1, 0]),
+        (SearchStrategy.binary, 0, [2, 1, 0]),
+        (SearchStrategy.binary, 1, [2, 1]),
+        (SearchStrategy.linear, 1, [1, 2]),
+        (SearchStrategy.linear, 4, [1, 2, 3, 4]),
+        (SearchStrategy.backward, 3, [4, 3]),
+        (SearchStrategy.backward, 0, [4, 3, 2, 1, 0]),
     ],
 )
-def test_which_prefixes_are_tried(search: Search, wrong: int, order: list[int]) -> None:
+def test_which_prefixes_are_tried(search: SearchStrategy, wrong: int, order: list[int]) -> None:
     verdict, sampler = judged({k: [k <= wrong] for k in range(5)}, search=search, rollouts=1)
     assert tried(sampler) == order
     assert verdict.counts == {"judge: prefixes": len(order), "judge: roll-outs": len(order)}
 
 
-@pytest.mark.parametrize("search", [search for search in Search if search is not Search.posterior])
-def test_whatever_is_seen_successes_end_at_the_step(search: Search) -> None:
+@pytest.mark.parametrize("search", [search for search in SearchStrategy if search is not SearchStrategy.posterior])
+def test_whatever_is_seen_successes_end_at_the_step(search: SearchStrategy) -> None:
     """All 32 patterns of luck: a success before the step, none after it, and the last or the first such place.
 
     Where nothing was found before the first step either, there is no verdict.
@@ -101,9 +101,9 @@ def test_whatever_is_seen_successes_end_at_the_step(search: Search) -> None:
             assert verdict.note
         else:
             assert verdict.error in ends
-            if search is Search.backward:
+            if search is SearchStrategy.backward:
                 assert verdict.error == ends[-1]
-            if search is Search.linear and luck[0]:
+            if search is SearchStrategy.linear and luck[0]:
                 assert verdict.error == ends[0]
 
 
@@ -114,15 +114,17 @@ def test_the_posterior_weighs_counts() -> None:
     """
     lucky = [False] * 15 + [True]
     outcomes = {0: [True], 1: [True], 2: [False], 3: lucky, 4: [False]}
-    verdict, _ = judged(outcomes, search=Search.posterior, rollouts=16)
+    verdict, _ = judged(outcomes, search=SearchStrategy.posterior, rollouts=16)
     assert verdict.error == 1
     assert verdict.note.startswith("probability 0.9")
-    assert judged(outcomes, search=Search.backward, rollouts=16, at_first=16)[0].error == 3
+    assert judged(outcomes, search=SearchStrategy.backward, rollouts=16, at_first=16)[0].error == 3
 
 
 def test_the_posterior_spends_no_more_than_it_may() -> None:
     """Five steps, four prefixes to try: 4 x 3 roll-outs where nothing is ever sure."""
-    verdict, sampler = judged({k: [k <= 2] for k in range(5)}, search=Search.posterior, rollouts=3, confidence=1.0)
+    verdict, sampler = judged(
+        {k: [k <= 2] for k in range(5)}, search=SearchStrategy.posterior, rollouts=3, confidence=1.0
+    )
     assert sum(params.n for _, params in sampler.asked) == verdict.counts["judge: roll-outs"] == 12
     assert verdict.error == 2
     assert 0 not in tried(sampler)
@@ -166,13 +168,13 @@ def test_every_round_draws_from_streams_of_its_own() -> None:
 
 
 def test_roll_outs_that_are_cut_are_no_success() -> None:
-    asking = Asking(Rollouts(search=Search.binary), FIVE)
+    asking = Asking(Rollouts(search=SearchStrategy.binary), FIVE)
     run(asking, Scripted({at(k): [GOOD] for k in range(5)}, finish="length"), [LONG])
     assert asking.verdicts[0].error is None
 
 
 def test_the_temperature_is_that_of_the_solutions_unless_said() -> None:
-    for given, used in ((None, tools().sampling.temperature), (0.3, 0.3)):
+    for given, used in ((None, context().sampling.temperature), (0.3, 0.3)):
         _, sampler = judged({0: [True]}, temperature=given)
         assert {params.temperature for _, params in sampler.asked} == {used}
 

@@ -202,9 +202,9 @@ def test_a_wrong_key_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_sent(tmp_path: Path) -> None:
     with serving(right) as served:
         judge = spec(served.url, temperature=0.5, max_tokens=None, extra={"reasoning_effort": "low"}).judge
-        with judge.open(tmp_path) as consult:
+        with judge.open(tmp_path) as ask_judge:
             message = request(LONG, Solution("s0", *_parts(LONG), False), True)
-            consult([message])
+            ask_judge([message])
         (_, asked) = served.asked[0]
     assert asked == {
         "model": "big", "messages": [{"role": "user", "content": message}], "temperature": 0.5,

@@ -10,7 +10,7 @@ import pytest
 
 from stepdpo.pairs.tree.pair_selection import (
     ROLLOUTS,
-    Cut,
+    PairSelection,
     Rejected,
     SelectBy,
     Smoothing,
@@ -39,7 +39,7 @@ SEARCHED = Tree(
 
 
 def pairs(tree: Tree = SEARCHED, **settings: Any) -> list[tuple[int, int]]:
-    return chosen_pairs(tree, Cut(**settings), Counter())
+    return chosen_pairs(tree, PairSelection(**settings), Counter())
 
 
 def test_every_node_with_siblings_gives_its_best_against_its_worst() -> None:
@@ -60,7 +60,7 @@ def test_by_visits() -> None:
     """Children of 0 by N: 3 (8), 1 (6), 2 (4), 4 (0). 3 is below 4 and 1 in Q, so it meets 2."""
     assert pairs(select_by=SelectBy.VISITS) == [(3, 2), (5, 6)]
     counts: Counter[str] = Counter()
-    chosen_pairs(SEARCHED, Cut(select_by=SelectBy.VISITS), counts)
+    chosen_pairs(SEARCHED, PairSelection(select_by=SelectBy.VISITS), counts)
     assert counts["siblings: gap too small"] == 3
 
 
@@ -100,7 +100,7 @@ def test_never_visited_sides_make_no_pair() -> None:
 def test_without_any_visits_they_do_not_matter() -> None:
     plain = replace(SEARCHED, nodes=tuple(replace(n, visits=0) for n in SEARCHED.nodes))
     assert pairs(plain, min_visits=5) == [(1, 2), (5, 6), (10, 9)]
-    assert {p.confidence for p in Cut()(plain, Counter())} == {1.0}
+    assert {p.confidence for p in PairSelection()(plain, Counter())} == {1.0}
     assert pairs(plain, select_by=SelectBy.VISITS) == []
 
 
@@ -128,9 +128,11 @@ def test_label_smoothing(chosen: int, rejected: int, visits: float, paper: float
 
 def test_smoothing_reaches_the_pair() -> None:
     """N of the sides: 6 and 4, 3 and 1, 1 and 4."""
-    assert [p.confidence for p in Cut()(SEARCHED, Counter())] == pytest.approx([0.6, 0.75, 0.5])
-    assert [p.confidence for p in Cut(smoothing=Smoothing.PAPER)(SEARCHED, Counter())] == pytest.approx([0.6, 0.75])
-    assert [p.confidence for p in Cut(smoothing=Smoothing.NONE)(SEARCHED, Counter())] == [1, 1, 1]
+    assert [p.confidence for p in PairSelection()(SEARCHED, Counter())] == pytest.approx([0.6, 0.75, 0.5])
+    assert [p.confidence for p in PairSelection(smoothing=Smoothing.PAPER)(SEARCHED, Counter())] == pytest.approx(
+        [0.6, 0.75]
+    )
+    assert [p.confidence for p in PairSelection(smoothing=Smoothing.NONE)(SEARCHED, Counter())] == [1, 1, 1]
 
 
 def test_of_roll_outs_only_measured_steps_are_sides() -> None:
@@ -142,7 +144,7 @@ def test_of_roll_outs_only_measured_steps_are_sides() -> None:
         Node(0, "c", 1, correct=True),
     )
     tree = Tree("p", "q", "a", nodes, meta={"visits": ROLLOUTS})
-    (pair,) = Cut()(tree, Counter())
+    (pair,) = PairSelection()(tree, Counter())
     assert (pair.chosen, pair.rejected, pair.confidence) == ("a", "b", 1.0)
     assert pairs(replace(tree, meta={})) == [(3, 2)]
 
@@ -182,7 +184,7 @@ def test_a_turn_ends_a_solution() -> None:
 def test_chains_become_one_step() -> None:
     """2 - 7 - 8 is a chain; 1 has two children."""
     assert [chain_end(SEARCHED, i) for i in (1, 2, 3, 7)] == [1, 8, 3, 8]
-    merged, plain = Cut()(SEARCHED, Counter())[0], Cut(merge_chains=False)(SEARCHED, Counter())[0]
+    merged, plain = PairSelection()(SEARCHED, Counter())[0], PairSelection(merge_chains=False)(SEARCHED, Counter())[0]
     assert (merged.rejected, merged.rejected_rest) == (
         " 2 + 3 = 5\nStep 2: 5 * 4 = 20\nStep 3: So. The answer is: 20", "",
     )  # fmt: skip
@@ -203,4 +205,4 @@ def test_the_line_break_after_a_chain_belongs_to_the_rest() -> None:
 @pytest.mark.parametrize("settings", [{"min_gap": 2.1}, {"min_visits": -1}, {"max_pairs_per_tree": 0}])
 def test_settings_that_cannot_be_meant(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        Cut(**settings)
+        PairSelection(**settings)

@@ -16,7 +16,7 @@ from stepdpo.core.types import Preference, Turn
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.rows import BadRow
 from stepdpo.pairs.tree.files import read_trees
-from stepdpo.pairs.tree.pair_selection import Cut
+from stepdpo.pairs.tree.pair_selection import PairSelection
 from stepdpo.pairs.tree.tree import Node, Tree
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +79,7 @@ def test_ultrainteract_becomes_trees_of_actions(tmp_path: Path) -> None:
 
 def test_its_pairs_are_those_that_the_dataset_reads(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", ROWS)
-    cut = Cut(max_pairs_per_parent=2)
+    cut = PairSelection(max_pairs_per_parent=2)
     found = [pair for tree in trees(path) for pair in cut(tree, Counter())]
     read = Dataset(path=path, max_bad=0).load().preferences
     assert Counter(map(essence, found)) == Counter(map(essence, read))
@@ -91,7 +91,7 @@ def test_its_pairs_are_those_that_the_dataset_reads(tmp_path: Path) -> None:
 @pytest.mark.skipif(not EXAMPLE.exists(), reason="needs the shared data")
 def test_the_published_row() -> None:
     (tree,) = trees(str(EXAMPLE))
-    (pair,) = Cut()(tree, Counter())
+    (pair,) = PairSelection()(tree, Counter())
     (read,) = Dataset(path=str(EXAMPLE)).load().preferences
     assert essence(pair) == essence(read)
     assert len(pair.history) == 4
@@ -141,7 +141,7 @@ def test_rows_with_parents(tmp_path: Path) -> None:
         Node(1, "\nStep 2: 2 + 12 = 14", visits=3, correct=True),
         Node(1, "\nStep 2: 2 + 12 = 15", visits=1, correct=False),
     )
-    pairs = Cut()(tree, Counter())
+    pairs = PairSelection()(tree, Counter())
     assert [(p.prefix, p.chosen, p.rejected, p.confidence) for p in pairs] == [
         ("Step 1:", " 3 * 4 = 12", " 2 + 3 = 5", 1 - 3 / 8),
         ("Step 1: 3 * 4 = 12\nStep 2:", " 2 + 12 = 14", " 2 + 12 = 15", 1 - 1 / 4),

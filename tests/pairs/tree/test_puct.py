@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from support.scripted import LONG
 
-from stepdpo.pairs.tree.puct import Prior, Search, prior_of, puct
+from stepdpo.pairs.tree.puct import Prior, PuctSearch, prior_of, puct
 
 
 def test_puct_by_hand() -> None:
@@ -28,10 +28,10 @@ def test_priors_by_hand() -> None:
 
 def test_the_child_with_the_largest_puct_is_taken() -> None:
     """With N = 4 at the root, w = 1: a: -1 + .8 * 2 / 2 = -.2; b: .3 + .5 * 2 / 4 = .55; c: 0 + .25 * 2 / 1 = .5."""
-    search = Search()
+    search = PuctSearch()
     for text, prior in (("a", 0.8), ("b", 0.5), ("c", 0.25)):
         search.add(0, text, prior)
-    root, a, b, c = search.spots
+    root, a, b, c = search.nodes
     (root.visits, a.visits, b.visits, c.visits) = (4, 1, 3, 0)
     (a.q, b.q) = (-1.0, 0.3)
     assert search.select(0) == 2
@@ -45,7 +45,7 @@ def test_the_child_with_the_largest_puct_is_taken() -> None:
 
 def test_at_first_the_likeliest_is_tried() -> None:
     """N of the root is 0, so nobody explores, and all Q are 0."""
-    search = Search()
+    search = PuctSearch()
     search.add(0, "a", 0.4)
     search.add(0, "b", 0.9)
     search.add(0, "c", 0.9)
@@ -59,68 +59,68 @@ def test_three_walks_by_hand() -> None:
     2. e: Q = -1. b: V = -1, Q = -1. Root: a (N 1, Q 0), b (1, -1): V = -1/2.
     3. c again: N = 2. a: c (2, 1), d (1, -1): V = 1/3, N = 2. Root: a (2, 1/3), b (1, -1): V = (2/3 - 1) / 3 = -1/9.
     """
-    search = Search()
+    search = PuctSearch()
     a, b = search.add(0, "a"), search.add(0, "b")
     c, d, e = search.add(a, "c"), search.add(a, "d"), search.add(b, "e")
     for leaf, outcome in ((c, 1.0), (d, -1.0), (e, -1.0)):
         search.end(leaf, outcome, outcome > 0)
     search.back_up(c)
-    assert [search.spots[i].q for i in (a, b, c, d)] == [0.0, 0.0, 1.0, -1.0]
-    assert search.spots[0].below == 0.0
+    assert [search.nodes[i].q for i in (a, b, c, d)] == [0.0, 0.0, 1.0, -1.0]
+    assert search.nodes[0].below == 0.0
     search.back_up(e)
-    assert (search.spots[b].q, search.spots[0].q) == (-1.0, -0.5)
+    assert (search.nodes[b].q, search.nodes[0].q) == (-1.0, -0.5)
     search.back_up(c)
-    assert search.spots[a].q == pytest.approx(1 / 3)
-    assert search.spots[0].q == pytest.approx(-1 / 9)
-    assert [spot.visits for spot in search.spots] == [3, 2, 1, 2, 0, 1]
+    assert search.nodes[a].q == pytest.approx(1 / 3)
+    assert search.nodes[0].q == pytest.approx(-1 / 9)
+    assert [spot.visits for spot in search.nodes] == [3, 2, 1, 2, 0, 1]
     assert search.best(0) == a
 
 
 def test_gamma_discounts_what_lies_below() -> None:
     """Root - a - b (right), gamma = 1/2: Q of b is its reward, 1; of a 0 + 1/2 * 1; of the root 1/2 * 1/2."""
-    search = Search(gamma=0.5)
+    search = PuctSearch(gamma=0.5)
     a = search.add(0, "a")
     b = search.add(a, "b")
     search.end(b, 1.0, True)
     search.back_up(b)
-    assert [spot.q for spot in search.spots] == [0.25, 0.5, 1.0]
+    assert [spot.q for spot in search.nodes] == [0.25, 0.5, 1.0]
 
 
 def test_opinions_telescope() -> None:
     """v(a) = .6, v(b) = .2 + 1 for a right answer: r(a) = .6, r(b) = 1.2 - .6 = .6, so Q(a) = .6 + .6 = v(b)."""
-    search = Search()
+    search = PuctSearch()
     a = search.add(0, "a", opinion=0.6)
     b = search.add(a, "b", opinion=0.2)
     search.end(b, 1.0, True)
-    assert search.spots[b].q == pytest.approx(0.6)
+    assert search.nodes[b].q == pytest.approx(0.6)
     search.back_up(b)
-    assert search.spots[a].q == pytest.approx(1.2)
+    assert search.nodes[a].q == pytest.approx(1.2)
     c = search.add(a, "c")  # nobody was asked: as good as its parent, so r = 0
-    assert (search.spots[c].value, search.spots[c].reward) == (0.6, 0.0)
+    assert (search.nodes[c].value, search.nodes[c].reward) == (0.6, 0.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_visits_add_up(seed: int) -> None:
     """N = walks that ended there + N of the children; only ends end walks; N of the root is the number of walks."""
-    rng, search, ended = Random(seed), Search(), dict[int, int]()
+    rng, search, ended = Random(seed), PuctSearch(), dict[int, int]()
     for _ in range(60):
         at = search.descend()
-        while not search.spots[at].ended:
+        while not search.nodes[at].ended:
             for i in range(rng.randint(1, 3)):
                 child = search.add(at, str(i), rng.random())
-                if search.spots[child].depth == 4 or rng.random() < 0.3:
+                if search.nodes[child].depth == 4 or rng.random() < 0.3:
                     search.end(child, rng.choice((-1.0, 1.0)), True)
             at = search.descend(at)
         search.back_up(at)
         ended[at] = ended.get(at, 0) + 1
-    assert search.spots[0].visits == 60
-    for number, spot in enumerate(search.spots):
-        assert spot.visits == ended.get(number, 0) + sum(search.spots[i].visits for i in spot.children)
+    assert search.nodes[0].visits == 60
+    for number, spot in enumerate(search.nodes):
+        assert spot.visits == ended.get(number, 0) + sum(search.nodes[i].visits for i in spot.children)
         assert bool(spot.children) <= (number not in ended)
         assert -1 <= spot.q <= 1
         if spot.children:
-            weights = [max(1, search.spots[i].visits) for i in spot.children]
-            mean = sum(w * search.spots[i].q for w, i in zip(weights, spot.children, strict=True)) / sum(weights)
+            weights = [max(1, search.nodes[i].visits) for i in spot.children]
+            mean = sum(w * search.nodes[i].q for w, i in zip(weights, spot.children, strict=True)) / sum(weights)
             assert spot.visits == 0 or spot.q == pytest.approx(mean)
 
 
@@ -129,20 +129,20 @@ def test_a_search_finds_the_better_of_two_chances() -> None:
 
     While N_a is much smaller than N, a's exploring term w p sqrt(N) / (1 + N_a) is the larger one: both are tried.
     """
-    search = Search()
+    search = PuctSearch()
     a, b = search.add(0, "a", 0.5), search.add(0, "b", 0.5)
     for parent, rights in ((a, 3), (b, 1)):
         for i in range(4):
             search.end(search.add(parent, str(i), 0.5), 1.0 if i < rights else -1.0, i < rights)
     for _ in range(100):
         search.back_up(search.descend())
-    assert search.spots[a].q > search.spots[b].q
-    assert search.spots[a].visits > search.spots[b].visits > 0.05 * sqrt(100)
+    assert search.nodes[a].q > search.nodes[b].q
+    assert search.nodes[a].visits > search.nodes[b].visits > 0.05 * sqrt(100)
 
 
 def test_the_tree_leaves_out_what_nobody_knows() -> None:
     """Q stays out of spots never walked through and never judged, and of those that were cut short."""
-    search = Search()
+    search = PuctSearch()
     seen, unseen, cut = search.add(0, "\na", 0.5), search.add(0, "\nb", 0.25), search.add(0, "\nc", 0.125)
     search.end(cut, -1.0)
     right = search.add(seen, "\nd")
@@ -161,10 +161,10 @@ def test_the_tree_leaves_out_what_nobody_knows() -> None:
 
 
 def test_a_spot_is_better_than_none() -> None:
-    search = Search()
+    search = PuctSearch()
     assert search.best(0) is None
     for text in "abc":
         search.add(0, text)
-    search.spots[2].visits = search.spots[3].visits = 2
-    search.spots[3].q = 0.5
+    search.nodes[2].visits = search.nodes[3].visits = 2
+    search.nodes[3].q = 0.5
     assert search.best(0) == 3

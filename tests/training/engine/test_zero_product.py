@@ -15,7 +15,7 @@ from support.options import FEW, LEVELS, SHARED_OUT, ZERO, Case, covering, engin
 from support.trainings import PROCESSES, launched
 from support.twins import Rows
 
-from stepdpo.tokens.batch_sampler import pieces
+from stepdpo.tokens.batch_sampler import micro_batches
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.tokens.tokenization import Lengths
 
@@ -64,7 +64,9 @@ def test_the_two_processes_are_not_alike(level: str, tmp_path: Path) -> None:
     )  # fmt: skip
     pairs, weights, tokens = {}, {}, {}
     for packing, (budget, group) in SHARED_OUT.items():
-        shares = [list(pieces(material.train, [0, 1, 2], budget, rank, PROCESSES, group)) for rank in range(PROCESSES)]
+        shares = [
+            list(micro_batches(material.train, [0, 1, 2], budget, rank, PROCESSES, group)) for rank in range(PROCESSES)
+        ]
         pairs[packing] = sorted(sum(p.batch.pairs for p in share if p.weight) for share in shares)
         weights[packing] = [[p.weight for p in share] for share in shares]
         tokens[packing] = sum(p.batch.input_ids_RL.numel() for share in shares for p in share if p.weight)

@@ -1,0 +1,44 @@
+"""The embedded miniature as a task: problems made by rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepdpo.core.types import Problem
+from stepdpo.data.problem_stream import ProblemStream, check_limit
+from stepdpo.tinymath.problems import stream
+
+
+@dataclass(frozen=True)
+class TinymathTask:
+    """The embedded miniature: problems made by rule, so that they are never short and never known."""
+
+    name: str = "tinymath"
+    """What results are filed under."""
+    split: str = "test"
+    """train or test; the two share no question."""
+    count: int = 1000
+    """How many problems."""
+    seed: int = 0
+    """Chooses the problems."""
+    limit: int | None = None
+    """The first so many problems only."""
+    checker: Any = None
+    """The exact step checker."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        check_limit(self.limit)
+        if self.count < 1:
+            raise ValueError(f"count: expected a number from 1, got {self.count}")
+
+    def problems(self) -> list[Problem]:
+        """Generate the problems."""
+        return list(self.stream())
+
+    def stream(self) -> ProblemStream:
+        """The same, each made when it is asked for."""
+        count = min(self.count, self.limit or self.count)
+        stream(self.split, count, seed=self.seed)  # what cannot be meant is refused at once
+        return ProblemStream(count, lambda: stream(self.split, count, seed=self.seed))

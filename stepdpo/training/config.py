@@ -1,0 +1,62 @@
+"""All settings of one training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepdpo.models.attention.registry import Attention
+from stepdpo.models.load import Pretrained
+from stepdpo.models.logprobs import HeadMemory
+from stepdpo.models.lora import NoAdapter
+from stepdpo.tokens.batch_sampler import BatchSize
+from stepdpo.tokens.tokenization import Lengths
+from stepdpo.training.optimizer import AdamW
+from stepdpo.training.reference import ReferenceMode
+
+
+@dataclass(frozen=True)
+class Training:
+    """All settings of one training run; the parts are built from their own config groups."""
+
+    algo: Any
+    level: Any
+    template: Any
+    model: Any
+    dataset: Any
+    optim: AdamW
+    engine: Any
+    track: Any
+    adapter: Any = field(default_factory=NoAdapter)
+    reference: ReferenceMode = ReferenceMode.cache
+    reference_model: Any = None
+    """What the policy is held against: a folder or hub id, or a part of the group model; null: the policy's start."""
+    head: HeadMemory = HeadMemory.auto
+    batch: BatchSize = field(default_factory=BatchSize)
+    lengths: Lengths = field(default_factory=Lengths)
+    attention: Attention = Attention.auto
+    epochs: int = 1
+    max_steps: int | None = None
+    """Stop after this many updates, whatever the epochs."""
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 50
+    """Updates between looks at the held-out pairs; 0 looks only at the start and the end."""
+    save_every: int = 100
+    """Updates between checkpoints; 0 for none."""
+    keep: int = 2
+    """Checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.log_every < 1 or self.keep < 1:
+            raise ValueError("epochs, log_every and keep must be at least 1")
+        if self.reference is ReferenceMode.adapter_off and isinstance(self.adapter, NoAdapter):
+            raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
+        if self.reference is ReferenceMode.adapter_off and self.reference_model is not None:
+            raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
+
+    @property
+    def other(self) -> Any:
+        """The reference where it is not the policy's start."""
+        named = self.reference_model
+        return Pretrained(path=named) if isinstance(named, str) else named
