@@ -6,8 +6,9 @@ and `Judge` in pairs/engine/context, and so on; docs/architecture.md lists them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from stepdpo.core.types import Completion, Grade, Pair, Preference, Problem, Prompt, Sampling, Turn
@@ -70,3 +71,19 @@ class Checker(Protocol):
     """Exact step checker of a task: index of the first wrong step from 0, or None."""
 
     def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None: ...
+
+
+class Tracker(Protocol):
+    """Where metrics go."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+
+class TrackerSpec(Protocol):
+    """How to open a tracker for a run folder."""
+
+    def open(
+        self, folder: Path, name: str, config: Mapping[str, Any], resumed: int | None = None
+    ) -> AbstractContextManager[Tracker]:
+        """`resumed`: the step that a run goes on from, after which nothing is logged yet; None for a new run."""
+        ...

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
@@ -43,6 +44,18 @@ class Loaded:
     """rows, usable, bad, train, heldout, then whatever was odd."""
     max_bad: float = 0.0
     """The share of bad rows that the data set allows."""
+
+
+class DatasetSpec(Protocol):
+    """Any part of the config group `dataset`.
+
+    One that knows without loading what it would load offers `fingerprint() -> str | None` as well, so that cached
+    tokens can be found without reading the data.
+    """
+
+    def load(self) -> Loaded:
+        """Read and validate everything."""
+        ...
 
 
 def share(value: float | str) -> float:

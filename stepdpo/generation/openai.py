@@ -14,9 +14,9 @@ from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
-from stepdpo.generation.progress import Progress
 from stepdpo.generation.seeding import numbered_seed, seeds
 from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
 
 
@@ -95,16 +95,17 @@ class ServerSampler:
         """
         if params.temperature == 0 and params.n != 1:
             raise ValueError("temperature 0 is greedy decoding: n must be 1")
-        with Progress(len(prompts) * params.n, self.spec.progress) as progress:
+        with Progress("response", len(prompts) * params.n, enabled=self.spec.progress) as progress:
 
             async def one(job: tuple[str, bytes, Sequence[int] | None]) -> list[Completion]:
                 found = await self._written(*job, params)
                 progress.advance(len(found))
-                progress.tokens += sum(completion.tokens for completion in found)
                 return found
 
             jobs = zip(prompts, seeds(prompts, params.seed, streams), self._ids(prompts), strict=True)
-            return self.client.each(one, list(jobs))
+            done = self.client.each(one, list(jobs))
+        progress.summary(sum(completion.tokens for found in done for completion in found))
+        return done
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         """Nats of each continuation after its prompt, under the model itself, by echoed prompts."""

@@ -18,11 +18,11 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, generate
 from stepdpo.generation.prefix_sharing import register
-from stepdpo.generation.progress import Progress
 from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
 from stepdpo.models.load import DTYPES, Fresh, Pretrained
+from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
 
 CPU_TOKENS, GPU_TOKENS = 65536, 262144
@@ -109,11 +109,11 @@ class LocalSampler:
         seeds = list(seeds_of(prompts, params.seed, streams))
         nothing = Completion("", 0, "length")
         done = [[nothing] * params.n for _ in prompts]
-        with Progress(len(prompts) * params.n, self.progress) as progress:
+        with Progress("response", len(prompts) * params.n, enabled=self.progress) as progress:
             for batch in self._batches(ids, params):
                 for index, responses in self._run(batch, ids, seeds, params, progress.advance):
                     done[index] = [self._complete(ids[index], written, params) for written in responses]
-                    progress.tokens += sum(completion.tokens for completion in done[index])
+        progress.summary(sum(completion.tokens for completions in done for completion in completions))
         return done
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:

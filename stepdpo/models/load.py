@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
@@ -18,6 +18,25 @@ from stepdpo.core.package_data import packaged
 from stepdpo.models.fingerprint import fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class ModelSpec(Protocol):
+    """Any part of the config group `model`: where a model and its tokenizer come from."""
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What tells its weights from others."""
+        ...
+
+    def tokenizer(self) -> Any: ...
+
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
+        """The model with an attention backend, set once and never changed."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,14 @@ from stepdpo.core.errors import UserError, nearest
 NAME = "default"
 """What peft calls the only adapter of a model."""
 ALL = "all-linear"
+
+
+class Adapter(Protocol):
+    """Any part of the config group `adapter`: which weights of a model are trained."""
+
+    def attach(self, model: Any) -> Any:
+        """The model with its adapter in place, everything else frozen."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +35,29 @@ FULL, MANY = 256 * 2**20, 100_000
 
 @torch.no_grad()
 def write_shards(
-    engine: Any, micro_batches: Iterable[MicroBatch], trees: TokenStore, keep_hidden: bool, folder: Path, name: str
+    score: Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]],
+    rank: int,
+    micro_batches: Iterable[MicroBatch],
+    trees: TokenStore,
+    keep_hidden: bool,
+    folder: Path,
+    name: str,
 ) -> None:
-    """Score this process's pieces with the model as it is now, and write them as safetensors files of `name`.
+    """Score this process's micro-batches with the model as it is now, and write them as safetensors files of `name`.
 
     Every process writes at least one file, so that it can be told from one that never came.
     """
     shard = _Shard(trees, keep_hidden)
     number = 0
     for micro_batch in micro_batches:
-        logps_B2, _, _, hidden_TH = engine.score(micro_batch.batch)
+        logps_B2, _, _, hidden_TH = score(micro_batch.batch)
         if micro_batch.weight == 0:
             continue
         shard.add(micro_batch.batch, logps_B2, hidden_TH)
         if shard.bytes >= FULL or len(shard.ids) >= MANY:
-            shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
+            shard.write(folder / f"{name}-{rank:05d}-{number:04d}.safetensors")
             shard, number = _Shard(trees, keep_hidden), number + 1
-    shard.write(folder / f"{name}-{engine.rank:05d}-{number:04d}.safetensors")
+    shard.write(folder / f"{name}-{rank:05d}-{number:04d}.safetensors")
 
 
 class _Shard:

@@ -16,12 +16,13 @@ from stepdpo.core.types import Problem, Sampling
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
 from stepdpo.pairs.engine.context import Context
-from stepdpo.pairs.engine.progress import Progress
 from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, ResultLog
 from stepdpo.pairs.engine.scheduler import groups
+from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.pairs.executors.local import LocalExecutor
 from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 
@@ -159,12 +160,14 @@ def _work(
     first = next(left, None)
     if first is None:
         return {}
-    progress = Progress(_total(problems), len(result_log.done), result_log.counts["pairs"])
+    progress = Progress("problem", _total(problems), len(result_log.done))
+    tally = Tally(result_log.counts["pairs"])
     with spec.crew.open(worker_context) as crew, progress:
         try:
             for finished in crew.finish(groups(chain([first], left), spec.live)):
                 result_log.add(finished)
-                progress.advance(finished)
+                tally.add(finished)
+                progress.advance(1, tally.figures(progress.seconds))
         except Outage as error:
             raise Outage(f"{error}; {KEPT}") from None
         facts: dict[str, Any] = crew.facts

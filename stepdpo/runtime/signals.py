@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
+from stepdpo.runtime.processes import Processes
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
@@ -55,8 +55,8 @@ class StopSignals:
     Once a run has stopped, SIGTERM stays ignored: launchers send it to the processes that are still tidying up.
     """
 
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
         self.seen = 0
         self.previous: dict[int, Any] = {}
 
@@ -67,8 +67,7 @@ class StopSignals:
 
     def agreed(self) -> int:
         """The signal that any process has seen, or 0; every process must ask at the same update."""
-        flags = torch.tensor([float(self.seen == s) for s in CAUGHT], dtype=torch.float64)
-        heard = self.engine.all_reduce_sum(flags).tolist()
+        heard = self.processes.all_reduce_sum([float(self.seen == s) for s in CAUGHT])
         return next((int(s) for s, count in zip(CAUGHT, heard, strict=True) if count), 0)
 
     def __enter__(self) -> StopSignals:

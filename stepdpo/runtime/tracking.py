@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
+from stepdpo.core.protocols import Tracker, TrackerSpec
 from stepdpo.runtime.atomic_io import encode, write_text
 from stepdpo.runtime.secrets import redact, redact_text
 
@@ -23,12 +24,6 @@ METRICS = "metrics.jsonl"
 NETWORK_SECONDS = 6.0
 """The longest that an unreachable server may hold up the start, and again the end, of a run."""
 log = logging.getLogger(__name__)
-
-
-class Tracker(Protocol):
-    """What the training loop sees."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
 
 class MetricsLog:
@@ -163,6 +158,26 @@ class _WandbTracker:
         except Exception as error:  # whatever it is, training matters more
             self.run = None
             log.warning("wandb failed to %s and is left alone from here on: %s", what, redact_text(str(error)))
+
+
+class _Silent:
+    """For all processes but the main one: one log is enough."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+
+@contextmanager
+def open_tracker(spec: TrackerSpec, folder: Path, rank: int, resumed: int | None) -> Iterator[Tracker]:
+    """The tracker of a run folder for the process of this rank; it is told the folder's configuration, unresolved."""
+    if rank != 0:
+        yield _Silent()
+        return
+    from omegaconf import OmegaConf
+
+    path = folder / "config.yaml"
+    node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    with spec.open(folder, folder.name, node, resumed) as tracker:
+        yield tracker
 
 
 def _finite(value: float) -> float | int | str:

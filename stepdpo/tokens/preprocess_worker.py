@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Level, Template
 from stepdpo.core.types import Pair, Preference
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import Loaded
 from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
-from stepdpo.tokens.token_tree import TokenSequence as TokenPath
+from stepdpo.tokens.token_tree import TokenSequence
 from stepdpo.tokens.tokenization import Lengths, tokenize
 
 NAMES = ("train", "heldout", "mismatched")
 REPORT = "facts.json"
 CHUNK = 2048
-"""Pairs whose texts and tokens exist at the same time."""
-Row = tuple[int, list[TokenPath], float, int]
-"""(number, paths, confidence, group)."""
-PATIENCE = 5.0
-"""Seconds between two lines about how far it is."""
+"""Pairs whose texts and tokens exist at the same time: a batch for the tokenizer's threads, megabytes and no more."""
+EVERY = 5.0
+"""Seconds between two lines about how far it is: most data take less, and say nothing."""
+Row = tuple[int, list[TokenSequence], float, int]
+"""(number of the pair, its sequences, confidence, group)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PreprocessReport:
 
 
 def read_report(entry: Path) -> PreprocessReport:
-    """The facts of an entry; OSError or ValueError when they cannot be read."""
+    """The report of an entry; OSError or ValueError when they cannot be read."""
     raw = json.loads((entry / REPORT).read_text(encoding="utf-8"))
     return PreprocessReport(
         counts=raw["counts"],
@@ -64,23 +65,23 @@ def read_report(entry: Path) -> PreprocessReport:
 def verify_entry(entry: Path) -> str:
     """What is wrong with an entry, or nothing."""
     try:
-        facts = read_report(entry)
+        report = read_report(entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{REPORT} cannot be read ({error})"
-    return next(filter(None, (verify(entry, name, facts.stores[name]) for name in NAMES)), "")
+    return next(filter(None, (verify(entry, name, report.stores[name]) for name in NAMES)), "")
 
 
 def preprocess(
     loaded: Loaded,
-    level: Callable[[Preference], Pair],
-    template: Any,
+    level: Level,
+    template: Template,
     needs: frozenset[str],
     tokenizer: Any,
     lengths: Lengths,
     folder: Path,
-    is_main_process: bool,
+    show: bool,
 ) -> None:
-    """Write all that a run reads of some data into the folder of an entry."""
+    """Write all that a run reads of some data into the folder of a cache entry; `show` its progress."""
     train, heldout = loaded.preferences, loaded.heldout
     dropped: Counter[str] = Counter()
 
@@ -88,16 +89,16 @@ def preprocess(
         return sided(level(preference), both="rejected" in needs)
 
     def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[Row]:
-        pace = Pace(f"tokenising {name}", count, is_main_process)
         groups: dict[bytes, int] = {}
-        for first in range(0, count, CHUNK):
-            pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
-            done = tokenize(pairs, template, tokenizer, lengths, first=first)
-            for number, sequences in done.sequences.items():
-                one = pairs[number - first]
-                yield number, sequences, one.confidence, groups.setdefault(_problem(one), len(groups))
-            dropped.update(done.dropped if name == "train" else {})
-            pace.say(first + len(pairs))
+        with Progress(f"tokenised {name} pair", count, enabled=show, every=EVERY) as progress:
+            for first in range(0, count, CHUNK):
+                pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
+                done = tokenize(pairs, template, tokenizer, lengths, first=first)
+                for number, sequences in done.sequences.items():
+                    one = pairs[number - first]
+                    yield number, sequences, one.confidence, groups.setdefault(_problem(one), len(groups))
+                dropped.update(done.dropped if name == "train" else {})
+                progress.advance(len(pairs))
 
     sources = {
         "train": rows("train", len(train), lambda n: pair(train[n])),
@@ -123,9 +124,9 @@ def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, S
     return stores
 
 
-def write_report(folder: Path, facts: PreprocessReport) -> None:
+def write_report(folder: Path, report: PreprocessReport) -> None:
     """The last file of an entry."""
-    write_json(folder / REPORT, dataclasses.asdict(facts))
+    write_json(folder / REPORT, dataclasses.asdict(report))
 
 
 def _problem(pair: Pair) -> bytes:
@@ -159,19 +160,3 @@ def following(questions: Sequence[str]) -> list[int]:
             other = after
         found.append(after if other is None else other)
     return found[::-1]
-
-
-class Pace:
-    """A line now and then about work that takes long."""
-
-    def __init__(self, what: str, total: int, is_main_process: bool) -> None:
-        self.what, self.total, self.is_main_process = what, total, is_main_process
-        self.began = self.last = time.monotonic()
-
-    def say(self, done: int) -> None:
-        """Say how far it is, unless it was said just before."""
-        now = time.monotonic()
-        if self.is_main_process and done < self.total and now - self.last >= PATIENCE:
-            left = (now - self.began) / done * (self.total - done)
-            print(f"{self.what}: {done:,} of {self.total:,} pairs, {left:.0f} s left", flush=True)
-            self.last = now

@@ -21,6 +21,7 @@ from stepdpo.runtime.run_folder import (
     read_json,
     write_json,
 )
+from stepdpo.training.engine.settings import Engine
 
 STATE = "state"
 TRAINER = "trainer.json"
@@ -30,7 +31,7 @@ class Checkpointer:
     """Saves and restores one run."""
 
     def __init__(
-        self, engine: Any, folder: Path, tokenizer: Any, template: AnyTemplate, fingerprint: str, keep: int
+        self, engine: Engine, folder: Path, tokenizer: Any, template: AnyTemplate, fingerprint: str, keep: int
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint

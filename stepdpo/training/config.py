@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from stepdpo.core.protocols import Level, TrackerSpec
+from stepdpo.data.templates import AnyTemplate
+from stepdpo.data.validation import DatasetSpec
 from stepdpo.models.attention.registry import Attention
-from stepdpo.models.load import Pretrained
+from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import NoAdapter
+from stepdpo.models.lora import Adapter, NoAdapter
+from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.tokenization import Lengths
+from stepdpo.training.engine.settings import EngineSpec
 from stepdpo.training.optimizer import AdamW
 from stepdpo.training.reference import ReferenceMode
 
@@ -19,17 +23,17 @@ from stepdpo.training.reference import ReferenceMode
 class Training:
     """All settings of one training run; the parts are built from their own config groups."""
 
-    algo: Any
-    level: Any
-    template: Any
-    model: Any
-    dataset: Any
+    algo: Loss
+    level: Level
+    template: AnyTemplate
+    model: ModelSpec
+    dataset: DatasetSpec
     optim: AdamW
-    engine: Any
-    track: Any
-    adapter: Any = field(default_factory=NoAdapter)
+    engine: EngineSpec
+    track: TrackerSpec
+    adapter: Adapter = field(default_factory=NoAdapter)
     reference: ReferenceMode = ReferenceMode.cache
-    reference_model: Any = None
+    reference_model: ModelSpec | str | None = None
     """What the policy is held against: a folder or hub id, or a part of the group model; null: the policy's start."""
     head: HeadMemory = HeadMemory.auto
     batch: BatchSize = field(default_factory=BatchSize)
@@ -56,7 +60,7 @@ class Training:
             raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
 
     @property
-    def other(self) -> Any:
-        """The reference where it is not the policy's start."""
+    def reference_spec(self) -> ModelSpec | None:
+        """The reference where it is another model than the policy's start."""
         named = self.reference_model
         return Pretrained(path=named) if isinstance(named, str) else named

@@ -1,14 +1,14 @@
-"""The updates of one training run on one process."""
+"""The optimizer steps of one training run on one process."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
+from stepdpo.core.protocols import Tracker
 from stepdpo.runtime.prefetch import Prefetcher
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import Interrupted, StopSignals
@@ -24,10 +24,14 @@ class Diverged(Exception):
 
 
 class Loop:
+    """All steps from where a run stands to its end: update, log, evaluate held-out pairs, save, stop when asked to."""
+
     def __init__(
-        self, spec: Training, tokenized: TokenizedDataset, train_step: TrainStep, checkpointer: Checkpointer
-    ) -> None:
-        self.spec, self.tokenized, self.train_step, self.checkpointer = spec, tokenized, train_step, checkpointer
+        self, spec: Training, tokenized: TokenizedDataset, train_step: TrainStep, checkpointer: Checkpointer,
+        tracker: Tracker,
+    ) -> None:  # fmt: skip
+        self.spec, self.tokenized, self.train_step = spec, tokenized, train_step
+        self.checkpointer, self.tracker = checkpointer, tracker
         self.engine = train_step.engine
         self.batch_sampler = BatchSampler(tokenized.train, spec.seed, spec.batch)
         self.per_epoch = self.batch_sampler.per_epoch
@@ -35,40 +39,30 @@ class Loop:
         if spec.max_steps is not None:
             self.total_steps = min(self.total_steps, spec.max_steps)
 
-    def run(
-        self, start: int, window: MetricWindow, signals: StopSignals, tracker: Any, progress: Progress
-    ) -> dict[str, float]:
-        """Every update from `start`; returns the last held-out metrics, else the last of training."""
-        with Prefetcher(
-            self._share, self.total_steps
-        ) as prefetcher:  # no attribute: a circle would keep the engine alive
-            return self._run(start, prefetcher, window, signals, tracker, progress)
+    def run(self, start: int, window: MetricWindow, progress: Progress, signals: StopSignals) -> dict[str, float]:
+        """Every step from `start`; returns the last held-out metrics, else the last of training."""
+        with Prefetcher(self._inputs, self.total_steps) as prefetcher:  # no attribute: a cycle would keep the engine
+            return self._run(start, window, prefetcher, progress, signals)
 
     def _run(
-        self,
-        start: int,
-        prefetcher: Prefetcher[StepInputs],
-        window: MetricWindow,
+        self, start: int, window: MetricWindow, prefetcher: Prefetcher[StepInputs], progress: Progress,
         signals: StopSignals,
-        tracker: Any,
-        progress: Progress,
-    ) -> dict[str, float]:
+    ) -> dict[str, float]:  # fmt: skip
         spec = self.spec
         training: dict[str, float] = {}
         heldout: dict[str, float] = {}
         if start in (0, self.total_steps):
-            heldout = self._look(start, None if start else tracker, progress)
+            heldout = self._evaluate(start, progress, logged=start == 0)
         for step in range(start, self.total_steps):
             window.add(self._update(step, prefetcher))
             done, last = step + 1, step + 1 == self.total_steps
-            progress.advance(window.latest)
+            progress.advance(1, _figures(window.latest))
             if done % spec.log_every == 0 or last:
                 training = window.close(done / self.per_epoch)
-                progress.note(done, training)
-                if tracker:
-                    tracker.log(training, done)
+                progress.line(_figures(training))
+                self.tracker.log(training, done)
             if last or (spec.eval_every and done % spec.eval_every == 0):
-                heldout = self._look(done, tracker, progress)
+                heldout = self._evaluate(done, progress)
             stop = signals.agreed()
             if stop or (spec.save_every and done % spec.save_every == 0 and not last):
                 self.checkpointer.save(done, window.sums)
@@ -76,12 +70,12 @@ class Loop:
                 raise Interrupted(stop)
         return heldout or training
 
-    def _share(self, step: int) -> StepInputs:
-        """What this process computes in an update; made in the background."""
+    def _inputs(self, step: int) -> StepInputs:
+        """What this process computes in a step; made in the background."""
         return self.train_step.inputs(self.tokenized.train, self.batch_sampler(step), "train")
 
     def _update(self, step: int, prefetcher: Prefetcher[StepInputs]) -> dict[str, float]:
-        """One optimiser step; its metrics are means over the pairs of the whole update."""
+        """One optimizer step; its metrics are means over the pairs of the whole step."""
         began = time.perf_counter()
         metrics = self.train_step.compute(prefetcher.take(step), learn=True)
         if not math.isfinite(metrics["loss"]):
@@ -93,21 +87,21 @@ class Loop:
         return {**metrics, "lr": lr, "grad_norm": norm, "seconds": time.perf_counter() - began}
 
     @torch.no_grad()
-    def _look(self, done: int, tracker: Any, progress: Progress) -> dict[str, float]:
-        """Metrics of the held-out pairs, nothing learnt."""
+    def _evaluate(self, done: int, progress: Progress, logged: bool = True) -> dict[str, float]:
+        """Metrics of the held-out pairs, nothing learnt; `logged` unless they are in the log already."""
         heldout = self.tokenized.heldout
         if not heldout:
             return {}
-        metrics = self.train_step.passes(heldout, list(heldout), "heldout", learn=False)
+        metrics = self.train_step.evaluate(heldout, list(heldout), "heldout")
+        progress.say(f"held-out after {done}  {_figures(metrics)}")
         named = {f"heldout/{k}": v for k, v in metrics.items() if k not in ("tokens", "pairs")}
-        progress.look(done, named)
-        if tracker:
-            tracker.log(named, done)
+        if logged:
+            self.tracker.log(named, done)
         return named
 
 
 class MetricWindow:
-    """Averages over the updates since the last line of the log, weighted by their pairs."""
+    """Averages over the steps since the last line of the log, weighted by their pairs."""
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
         """`sums`: of a run that is resumed, what it had added up since its last line."""
@@ -129,3 +123,16 @@ class MetricWindow:
         means.update(tokens_per_second=tokens / seconds, pairs_per_second=pairs / seconds)
         self.sums = {}
         return means
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    """What a person wants to see of a step."""
+    words = [f"loss {metrics['loss']:.4f}"]
+    if "rewards/margins" in metrics:
+        words.append(f"margin {metrics['rewards/margins']:+.3f}")
+        words.append(f"accuracy {metrics['rewards/accuracies']:.3f}")
+    if "tokens_per_second" in metrics:
+        words.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    elif "seconds" in metrics:
+        words.append(f"{metrics['tokens'] / metrics['seconds']:,.0f} tokens/s")
+    return "  ".join(words)

@@ -10,28 +10,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stepdpo.core.errors import UserError
+from stepdpo.models.lora import adapter_off
 from stepdpo.models.reference_cache import ReferenceScores, seal, verify, write_shards
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.models.scorer_spec import ScorerSpec
+from stepdpo.runtime import artifact_cache
+from stepdpo.runtime.processes import any_process
+from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.batch_sampler import Group, MicroBatch, all_micro_batches, micro_batches
-from stepdpo.tokens.preprocess import TokenizedDataset, Trees
-from stepdpo.tokens.preprocess_worker import Pace
+from stepdpo.tokens.batch_sampler import BatchSize, all_micro_batches, micro_batches
+from stepdpo.tokens.preprocess import TokenizedDataset
+from stepdpo.tokens.token_store import TokenStore
+from stepdpo.training.engine.settings import Engine, Scores
 
 FORMAT = 1
 CHECKED = 8
-"""Pairs that are scored again whenever kept scores are used."""
-Score = Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Pairs that are scored again whenever cached scores are used: enough to notice other weights, too few to wait for."""
+EVERY = 5.0
+"""Seconds between two lines about how far the scoring is."""
+Score = Callable[[TreeBatch], Scores]
 """Scorer.forward."""
 
 
@@ -46,124 +51,129 @@ class ReferenceMode(Enum):
     """By the policy with its adapter switched off, in every update."""
 
 
-@dataclass(frozen=True)
-class _Other:
-    """What scores for this process where it is not the policy."""
+class NoReference:
+    """For losses that know none."""
 
-    rank: int
-    score: Score
+    def prepare(self, tokenized: TokenizedDataset) -> None:
+        """Nothing to prepare."""
+
+    def attach_cached(self, batch: TreeBatch, name: str) -> TreeBatch:
+        """The batch as it is."""
+        return batch
+
+    def attach_online(self, batch: TreeBatch) -> TreeBatch:
+        """The batch as it is."""
+        return batch
 
 
 class CachedReference:
-    """Scores from the cache, made first where they are not there."""
+    """Scores from the cache, computed first where they are not there."""
 
     def __init__(
-        self, engine: Any, needs: frozenset[str], tokens: int, key: Mapping[str, Any], group: Group = Group.none,
-        other: Callable[[], Score] | None = None,
+        self, engine: Engine, needs: frozenset[str], batch: BatchSize, key: Mapping[str, Any],
+        build_reference: Callable[[], Score] | None = None,
     ) -> None:  # fmt: skip
         """`key`: what the scores depend on besides the tokens: the weights, the attention.
 
-        `other` loads the reference where it is not what the policy is now.
+        `build_reference` loads the reference where it is not what the policy is now.
         """
-        self.engine, self.tokens, self.group, self.keep_hidden = engine, tokens, group, "kl" in needs
-        self.other, self.scorer = other, engine
+        self.engine, self.batch, self.keep_hidden = engine, batch, "kl" in needs
+        self.build_reference = build_reference
+        self.score: Score = engine.score
         self.key = {**key, "format": FORMAT, "numbers": engine.dtype, "hidden": self.keep_hidden}
-        self.is_main_process = engine.rank == 0
         self.scores: dict[str, ReferenceScores] = {}
 
     def prepare(self, tokenized: TokenizedDataset) -> None:
-        """Find or make the scores of all pairs; every process calls this, before the first update."""
-        self.scorer = _Other(self.engine.rank, self.other()) if self.other else self.engine
+        """Find or compute the scores of all pairs; every process calls this, before the first update."""
+        if self.build_reference:
+            self.score = self.build_reference()
         for name, trees in tokenized.named().items():
             if len(trees):
-                self.scores[name] = self._of(name, trees, tokenized.identity[name])
-        self.scorer = self.engine  # another model is needed no more
+                self.scores[name] = self._scores_of(name, trees, tokenized.identity[name])
+        self.score = self.engine.score  # lets go of a second model, which is needed no more
 
-    def attach(self, batch: TreeBatch, name: str) -> TreeBatch:
+    def attach_cached(self, batch: TreeBatch, name: str) -> TreeBatch:
         """The batch with the reference's numbers; touches no engine."""
         return self.scores[name].attach(batch)
 
-    def live(self, batch: TreeBatch) -> TreeBatch:
+    def attach_online(self, batch: TreeBatch) -> TreeBatch:
         """Nothing is left to compute."""
         return batch
 
-    def _of(self, name: str, trees: Trees, identity: str) -> ReferenceScores:
+    def _scores_of(self, name: str, trees: TokenStore, identity: str) -> ReferenceScores:
         key = {**self.key, "data": identity}
-        entry = caches.entry("reference", key)
+        entry = artifact_cache.entry("reference", key)
         if self._usable(entry, trees, name):
             return ReferenceScores.of(entry, name)
-        self._make(entry, key, trees, name)
-        if self._any(not (entry / f"{name}.json").is_file()):
+        self._compute(entry, key, trees, name)
+        if any_process(self.engine, not (entry / f"{name}.json").is_file()):
             raise UserError(
-                f"the reference's scores are not to be seen by every process in {entry}: set {caches.HOME} to a "
-                "folder that all machines share, or use reference=online"
+                f"the reference's scores are not to be seen by every process in {entry}: set {artifact_cache.HOME} to "
+                "a folder that all machines share, or use reference=online"
             )
         return ReferenceScores.of(entry, name)
 
-    def _usable(self, entry: Path, trees: Trees, name: str) -> bool:
-        """Whether kept scores are there, whole, and what the model says now. Otherwise they are taken away."""
-        if self._any(not entry.is_dir()):
+    def _usable(self, entry: Path, trees: TokenStore, name: str) -> bool:
+        """Whether cached scores are there, whole, and what the model says now. Otherwise they are taken away."""
+        if any_process(self.engine, not entry.is_dir()):
             return False
         problem = verify(entry, name, self.engine.rank, self.engine.world_size)
-        if not self._any(bool(problem)):
+        if not any_process(self.engine, bool(problem)):
             problem = self._disagreement(ReferenceScores.of(entry, name), trees)
-        if not self._any(bool(problem)):
-            if self.is_main_process:
+        if not any_process(self.engine, bool(problem)):
+            if self.engine.rank == 0:
                 print(f"reference: scores of {len(trees)} {name} pairs from {entry}", flush=True)
             return True
         if problem:
             print(f"warning: {entry}: {problem}; the reference's scores are made again", flush=True)
-        self.engine.barrier()
-        if self.is_main_process:
-            caches.discard(entry)
+        self.engine.barrier()  # nobody reads what is about to go
+        if self.engine.rank == 0:
+            artifact_cache.discard(entry)
         self.engine.barrier()
         return False
 
     @torch.no_grad()
-    def _disagreement(self, stored: ReferenceScores, trees: Trees) -> str:
+    def _disagreement(self, stored: ReferenceScores, trees: TokenStore) -> str:
         """Score a few pairs again, spread over all of them; every process the same ones."""
         places = np.unique(np.linspace(0, len(trees) - 1, CHECKED).astype(np.int64))
         loose, wrong = self.engine.dtype != "float32", False
-        for micro_batch in micro_batches(trees, trees.ids[places].tolist(), self.tokens, 0, 1):
+        for micro_batch in micro_batches(trees, trees.ids[places].tolist(), self.batch.tokens, 0, 1):
             batch = stored.attach(micro_batch.batch)
-            logps_B2, kl_B2, tokens_B2, _ = self.scorer.score(batch)
+            logps_B2, kl_B2, tokens_B2, _ = self.score(batch)
             assert batch.reference_logps_B2 is not None
             known_B2 = batch.reference_logps_B2.to(logps_B2.device)
+            # Rounding grows with the tokens summed and with the sum; bf16 keeps eight bits, fp32 twenty-four.
             room_B2 = tokens_B2 * (0.02 if loose else 1e-4) + logps_B2.abs() * (5e-3 if loose else 1e-5)
             wrong |= bool((((logps_B2 - known_B2).abs() > room_B2) | (kl_B2.abs() > room_B2)).any())
         return "the model scores some pairs otherwise than they were kept" if wrong else ""
 
-    def _make(self, entry: Path, key: Mapping[str, Any], trees: Trees, name: str) -> None:
-        ours = torch.tensor(
-            [float(int.from_bytes(os.urandom(6))) if self.is_main_process else 0.0], dtype=torch.float64
-        )
-        scratch = entry.with_name(f".{entry.name}.{int(self.engine.all_reduce_sum(ours)[0]):x}.tmp")  # one name for all
+    def _compute(self, entry: Path, key: Mapping[str, Any], trees: TokenStore, name: str) -> None:
+        """Score every pair with the model as it is now; every process writes its share, the main one publishes."""
+        engine = self.engine
+        # One random name for all: the main process draws it, and a sum with the others' zeros hands it out.
+        drawn = float(int.from_bytes(os.urandom(6))) if engine.rank == 0 else 0.0
+        scratch = entry.with_name(f".{entry.name}.{int(engine.all_reduce_sum([drawn])[0]):x}.tmp")
         scratch.mkdir(parents=True, exist_ok=True)
-        inputs = all_micro_batches(trees, self.tokens, self.engine.rank, self.engine.world_size, self.group)
-        pace = Pace(f"reference: scoring {name}", len(trees), self.is_main_process)
-        try:
-            write_shards(self.scorer, self._paced(inputs, pace), trees, self.keep_hidden, scratch, name)
-        except BaseException:  # of no use to anyone else, and possibly large
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        self.engine.barrier()
-        if self.is_main_process:
+        share = all_micro_batches(trees, self.batch.tokens, engine.rank, engine.world_size, self.batch.group)
+        with Progress(f"scored {name} pair", len(trees), enabled=engine.rank == 0, every=EVERY) as progress:
+
+            def score(batch: TreeBatch) -> Scores:
+                found = self.score(batch)
+                progress.advance(batch.pairs * engine.world_size)
+                return found
+
+            try:
+                write_shards(score, engine.rank, share, trees, self.keep_hidden, scratch, name)
+            except BaseException:  # of no use to anyone else, and possibly large
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
+        engine.barrier()
+        if engine.rank == 0:
             seal(scratch, name)
-            caches.publish(scratch, entry, key)
+            artifact_cache.publish(scratch, entry, key)
             size = sum(path.stat().st_size for path in entry.iterdir())
             print(f"reference: {len(trees)} {name} pairs scored, {size / 2**20:.1f} MiB in {entry}", flush=True)
-        self.engine.barrier()
-
-    def _paced(self, inputs: Iterator[MicroBatch], pace: Pace) -> Iterator[MicroBatch]:
-        done = 0
-        for micro_batch in inputs:
-            yield micro_batch
-            done += micro_batch.batch.pairs * self.engine.world_size
-            pace.say(done)
-
-    def _any(self, here: bool) -> bool:
-        """Whether it is so on any process."""
-        return bool(self.engine.all_reduce_sum(torch.tensor([float(here)]))[0])
+        engine.barrier()
 
 
 class OnlineReference:
@@ -175,12 +185,12 @@ class OnlineReference:
     def prepare(self, tokenized: TokenizedDataset) -> None:
         """Nothing to prepare."""
 
-    def attach(self, batch: TreeBatch, name: str) -> TreeBatch:
+    def attach_cached(self, batch: TreeBatch, name: str) -> TreeBatch:
         """Nothing is known before the update."""
         return batch
 
     @torch.no_grad()
-    def live(self, batch: TreeBatch) -> TreeBatch:
+    def attach_online(self, batch: TreeBatch) -> TreeBatch:
         """The batch with the reference's numbers; every process must call it equally often."""
         logps_B2, _, _, hidden_TH = self.score(batch)
         return dataclasses.replace(
@@ -188,4 +198,30 @@ class OnlineReference:
         )
 
 
-Reference = CachedReference | OnlineReference
+Reference = NoReference | CachedReference | OnlineReference
+
+
+def open_reference(
+    mode: ReferenceMode, engine: Engine, scorers: ScorerSpec, needs: frozenset[str], batch: BatchSize
+) -> Reference:
+    """The reference of a run; a second model stays loaded for `online` alone."""
+    if "reference" not in needs:
+        return NoReference()
+    if mode is ReferenceMode.cache:
+        key = {"weights": scorers.reference_weights(), "attention": scorers.attention}
+        another = scorers.reference is not None
+        build = (lambda: engine.build_reference(scorers.build_reference)) if another else None
+        return CachedReference(engine, needs, batch, key, build)
+    if mode is ReferenceMode.online:
+        return OnlineReference(engine.build_reference(scorers.build_reference), "kl" in needs)
+    return OnlineReference(without_adapter(engine), "kl" in needs)
+
+
+def without_adapter(engine: Engine) -> Score:
+    """The policy's own scores with its adapter switched off."""
+
+    def score(batch: TreeBatch) -> Scores:
+        with adapter_off(engine.model):
+            return engine.score(batch)
+
+    return score

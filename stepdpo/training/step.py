@@ -1,23 +1,24 @@
-"""Passes over pairs: reference scores, losses, gradients, and metrics summed over processes."""
+"""One optimizer step's forward and backward passes: losses, gradients, and metrics summed over processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.batch import CHOSEN, REJECTED, LossOutput, PairScores
-from stepdpo.tokens.batch_sampler import Group, MicroBatch, micro_batches
-from stepdpo.tokens.preprocess import TokenizedDataset, Trees
+from stepdpo.tokens.batch import CHOSEN, REJECTED, Loss, LossOutput, PairScores
+from stepdpo.tokens.batch_sampler import BatchSize, MicroBatch, micro_batches
+from stepdpo.tokens.preprocess import TokenizedDataset
+from stepdpo.tokens.token_store import TokenStore
+from stepdpo.training.engine.settings import Engine
 from stepdpo.training.reference import Reference
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """One process's part of an update or of a look, ready to be computed: pieces that know their reference scores."""
+    """One process's part of a step (or of held-out pairs), ready to be computed: what the cache knows is attached."""
 
     pairs: int
     """Of all processes."""
@@ -29,18 +30,16 @@ class StepInputs:
 class TrainStep:
     """An engine, a loss, and the reference's numbers."""
 
-    def __init__(self, engine: Any, loss: Any, tokens: int, reference: Reference, group: Group = Group.none) -> None:
-        self.engine, self.loss, self.tokens, self.reference, self.group = engine, loss, tokens, reference, group
-        self.compares = "reference" in loss.needs
-        self.mismatched: Trees | None = None
+    def __init__(self, engine: Engine, loss: Loss, batch: BatchSize, reference: Reference) -> None:
+        self.engine, self.loss, self.batch, self.reference = engine, loss, batch, reference
+        self.mismatched: TokenStore | None = None
 
     def prepare(self, tokenized: TokenizedDataset) -> None:
         """Make ready what the loss wants to know of the reference, which the policy still is at this moment."""
         self.mismatched = tokenized.mismatched
-        if self.compares:
-            self.reference.prepare(tokenized)
+        self.reference.prepare(tokenized)
 
-    def inputs(self, trees: Trees, ids: Sequence[int], name: str) -> StepInputs:
+    def inputs(self, trees: TokenStore, ids: Sequence[int], name: str) -> StepInputs:
         """This process's part of the pairs `ids`; touches no engine, so it may be made while another is computed."""
         point: Sequence[int] = ()
         if self.mismatched and "reference_point" in self.loss.needs:
@@ -48,19 +47,16 @@ class TrainStep:
             point = [i for i in wanted if i in self.mismatched]
         return StepInputs(
             pairs=len(ids),
-            micro_batches=self._pieces(trees, ids, name),
-            mismatched=self._pieces(self.mismatched, point, "mismatched") if self.mismatched and point else (),
+            micro_batches=self._micro_batches(trees, ids, name),
+            mismatched=self._micro_batches(self.mismatched, point, "mismatched") if self.mismatched and point else (),
         )
 
-    def _pieces(self, trees: Trees, ids: Sequence[int], name: str) -> tuple[MicroBatch, ...]:
-        inputs = micro_batches(trees, ids, self.tokens, self.engine.rank, self.engine.world_size, self.group)
-        if not self.compares:
-            return tuple(inputs)
-        return tuple(
-            replace(micro_batch, batch=self.reference.attach(micro_batch.batch, name)) for micro_batch in inputs
-        )
+    def _micro_batches(self, trees: TokenStore, ids: Sequence[int], name: str) -> tuple[MicroBatch, ...]:
+        engine, batch = self.engine, self.batch
+        share = micro_batches(trees, ids, batch.tokens, engine.rank, engine.world_size, batch.group)
+        return tuple(replace(one, batch=self.reference.attach_cached(one.batch, name)) for one in share)
 
-    def passes(self, trees: Trees, ids: Sequence[int], name: str, learn: bool) -> dict[str, float]:
+    def evaluate(self, trees: TokenStore, ids: Sequence[int], name: str, learn: bool = False) -> dict[str, float]:
         """`compute` for some pairs, with nothing prepared."""
         return self.compute(self.inputs(trees, ids, name), learn)
 
@@ -76,10 +72,11 @@ class TrainStep:
             out = self.loss(scores)
             self._tally(sums, micro_batch, scores, out)
             if learn:
+                # Divided by the pairs of the whole step, not of the micro-batch: packing never weighs a pair.
                 loss = out.losses_B.sum() * (micro_batch.weight / inputs.pairs)
                 self.engine.backward(loss, last=number == len(inputs.micro_batches) - 1)
-        names = sorted(sums)
-        totals = self.engine.all_reduce_sum(torch.stack([sums[n] for n in names])).tolist()
+        names = sorted(sums)  # the same order on every process, as the sums travel without their names
+        totals = self.engine.all_reduce_sum([float(sums[name]) for name in names])
         metrics = {n: v / (1 if n == "tokens" else inputs.pairs) for n, v in zip(names, totals, strict=True)}
         return {**metrics, "pairs": float(inputs.pairs)}
 
@@ -96,7 +93,7 @@ class TrainStep:
             sums[key] = sums[key] + summed if key in sums else summed
 
     def _scores(self, micro_batch: MicroBatch, point: Tensor | None = None) -> PairScores:
-        batch = self.reference.live(micro_batch.batch) if self.compares else micro_batch.batch
+        batch = self.reference.attach_online(micro_batch.batch)
         logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
         device = logps_B2.device
         known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None
@@ -116,12 +113,13 @@ class TrainStep:
 
     @torch.no_grad()
     def _reference_point(self, inputs: StepInputs) -> Tensor | None:
-        """KTO's z0: mean log-ratio of mismatched pairs over the whole update, not below 0 (arXiv 2402.01306, eq. 6)."""
+        """KTO's z0: mean log-ratio of mismatched pairs over the whole step, not below 0 (arXiv 2402.01306, eq. 6)."""
         if "reference_point" not in self.loss.needs:
             return None
-        sums = torch.zeros(2, dtype=torch.float64)
+        total = count = 0.0
         for micro_batch in inputs.mismatched:
-            ratios_B = self._scores(micro_batch).chosen_logratios_B.double().cpu()
-            sums += torch.stack([ratios_B.sum(), torch.tensor(float(len(ratios_B)))]) * micro_batch.weight
-        total, count = self.engine.all_reduce_sum(sums).tolist()
+            ratios_B = self._scores(micro_batch).chosen_logratios_B.double()
+            total += float(ratios_B.sum()) * micro_batch.weight
+            count += len(ratios_B) * micro_batch.weight
+        total, count = self.engine.all_reduce_sum([total, count])
         return torch.tensor(max(0.0, total / max(1.0, count)))

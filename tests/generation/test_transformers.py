@@ -12,7 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from stepdpo.core.config import build
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.decode_loop import generate, sample_token
-from stepdpo.generation.progress import Progress
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
 from stepdpo.generation.transformers import LocalSampler, TransformersSampler
 from stepdpo.models.load import Fresh
@@ -226,15 +225,3 @@ def test_a_batch_that_does_not_fit_is_halved(sampler: LocalSampler, monkeypatch:
     monkeypatch.setattr("stepdpo.generation.transformers.generate", narrow)
     assert sampler.sample(PROMPTS, params) == expected
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
-
-
-def test_a_line_now_and_then_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(10, enabled=True) as progress:
-        progress.advance(4)
-        progress.last -= 60
-        progress.advance(1)
-        progress.tokens = 50
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("written 5/10 responses")
-    assert lines[1].startswith("5 responses, 50 tokens")
-    assert len(lines) == 2

@@ -31,14 +31,14 @@ from support.options import (
 from support.twins import Rows, close, gradient_of, moved
 
 from stepdpo.models.attention.registry import register
-from stepdpo.models.lora import adapter_off
 from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import CachedReference, OnlineReference, ReferenceMode
+from stepdpo.training.reference import CachedReference, OnlineReference, ReferenceMode, without_adapter
 from stepdpo.training.step import TrainStep
 
 ALL = every(LOCAL)
@@ -54,23 +54,20 @@ def computed(case: Case, folder: Path) -> tuple[dict[str, float], twins.Gradient
     def build(_: torch.dtype, gather: Any) -> Scorer:
         return Scorer(make(attention).double(), kl, gather, keep)
 
-    def without(batch: Any) -> Any:
-        with adapter_off(engine.model):
-            return engine.score(batch)
-
     material = prepare(
-        Rows(MANY), LEVELS[case[1]], tiny.CHAT, algo.needs, tiny.tokenizer(), Lengths(max_length=512), folder, False
+        Rows(MANY), LEVELS[case[1]], tiny.CHAT, algo.needs, tiny.tokenizer(), Lengths(max_length=512), folder
     )
+    batch = BatchSize(tokens=tokens, group=group)
     with Local(device=Device.cpu, gradient_checkpointing=checkpointing).open(build, AdamW()) as engine:
         references: Any = {
-            ReferenceMode.cache: lambda: CachedReference(engine, algo.needs, tokens, {"test": str(folder)}, group),
+            ReferenceMode.cache: lambda: CachedReference(engine, algo.needs, batch, {"test": str(folder)}),
             ReferenceMode.online: lambda: OnlineReference(engine.build_reference(build), kl),
-            ReferenceMode.adapter_off: lambda: OnlineReference(without, kl),
+            ReferenceMode.adapter_off: lambda: OnlineReference(without_adapter(engine), kl),
         }[mode]()
-        done = TrainStep(engine, algo, tokens, references, group)
+        done = TrainStep(engine, algo, batch, references)
         done.prepare(material)
         moved(engine.model, 0.02)
-        metrics = done.passes(material.train, sorted(material.train), "train", learn=True)
+        metrics = done.evaluate(material.train, sorted(material.train), "train", learn=True)
         return metrics, gradient_of(engine.model)
 
 

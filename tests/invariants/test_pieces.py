@@ -40,7 +40,7 @@ def test_the_shares_of_all_processes_add_up(world: int, tmp_path: Path) -> None:
     with scoring(setting, tmp_path / "shares") as (done, material):
         ids = sorted(material.train)
         shares = [list(micro_batches(material.train, ids, 150, rank, world)) for rank in range(world)]
-        shares = [[replace(p, batch=done.reference.attach(p.batch, "train")) for p in share] for share in shares]
+        shares = [[replace(p, batch=done.reference.attach_cached(p.batch, "train")) for p in share] for share in shares]
         assert len({len(share) for share in shares}) == 1
         assert sorted(i for share in shares for p in share if p.weight for i in p.batch.pair_ids) == ids
         for piece in (p for share in shares for p in share):
@@ -67,6 +67,6 @@ def test_checkpointing_really_recomputes(tmp_path: Path) -> None:
             done.engine.model.model.layers[0].self_attn.register_forward_pre_hook(
                 lambda *_, calls=calls: calls.append(1)
             )
-            done.passes(material.train, [0, 1], "train", learn=True)
+            done.evaluate(material.train, [0, 1], "train", learn=True)
             counts[on] = len(calls)
     assert counts == {False: 1, True: 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,18 @@ from stepdpo.data.level import Instance, Step
 from stepdpo.models import reference_cache as files
 from stepdpo.models.attention.registry import register
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import Lora, adapter_off
+from stepdpo.models.lora import Lora
 from stepdpo.models.reference_cache import ReferenceScores, write_shards
 from stepdpo.models.scorer import Scorer
 from stepdpo.runtime import artifact_cache as caches
-from stepdpo.tokens.batch_sampler import Group, micro_batches
+from stepdpo.tokens.batch_sampler import BatchSize, Group, micro_batches
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import CachedReference, OnlineReference
+from stepdpo.training.reference import CachedReference, OnlineReference, without_adapter
 from stepdpo.training.step import TrainStep
 
 LOSSES = [DPO(), TDPO(), KTO()]
@@ -43,17 +43,6 @@ NAMES = ["dpo", "tdpo", "kto"]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(caches.HOME, str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-@dataclass(frozen=True)
-class Rank:
-    """One of several processes, where another one's engine does the work."""
-
-    engine: Any
-    rank: int
-
-    def score(self, batch: Any) -> Any:
-        return self.engine.score(batch)
 
 
 def read(folder: Path, name: str) -> ReferenceScores:
@@ -78,7 +67,7 @@ def test_stored_scores_are_the_direct_ones(
         trees, ids = material.train, sorted(material.train)
         for rank in range(ranks):
             share = micro_batches(trees, ids, 100, rank, ranks, group)
-            write_shards(Rank(done.engine, rank), share, trees, keep_hidden, tmp_path, "train")
+            write_shards(done.engine.score, rank, share, trees, keep_hidden, tmp_path, "train")
         stored = read(tmp_path, "train")
         assert len(stored.paths) >= (ranks + 1 if keep_hidden and ranks < 5 else ranks)
         assert stored.has_hidden == keep_hidden
@@ -102,7 +91,7 @@ def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
     with scoring(setting, tmp_path / "run") as (done, material):
         for rank in range(2):
             share = micro_batches(material.train, [0], 100, rank, 2)
-            write_shards(Rank(done.engine, rank), share, material.train, True, tmp_path, "train")
+            write_shards(done.engine.score, rank, share, material.train, True, tmp_path, "train")
         stored = read(tmp_path, "train")
         assert len(stored.paths) == 2
         known = stored.attach(collate([material.train[0]]))
@@ -116,7 +105,7 @@ def test_damage_is_told_by_name(tmp_path: Path) -> None:
     setting = Setting(DPO(), Step(), move=0.0)
     with scoring(setting, tmp_path / "run") as (done, material):
         share = list(micro_batches(material.train, [0, 1], 100, 0, 1))
-        write_shards(done.engine, share, material.train, False, tmp_path, "train")
+        write_shards(done.engine.score, done.engine.rank, share, material.train, False, tmp_path, "train")
     assert files.verify(tmp_path, "train") == "train.json is missing"
     files.seal(tmp_path, "train")
     path = tmp_path / "train-00000-0000.safetensors"
@@ -135,15 +124,17 @@ def kept(folder: Path, setting: Setting, weights: str = "one", **more: Any) -> t
     """A run that wants kept scores, up to its first update."""
     material = prepare(
         Rows(setting.preferences), setting.level, setting.template, setting.algo.needs, tiny.tokenizer(),
-        Lengths(max_length=512), folder, False,
+        Lengths(max_length=512), folder,
     )  # fmt: skip
 
     def build(_: torch.dtype, gather: Any) -> Scorer:
         return Scorer(setting.make(register()).to(setting.dtype), "kl" in setting.algo.needs, gather)
 
     with Local(device=Device.cpu, **more).open(build, AdamW()) as engine:
-        references = CachedReference(engine, setting.algo.needs, 1000, {"weights": weights, "attention": "runs"})
-        done = TrainStep(engine, setting.algo, 1000, references)
+        references = CachedReference(
+            engine, setting.algo.needs, BatchSize(tokens=1000), {"weights": weights, "attention": "runs"}
+        )
+        done = TrainStep(engine, setting.algo, BatchSize(tokens=1000), references)
         done.prepare(material)
         return done, material, weights
 
@@ -274,15 +265,15 @@ def test_online_equals_cache(algo: Any, level: Any, tmp_path: Path) -> None:
     setting = Setting(algo, level)
     with scoring(setting, tmp_path) as (done, material):
         ids = sorted(material.train)
-        wanted = done.passes(material.train, ids, "train", learn=True)
+        wanted = done.evaluate(material.train, ids, "train", learn=True)
         gradient = gradient_of(done.engine.model)
         done.engine.scorer.zero_grad()
         second = done.engine.build_reference(
             lambda _, gather: Scorer(setting.make(register()).to(setting.dtype), False, gather)
         )
-        online = TrainStep(done.engine, algo, 300, OnlineReference(second, "kl" in algo.needs))
+        online = TrainStep(done.engine, algo, BatchSize(tokens=300), OnlineReference(second, "kl" in algo.needs))
         online.prepare(material)
-        got = online.passes(material.train, ids, "train", learn=True)
+        got = online.evaluate(material.train, ids, "train", learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
         close(gradient_of(done.engine.model), gradient)
 
@@ -302,17 +293,15 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
             for name, value in engine.model.state_dict().items():
                 if "lora" not in name:
                     value.copy_(fresh[name.replace(".base_layer", "")])
-        wanted = done.passes(material.train, ids, "train", learn=True)
+        wanted = done.evaluate(material.train, ids, "train", learn=True)
         trained = {n: p.grad.clone() for n, p in engine.model.named_parameters() if p.requires_grad}
         engine.scorer.zero_grad()
 
-        def score(batch: Any) -> Any:
-            with adapter_off(engine.model):
-                return engine.score(batch)
-
-        off = TrainStep(engine, algo, 300, OnlineReference(score, "kl" in algo.needs))
+        off = TrainStep(
+            engine, algo, BatchSize(tokens=300), OnlineReference(without_adapter(engine), "kl" in algo.needs)
+        )
         off.prepare(material)
-        got = off.passes(material.train, ids, "train", learn=True)
+        got = off.evaluate(material.train, ids, "train", learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
         close({n: p.grad for n, p in engine.model.named_parameters() if p.requires_grad}, trained)
         assert got["loss"] != pytest.approx(DPO_START, abs=1e-6)
@@ -326,11 +315,11 @@ def test_kept_distributions_change_nothing(keep: HeadMemory, tmp_path: Path) -> 
     setting = Setting(TDPO(), Instance())
     with scoring(setting, tmp_path) as (done, material):
         ids = sorted(material.train)
-        wanted = done.passes(material.train, ids, "train", learn=True)
+        wanted = done.evaluate(material.train, ids, "train", learn=True)
         gradient = gradient_of(done.engine.model)
         done.engine.scorer.zero_grad()
         done.engine.scorer.keep = keep
-        assert done.passes(material.train, ids, "train", learn=True) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        assert done.evaluate(material.train, ids, "train", learn=True) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
         close(gradient_of(done.engine.model), gradient, rtol=1e-9)
 
 

@@ -21,14 +21,14 @@ import torch
 
 from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import Pretrained
-from stepdpo.models.lora import adapter_off
 from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.settings import Device, Dtype
 from stepdpo.training.engine.zero import Zero
 from stepdpo.training.optimizer import AdamW
-from stepdpo.training.reference import CachedReference, OnlineReference, ReferenceMode
+from stepdpo.training.reference import CachedReference, NoReference, OnlineReference, ReferenceMode, without_adapter
 from stepdpo.training.step import StepInputs, TrainStep
 from support import tiny
 from support.options import (
@@ -72,9 +72,8 @@ class Update:
         key = level, packing, source, algo.needs
         if key not in self.references:
             self.references[key] = self._reference(case, algo.needs)
-            if "reference" in algo.needs:
-                self.references[key].prepare(material)
-        done = TrainStep(self.engine, algo, tokens, self.references[key], group)
+            self.references[key].prepare(material)
+        done = TrainStep(self.engine, algo, BatchSize(tokens=tokens, group=group), self.references[key])
         done.mismatched = material.mismatched
         if key not in self.shares:
             self.shares[key] = done.inputs(material.train, sorted(material.train), "train")
@@ -85,24 +84,24 @@ class Update:
         if key not in self.materials:
             self.materials[key] = prepare(
                 Rows(FEW), LEVELS[level], tiny.CHAT, needs, tiny.tokenizer(), Lengths(max_length=512), self.folder,
-                is_main_process=False, makes=self.engine.rank == 0,
-                any_failed=lambda failed: bool(self.engine.all_reduce_sum(torch.tensor([float(failed)]))[0]),
+                self.engine,
             )  # fmt: skip
         return self.materials[key]
 
     def _reference(self, case: Case, needs: frozenset[str]) -> Any:
+        if "reference" not in needs:
+            return NoReference()
         (tokens, group), mode = SHARED_OUT[case[2]], SOURCES[case[3]]
         if mode is ReferenceMode.cache:
             return CachedReference(
-                self.engine, needs, tokens, {"test": [str(self.folder), *engine_of(case), case[2]]}, group
+                self.engine,
+                needs,
+                BatchSize(tokens=tokens, group=group),
+                {"test": [str(self.folder), *engine_of(case), case[2]]},
             )
         return OnlineReference(
-            self.build_reference if mode is ReferenceMode.online else self._without_adapter, "kl" in needs
+            self.build_reference if mode is ReferenceMode.online else without_adapter(self.engine), "kl" in needs
         )
-
-    def _without_adapter(self, batch: Any) -> Any:
-        with adapter_off(self.engine.model):
-            return self.engine.score(batch)
 
     def move(self) -> None:
         """As `tiny.perturb` moves a whole model: what is computed with, and DeepSpeed's own copy of it."""

@@ -20,10 +20,10 @@ from stepdpo.core.types import Preference
 from stepdpo.data.validation import Loaded
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer import Scorer, head_of
-from stepdpo.tokens.batch_sampler import Group
+from stepdpo.tokens.batch_sampler import BatchSize, Group
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths
-from stepdpo.training.engine.local import Local, LocalEngine
+from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW
 from stepdpo.training.reference import CachedReference
@@ -109,12 +109,12 @@ def scoring(
         tiny.tokenizer(),
         Lengths(max_length=512),
         folder,
-        False,
     )
     with Local(device=Device.cpu, **local).open(build, AdamW()) as engine:
+        batch = BatchSize(tokens=tokens, group=group)
         second = (lambda: engine.build_reference(plain)) if setting.reference else None
-        references = CachedReference(engine, setting.algo.needs, tokens, {"test": str(folder)}, group, second)
-        done = TrainStep(engine, setting.algo, tokens, references, group)
+        references = CachedReference(engine, setting.algo.needs, batch, {"test": str(folder)}, second)
+        done = TrainStep(engine, setting.algo, batch, references)
         done.prepare(material)
         moved(engine.model, setting.move)
         yield done, material
@@ -123,8 +123,8 @@ def scoring(
 def ours(setting: Setting, folder: Path, tokens: int = 100_000, **local: Any) -> tuple[dict[str, float], Gradient]:
     """Mean metrics and the gradient of the mean loss over all pairs."""
     with scoring(setting, folder, tokens, **local) as (done, material):
-        engine: LocalEngine = done.engine
-        metrics = done.passes(material.train, sorted(material.train), "train", learn=True)
+        engine: Any = done.engine
+        metrics = done.evaluate(material.train, sorted(material.train), "train", learn=True)
         return metrics, gradient_of(engine.model)
 
 

@@ -40,7 +40,6 @@ def material(
         needs=needs,
         tokenizer=tiny.tokenizer(),
         folder=folder,
-        is_main_process=False,
         **settings,
     )  # type: ignore[arg-type]
 

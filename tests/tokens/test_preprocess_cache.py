@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stepdpo.data.dataset import Dataset
 from stepdpo.data.level import AppendEos, Instance, Step
 from stepdpo.data.preference_file import write_preferences
 from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime.processes import OneProcess
 from stepdpo.tinymath.solutions import TinymathSolutions
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths, Overlong
@@ -58,7 +59,7 @@ def material(data: Any, folder: Path, **more: Any) -> TokenizedDataset:
     dataset = Dataset(str(data), max_bad="50%", heldout=1) if isinstance(data, Path) else data
     settings: dict[str, Any] = {
         "level": Step(), "template": tiny.CHAT, "needs": DPO.needs, "tokenizer": tiny.tokenizer(),
-        "lengths": Lengths(), "is_main_process": True,
+        "lengths": Lengths(),
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
     return prepare(dataset=dataset, folder=folder, **(settings | more))
@@ -199,17 +200,25 @@ def test_refused_data_leave_no_entry(file: Path, tmp_path: Path, home: Path) -> 
     assert entries(home) == []
 
 
+class Failing(OneProcess):
+    """Another process could not."""
+
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
+        return [1.0 for _ in values]
+
+
 def test_others_wait_and_then_read(file: Path, tmp_path: Path, loads: list[str]) -> None:
     """The process that makes nothing opens what another made while it waited; or learns that it could not."""
     made: list[TokenizedDataset] = []
 
-    def meanwhile(failed: bool) -> bool:
-        made.append(material(file, tmp_path / "one"))
-        return failed
+    class Second(OneProcess):
+        def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
+            made.append(material(file, tmp_path / "one"))
+            return list(values)
 
-    done = material(file, tmp_path / "two", is_main_process=False, makes=False, any_failed=meanwhile)
+    done = material(file, tmp_path / "two", processes=Second(rank=1, local_rank=1, world_size=2))
     assert done.fingerprint == made[0].fingerprint
     assert len(loads) == 1
     assert not (tmp_path / "two" / "quarantine.jsonl").exists()
     with pytest.raises(UserError, match="could not"):
-        material(file, tmp_path / "two", makes=False, any_failed=lambda failed: True)
+        material(file, tmp_path / "two", processes=Failing(rank=1, local_rank=1, world_size=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from stepdpo.training.engine.settings import (
     Build,
     Device,
     Dtype,
+    Scores,
     decay_groups,
     frozen_names,
     pick_device,
@@ -42,7 +43,7 @@ class Local:
 
 
 class LocalEngine:
-    rank, world_size = 0, 1
+    rank, local_rank, world_size = 0, 0, 1
 
     def __init__(self, spec: Local, scorer: Any, optim: AdamW) -> None:
         self.device = pick_device(spec.device)
@@ -62,19 +63,19 @@ class LocalEngine:
             fused=self.device.type == "cuda",
         )
 
-    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def score(self, batch: TreeBatch) -> Scores:
         """Scorer.forward on this process's device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.scorer(batch.to(self.device))
+            scores: Scores = self.scorer(batch.to(self.device))
         return scores
 
-    def build_reference(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def build_reference(self, build: Build) -> Callable[[TreeBatch], Scores]:
         """A second model that is only scored, as `score` does it."""
         scorer = build(torch.float32, lambda parameters: nullcontext()).to(self.device).requires_grad_(False)
 
-        def score(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def score(batch: TreeBatch) -> Scores:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                scores: tuple[Tensor, Tensor, Tensor, Tensor] = scorer(batch.to(self.device))
+                scores: Scores = scorer(batch.to(self.device))
             return scores
 
         return score
@@ -93,9 +94,9 @@ class LocalEngine:
         self.optimizer.zero_grad()
         return float(norm)
 
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Sum over processes."""
-        return values
+        return list(values)
 
     def barrier(self) -> None:
         """Wait for every process."""

@@ -11,12 +11,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stepdpo.runtime.processes import Processes
 from stepdpo.tokens.batch import TreeBatch
+from stepdpo.training.optimizer import AdamW
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
 Build = Callable[[torch.dtype, Gather], Any]
 """(number format of the weights, gather) -> a Scorer."""
+Scores = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(logps_B2, kl_B2, tokens_B2, hidden_TH) of Scorer.forward."""
 
 
 class Dtype(Enum):
@@ -32,23 +36,45 @@ class Device(Enum):
     cuda = "cuda"
 
 
-class Engine(Protocol):
+class Engine(Processes, Protocol):
     """A training engine: the only thing that knows processes and devices."""
 
-    rank: int
-    world_size: int
     model: Any
+    """The policy, as transformers has it."""
     dtype: str
+    """Number format that scores are computed in; a part of the reference cache's key."""
 
-    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
-    def build_reference(self, build: Any) -> Any: ...
-    def backward(self, loss: Tensor, last: bool) -> None: ...
-    def step(self, lr: float) -> float: ...
-    def all_reduce_sum(self, values: Tensor) -> Tensor: ...
-    def barrier(self) -> None: ...
-    def weights(self) -> dict[str, Tensor]: ...
+    def score(self, batch: TreeBatch) -> Scores:
+        """Scorer.forward of the policy; every process must call it equally often."""
+        ...
+
+    def build_reference(self, build: Build) -> Callable[[TreeBatch], Scores]:
+        """A second, frozen model that is scored as `score` does it."""
+        ...
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradient of this process's share of the loss; `last`: of the optimizer step's micro-batches."""
+        ...
+
+    def step(self, lr: float) -> float:
+        """Clip, update, clear the gradient; returns the gradient's norm before clipping."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights on the CPU of process 0."""
+        ...
+
     def save_state(self, folder: Path) -> None: ...
     def load_state(self, folder: Path) -> None: ...
+
+
+class EngineSpec(Protocol):
+    """How to open an engine on a model."""
+
+    @property
+    def device(self) -> Device: ...
+
+    def open(self, build: Build, optim: AdamW) -> AbstractContextManager[Engine]: ...
 
 
 def pick_device(device: Device, local_rank: int = 0) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +19,7 @@ from stepdpo.training.engine.settings import (
     Build,
     Device,
     Dtype,
+    Scores,
     decay_groups,
     frozen_names,
     pick_device,
@@ -159,6 +160,7 @@ class ZeroEngine:
         self.engine.train()
         self.model = self.engine.module.model
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
 
     def gather(self, parameters: list[torch.nn.Parameter]) -> Any:
         """Whole parameters inside the block (on every process)."""
@@ -166,12 +168,12 @@ class ZeroEngine:
 
         return deepspeed.zero.GatheredParameters(parameters) if self.sharded else nullcontext()
 
-    def score(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def score(self, batch: TreeBatch) -> Scores:
         """Scorer.forward on this process's device; every process must call it equally often."""
-        scores: tuple[Tensor, Tensor, Tensor, Tensor] = self.engine(batch.to(self.device))
+        scores: Scores = self.engine(batch.to(self.device))
         return scores
 
-    def build_reference(self, build: Build) -> Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def build_reference(self, build: Build) -> Callable[[TreeBatch], Scores]:
         """A second model that is only scored, as `score` does it; at stage 3 it is sharded too."""
         import deepspeed
 
@@ -181,9 +183,9 @@ class ZeroEngine:
         else:
             scorer = scorer.to(self.device)
 
-        def score(batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def score(batch: TreeBatch) -> Scores:
             with torch.no_grad():
-                scores: tuple[Tensor, Tensor, Tensor, Tensor] = scorer(batch.to(self.device))
+                scores: Scores = scorer(batch.to(self.device))
             return scores
 
         return score
@@ -212,11 +214,12 @@ class ZeroEngine:
         grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0
 
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Sequence[float]) -> list[float]:
         """Sum over processes."""
-        summed = values.to(self.device)
+        summed = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(summed)
-        return summed.cpu()
+        sums: list[float] = summed.tolist()
+        return sums
 
     def barrier(self) -> None:
         """Wait for every process."""

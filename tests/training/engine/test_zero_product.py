@@ -60,7 +60,7 @@ def test_the_two_processes_are_not_alike(level: str, tmp_path: Path) -> None:
     """Shares of unequal size, a stand-in of weight 0, and two pairs in one tree; else packing would compare nothing."""
     material = prepare(
         Rows(FEW), LEVELS[level], tiny.CHAT, frozenset({"rejected"}), tiny.tokenizer(), Lengths(max_length=512),
-        tmp_path, False,
+        tmp_path,
     )  # fmt: skip
     pairs, weights, tokens = {}, {}, {}
     for packing, (budget, group) in SHARED_OUT.items():

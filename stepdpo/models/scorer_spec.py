@@ -1,0 +1,65 @@
+"""How a run's policy and reference become modules that score token trees, in the number format of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stepdpo.core.errors import UserError
+from stepdpo.models.compatibility import refuse_sliding_window
+from stepdpo.models.load import ModelSpec
+from stepdpo.models.logprobs import HeadMemory
+from stepdpo.models.lora import Adapter
+from stepdpo.models.scorer import Gather, Scorer, head_of, logit_form
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """The models of one run and how their scores are computed; nothing is loaded yet."""
+
+    policy: ModelSpec
+    reference: ModelSpec | None
+    """Where it is another model than the one that the policy is when the run starts."""
+    adapter: Adapter
+    attention: str
+    """Name of the backend, which is set when a model is built and never changed."""
+    max_length: int
+    """Tokens of the longest sequence."""
+    head: HeadMemory
+    with_kl: bool
+    """Whether the loss wants the KL, for which the reference's output head is kept beside the policy."""
+
+    def tokenizer(self) -> Any:
+        """The policy's. UserError where the reference has other tokens: its scores would be about other texts."""
+        tokenizer = self.policy.tokenizer()
+        if self.reference is not None and self.reference.tokenizer().get_vocab() != tokenizer.get_vocab():
+            raise UserError(f"reference_model: {self.reference.source!r} has other tokens than the model")
+        return tokenizer
+
+    def reference_weights(self) -> str:
+        """What tells the reference's weights from others."""
+        return (self.reference or self.policy).fingerprint()
+
+    def build_policy(self, dtype: torch.dtype, gather: Gather) -> Scorer:
+        """The model that is trained, its adapter attached."""
+        model = self._load(self.policy, dtype)
+        head_VH = self._other_head(self.reference, model, dtype, gather) if self.reference and self.with_kl else None
+        return Scorer(self.adapter.attach(model), self.with_kl, gather, self.head, head_VH)
+
+    def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
+        """The model that the policy is held against, as a model of its own."""
+        return Scorer(self._load(self.reference or self.policy, dtype), False, gather, self.head)
+
+    def _load(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
+        model = spec.model(self.attention, dtype)
+        refuse_sliding_window(model.config, self.max_length)
+        return model
+
+    def _other_head(self, reference: ModelSpec, model: Any, dtype: torch.dtype, gather: Gather) -> torch.Tensor:
+        """Another model's head; UserError where the policy's logits are not made as its are."""
+        other = reference.model(self.attention, dtype)
+        if logit_form(other.config) != logit_form(model.config):
+            raise UserError("reference_model: its logits are scaled or capped otherwise than the model's, so no KL")
+        return head_of(other, gather)
