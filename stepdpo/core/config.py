@@ -14,9 +14,31 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.moved import MOVED
 
 TARGET = "_target_"
 MISSING = "???"
+
+
+def load_config(path: Path) -> DictConfig:
+    """A configuration file with the targets of today, also where it was written before they moved.
+
+    Unresolved: secrets stay references to the environment. OSError, YAMLError or OmegaConfBaseException when it cannot be
+    read.
+    """
+    node = current(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    config = OmegaConf.create(node)
+    assert isinstance(config, DictConfig), f"{path}: not a mapping"
+    return config
+
+
+def current(node: Any) -> Any:
+    """Plain values with every `_target_` under the name it has today."""
+    if isinstance(node, list):
+        return [current(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: MOVED.get(str(value), value) if key == TARGET else current(value) for key, value in node.items()}
 
 
 def build(node: Any, where: str = "config") -> Any:
@@ -63,7 +85,7 @@ def _build(node: Any, where: str) -> Any:
 
 
 def _load(target: str, where: str) -> Any:
-    module_name, _, name = str(target).rpartition(".")
+    module_name, _, name = MOVED.get(str(target), str(target)).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:

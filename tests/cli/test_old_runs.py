@@ -1,0 +1,125 @@
+"""Run folders that were written before the package had rooms (tests/golden/before_rooms) go on as they are.
+
+The folder holds what `stepdpo train ... run=old then=[gsm8k]` and `stepdpo pairs pairs=recut ... run=oldpairs` left
+then, with the model, data and problems they used. Their configurations name modules that are no more.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from support.commands import metrics, stepdpo
+
+from stepdpo.core.config import TARGET, build, load_config
+from stepdpo.core.moved import MOVED
+
+OLD = Path(__file__).parents[1] / "golden" / "before_rooms"
+WORDS = [
+    "algo=tdpo",
+    "template=alpaca",
+    "model=./start",
+    "dataset=jsonl",
+    "engine=local",
+    "dataset.path=preferences.jsonl",
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder to start from, with a copy of everything."""
+    return Path(shutil.copytree(OLD, tmp_path / "place"))
+
+
+def test_the_folder_is_old() -> None:
+    assert "stepdpo.train.Training" in (OLD / "runs" / "old" / "config.yaml").read_text()
+    assert "stepdpo.construct.Construction" in (OLD / "runs" / "oldpairs" / "config.yaml").read_text()
+
+
+def test_every_old_name_is_a_part_of_today() -> None:
+    for name in MOVED.values():
+        module, _, kind = name.rpartition(".")
+        assert hasattr(__import__(module, fromlist=[kind]), kind), name
+
+
+def test_a_configuration_is_read_with_the_names_of_today(tmp_path: Path) -> None:
+    """Also in nested parts and lists; interpolations stay as they are."""
+    old = {
+        TARGET: "stepdpo.template.MixedTemplate",
+        "name": "${oc.env:SOME}",
+        "parts": [{TARGET: "stepdpo.level.Step"}],
+    }
+    OmegaConf.save(OmegaConf.create(old), tmp_path / "config.yaml")
+    node = OmegaConf.to_container(load_config(tmp_path / "config.yaml"), resolve=False)
+    assert node == {
+        TARGET: "stepdpo.data.templates.MixedTemplate",
+        "name": "${oc.env:SOME}",
+        "parts": [{TARGET: "stepdpo.data.level.Step"}],
+    }
+
+
+def test_a_users_own_configuration_may_use_the_old_names() -> None:
+    assert type(build({TARGET: "stepdpo.level.Step"})) is type(build({TARGET: "stepdpo.data.level.Step"}))
+
+
+def test_evaluate(place: Path) -> None:
+    words = ["eval", "run=old", "task=gsm8k", "task.path=problems.jsonl", "template=alpaca", "decode.max_tokens=16"]
+    done = stepdpo(*words, "force=true", cwd=place)
+    assert done.code == 0, done.said
+    folder = Path("runs") / "old" / "eval" / "gsm8k"
+    then, now = (
+        [json.loads(line) for line in (root / folder / "attempts.jsonl").read_text().splitlines()]
+        for root in (OLD, place)
+    )
+    assert [row["question"] for row in now] == [row["question"] for row in then]
+    assert [row["response"][:8] for row in now] == [row["response"][:8] for row in then]
+
+
+def test_report(place: Path) -> None:
+    (place / "runs" / "old" / "report.md").unlink()
+    done = stepdpo("report", "old", cwd=place)
+    assert done.code == 0, done.said
+    assert (place / "runs" / "old" / "report.md").read_text() == (OLD / "runs" / "old" / "report.md").read_text()
+
+
+def test_resume(place: Path) -> None:
+    """Killed after its checkpoint, it goes on with the same words, to the same numbers, and to what was to follow."""
+    run = place / "runs" / "old"
+    for name in ("model", "eval"):
+        shutil.rmtree(run / name)
+    (run / "report.json").unlink()
+    done = stepdpo("train", *WORDS, "run=old", "resume=true", cwd=place)
+    assert done.code == 0, done.said
+    assert "resuming after update 4" in done.out
+    wanted, got = metrics(OLD / "runs" / "old"), metrics(run)
+    assert [line["step"] for line in got] == [line["step"] for line in wanted]
+    for before, after in zip(wanted, got, strict=True):
+        assert after == pytest.approx(before, rel=1e-3, abs=1e-5)
+    assert (run / "model" / "model.safetensors").is_file()
+    assert json.loads((run / "eval" / "gsm8k" / "summary.json").read_text())["n"] == 6
+    assert (run / "report.json").is_file()
+
+
+def test_other_settings_are_refused_by_their_name(place: Path) -> None:
+    shutil.rmtree(place / "runs" / "old" / "model")
+    done = stepdpo("train", *WORDS, "algo=dpo", "run=old", "resume=true", cwd=place)
+    assert done.code == 2
+    assert "algo: stepdpo.algo.tdpo.TDPO then, stepdpo.algo.dpo.DPO now" in done.err
+    assert "template" not in done.err
+
+
+def test_pairs_resume(place: Path) -> None:
+    """Killed after four problems: the others are worked on, and the same pairs come of it."""
+    run = place / "runs" / "oldpairs"
+    wanted = (run / "preferences.jsonl").read_text()
+    finished = (run / "finished.jsonl").read_text().splitlines(keepends=True)
+    (run / "finished.jsonl").write_text("".join(finished[:4]))
+    (run / "preferences.jsonl").rename(run / "preferences.partial.jsonl")
+    (run / "summary.json").unlink()
+    done = stepdpo("pairs", "pairs=recut", "pairs.path=trees.jsonl", "run=oldpairs", "resume=true", cwd=place)
+    assert done.code == 0, done.said
+    assert sorted((run / "preferences.jsonl").read_text().splitlines()) == sorted(wanted.splitlines())
+    assert json.loads((run / "summary.json").read_text())["counts"]["problems"] == len(finished)
