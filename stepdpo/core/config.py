@@ -57,7 +57,7 @@ def _build(node: Any, where: str) -> Any:
         return [_build(item, f"{where}[{i}]") for i, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    if TARGET not in node:
+    if TARGET not in node:  # a section such as `batch`: its class is told by the field that holds it
         return {key: _build(value, f"{where}.{key}") for key, value in node.items()}
     kind = _load(node[TARGET], where)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
@@ -132,6 +132,7 @@ def _plain(value: Any, hint: type, where: str) -> Any:
     class Slot:
         value: hint  # type: ignore[valid-type]
 
+    # The annotation above is a name to `from __future__ import annotations`; OmegaConf needs the type itself.
     Slot.__annotations__["value"] = hint
     try:
         return OmegaConf.merge(OmegaConf.structured(Slot), {"value": value}).value

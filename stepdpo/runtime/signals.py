@@ -12,8 +12,6 @@ from typing import Any
 from stepdpo.runtime.processes import Processes
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
-
-
 SAVED = "a checkpoint was saved, resume=true goes on"
 
 
@@ -67,6 +65,7 @@ class StopSignals:
 
     def agreed(self) -> int:
         """The signal that any process has seen, or 0; every process must ask at the same update."""
+        # A launcher may reach one process only, or reach them between two steps: what one heard, all must act on.
         heard = self.processes.all_reduce_sum([float(self.seen == s) for s in CAUGHT])
         return next((int(s) for s, count in zip(CAUGHT, heard, strict=True) if count), 0)
 

@@ -154,6 +154,7 @@ def following(questions: Sequence[str]) -> list[int]:
     found: list[int] = []
     last = len(questions) - 1
     other = next((place for place, question in enumerate(questions) if question != questions[last]), None)
+    # From the end: the next other question of a place is its neighbour's, or what the neighbour found.
     for place in range(last, -1, -1):
         after = (place + 1) % len(questions)
         if questions[after] != questions[place]:

@@ -45,16 +45,16 @@ class Checkpointer:
         scratch = final.with_name(f".{final.name}.tmp")
         if self.engine.rank == 0:
             begin_checkpoint(self.folder, step)
-        self.engine.barrier()
+        self.engine.barrier()  # the folder is there before any process writes into it
         self.engine.save_state(scratch / STATE)
         self._write_model(scratch)
         if self.engine.rank == 0:
             trainer = {"step": step, "world": self.engine.world_size, "data": self.fingerprint, "window": dict(window)}
             write_json(scratch / TRAINER, trainer)
-        self.engine.barrier()
+        self.engine.barrier()  # and all have written before it is hashed and named
         if self.engine.rank == 0:
             commit_checkpoint(scratch, final)
-            prune(self.folder, self.keep)
+            prune(self.folder, self.keep)  # older ones go only now that a newer one is whole
         self.engine.barrier()
 
     def save_model(self, folder: Path) -> None:
@@ -74,6 +74,7 @@ class Checkpointer:
         weights = self.engine.weights()
         if self.engine.rank != 0:
             return
+        # What ZeRO 3 yields where a parameter was not gathered; transformers would save it without a word.
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
@@ -95,6 +96,7 @@ class Checkpointer:
         trainer = read_json(path / TRAINER)
         if trainer["data"] != self.fingerprint:
             raise UserError(f"{path}: was trained on other data than the configuration now names; use another run name")
+        # ZeRO's shards are cut for a number of processes, and so are the shares of a step.
         if trainer["world"] != self.engine.world_size:
             raise UserError(
                 f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world_size}"

@@ -45,7 +45,7 @@ class Training:
     seed: int = 0
     log_every: int = 10
     eval_every: int = 50
-    """Updates between looks at the held-out pairs; 0 looks only at the start and the end."""
+    """Updates between evaluations on the held-out pairs; 0 for one at the start and one at the end."""
     save_every: int = 100
     """Updates between checkpoints; 0 for none."""
     keep: int = 2

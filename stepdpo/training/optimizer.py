@@ -35,6 +35,7 @@ class AdamW:
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of update number `step` (from 0) of `total`."""
+        # Rounded up, as in the recipes that are reproduced: any warm-up at all takes at least one update.
         rising = math.ceil(self.warmup * total)
         if step < rising:
             return self.lr * (step + 1) / rising

@@ -86,6 +86,7 @@ class LocalEngine:
 
     def step(self, lr: float) -> float:
         """Clip, update, clear the gradient; returns the gradient's norm before clipping. Skips a non-finite one."""
+        # The norm is wanted even without clipping, and a limit of infinity clips nothing.
         norm = torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), self.clip or float("inf"))
         for group in self.optimizer.param_groups:
             group["lr"] = lr

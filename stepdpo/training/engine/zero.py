@@ -70,6 +70,7 @@ class Zero:
             zero["offload_optimizer"] = {"device": "cpu"}
         if self.offload_parameters:
             zero["offload_param"] = {"device": "cpu"}
+        # A micro-batch and a step are whatever we hand over; DeepSpeed's own counts only have to differ from ours.
         ours = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 2,
@@ -87,7 +88,7 @@ class Zero:
         device = pick_device(self.device, int(os.environ.get("LOCAL_RANK", "0")))
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         _alone_unless_launched()
-        import deepspeed
+        import deepspeed  # takes seconds, so only where it is used
 
         deepspeed.logger.setLevel("WARNING")
         # Its shared-memory all-reduce would be compiled at the first start (a minute) to do what gloo does.
@@ -97,6 +98,7 @@ class Zero:
         try:
             yield ZeroEngine(self, build, optim, device)
         finally:
+            # In this order: another engine of this process must find neither the sharding hook nor the group.
             _load_whole_again()
             torch.distributed.destroy_process_group()
 
@@ -195,16 +197,17 @@ class ZeroEngine:
 
         DeepSpeed averages over processes where we sum, hence the factor.
         """
+        # By hand, as the number of micro-batches varies from step to step; at the boundary gradients are reduced.
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss * self.world_size, scale_wrt_gas=False)
         if not last:
-            self.engine.step()
+            self.engine.step()  # counts the micro-batch and learns nothing; the step itself is `step`
 
     def step(self, lr: float) -> float:
         """Clip, update, clear the gradient; returns the gradient's norm before clipping."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        plain = self._plain_norm() if self.spec.stage == 0 else None
+        plain = self._plain_norm() if self.spec.stage == 0 else None  # before the step clears the gradient
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return float(norm if norm is not None else plain or 0.0)
@@ -231,6 +234,7 @@ class ZeroEngine:
         if not self.sharded:
             return {k: v.detach().cpu() for k, v in model.state_dict().items()} if self.rank == 0 else {}
         gathered: dict[str, Tensor] = {}
+        # One at a time: a whole 70B model would not fit beside the shards. Every process takes part in each.
         for name, parameter in model.named_parameters():
             with self.gather([parameter]):
                 if self.rank == 0:
@@ -241,6 +245,7 @@ class ZeroEngine:
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs, in DeepSpeed's format; called by every process."""
+        # `latest` would name the checkpoint before every process has written its part; our manifest names whole ones.
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self.frozen)
 
     def load_state(self, folder: Path) -> None:
