@@ -23,8 +23,8 @@ MISSING = "???"
 def load_config(path: Path) -> DictConfig:
     """A configuration file with the targets of today, also where it was written before they moved.
 
-    Unresolved: secrets stay references to the environment. OSError, YAMLError or OmegaConfBaseException when it cannot be
-    read.
+    Unresolved: secrets stay references to the environment. Raises OSError, YAMLError or OmegaConfBaseException when it
+    cannot be read.
     """
     node = current(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     config = OmegaConf.create(node)
