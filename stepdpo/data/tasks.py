@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
 from stepdpo.data.dedup import HashSet
 from stepdpo.data.fields import RowError, RowFields
@@ -39,7 +39,7 @@ class Task:
     """The file's name of a column for the usual name of it: {question: query}."""
     limit: int | None = None
     """The first so many problems only."""
-    checker: Any = None
+    checker: Checker | None = None
     """An exact step checker, for a task that has one."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
@@ -43,6 +44,23 @@ class Loaded:
     """rows, usable, bad, train, heldout, then whatever was odd."""
     max_bad: float = 0.0
     """The share of bad rows that the data set allows."""
+
+
+class DatasetSpec(Protocol):
+    """Any part of the config group `dataset`."""
+
+    def load(self) -> Loaded:
+        """Read and validate everything; what cannot be used is in `bad`."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A data set that can tell what it is without being loaded."""
+
+    def fingerprint(self) -> str | None:
+        """A text that is the same only if `load` gives the same; None where that cannot be known beforehand."""
+        ...
 
 
 def share(value: float | str) -> float:

@@ -19,7 +19,7 @@ from stepdpo.tokens.token_tree import TokenTree, build_tree
 
 Numbers = NDArray[np.integer[Any]]
 WINDOW = 4096
-"""Pairs that a pass over all pairs plans together: more balance better, with fewer the first micro-batch comes sooner."""
+"""Pairs that a pass over all pairs plans together: more balance better, fewer bring the first micro-batch sooner."""
 
 
 class Group(Enum):
