@@ -58,7 +58,8 @@ class Task:
 
     def _check(self, keep: Callable[[Problem], None]) -> int:
         """How many problems there are. UserError for bad rows, equal ids, or none at all."""
-        seen, again, shown = HashSet(), Counter[str](), list[BadRow]()
+        # Ids by their hashes: a stream of millions is gone through without being held.
+        known, again, shown = HashSet(), Counter[str](), list[BadRow]()
         good = bad = 0
         for one in self._read():
             if isinstance(one, BadRow):
@@ -67,7 +68,7 @@ class Task:
                 continue
             good += 1
             keep(one)
-            if not seen.add(one.id):
+            if not known.add(one.id):
                 again[one.id] += 1
         if bad:
             raise UserError(_complaint(self.path, shown, bad, good))
