@@ -62,4 +62,5 @@ def _problem(story: Story, name: str, split: str) -> Problem:
 
 
 def _digest(text: str) -> int:
+    # Not `hash`, which differs from process to process for texts.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

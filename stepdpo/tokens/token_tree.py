@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
 Spans = tuple[tuple[int, int], ...]
-"""(start, stop) of stretches of a row, in order."""
+"""(start, stop) of parts of a row, in order."""
 
 
 @dataclass(frozen=True, slots=True)
