@@ -24,7 +24,8 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import DTYPES, without_progress_bars
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED
-from stepdpo.tokens.collator import balance, collate
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.packing import balance
 from stepdpo.tokens.token_tree import build_tree
 from stepdpo.tokens.tokenization import Lengths, generation_prompt, tokenize
 from stepdpo.training.engine.settings import Device, Dtype, pick_device, pick_dtype

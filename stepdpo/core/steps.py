@@ -20,6 +20,7 @@ def split_steps(solution: str) -> tuple[str, list[str]]:
     Text without a step is all head.
     """
     starts = [match.start() for match in STEP_LABEL.finditer(solution)]
+    # Only before the first label of a line: "step by step" may come up again within the working.
     inline = INLINE_FIRST.search(solution, 0, starts[0] if starts else len(solution))
     if inline:
         starts.insert(0, inline.start(1))
@@ -55,6 +56,7 @@ def cut_step(continuation: str) -> tuple[str, str]:
 
     The two parts together are the continuation. The last step keeps the final answer that hangs on it.
     """
+    # From 1: the rest begins with the line break before a label, which a label at the very front does not have.
     following = STEP_LABEL.search(continuation, 1)
     if following is None:
         return continuation, ""

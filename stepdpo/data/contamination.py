@@ -1,4 +1,4 @@
-"""Which training questions are, or nearly are, evaluation problems."""
+"""Contamination: which training questions are, or nearly are, evaluation problems."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from enum import Enum
 from stepdpo.core.types import Problem
 from stepdpo.data.validation import question_key
 
+# Two measures by n-grams of words. A word problem is a few sentences: by its 8-grams it is still found when a word in
+# twenty was replaced, but stock phrases share some of them too, hence a least number and a share. One 13-gram in common
+# is the usual rule for documents; here it is told, never an error.
 GRAM = 8
 """Words in a row that are compared."""
 SHARE = 0.5
@@ -42,7 +45,7 @@ class SharedQuestion:
     problem_id: str
     likeness: Likeness
     share: float = 0.0
-    """Of the training question's runs of 13 words, those that occur in any problem of the tasks."""
+    """Of the training question's 13-grams, those that occur in any problem of the tasks."""
 
 
 def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Problem]]) -> Iterator[SharedQuestion]:
@@ -61,11 +64,12 @@ def shared_questions(questions: Iterable[str], tasks: Mapping[str, Sequence[Prob
 class _Index:
     """Evaluation questions by their text, by their text without numbers, by their 8-grams and their 13-grams.
 
-    A question of 8 to 12 words is one run of all its words: it is shared where the other question holds it whole. One
-    of fewer words is told by the exact rule alone.
+    A question of 8 to 12 words is one n-gram of all its words: it is shared where the other question holds it whole.
+    One of fewer words is told by the exact rule alone.
     """
 
     def __init__(self, questions: Sequence[str]) -> None:
+        # Reversed, so that of two problems with one text the first is named.
         self.exact = {question_key(q): i for i, q in reversed(list(enumerate(questions)))}
         self.numbers = {_without_numbers(q): i for i, q in reversed(list(enumerate(questions)))}
         self.grams = [_grams(q) for q in questions]
@@ -74,38 +78,42 @@ class _Index:
             for gram in grams:
                 self.by_gram[gram].append(i)
         self.words = [_words(q) for q in questions]
-        self.runs: dict[Gram, int] = {}
+        self.long_grams: dict[Gram, int] = {}
         for i, words in enumerate(self.words):
-            for run in _runs(words, min(LONG, len(words))):
-                self.runs.setdefault(run, i)
+            for gram in _ngrams(words, min(LONG, len(words))):
+                self.long_grams.setdefault(gram, i)
         self.lengths = sorted({min(LONG, len(words)) for words in self.words if len(words) >= GRAM})
 
     def share(self, question: str) -> float:
-        """Of the question's runs of 13 words, those that occur in an evaluation question."""
+        """Of the question's 13-grams, those that occur in an evaluation question."""
         words = _words(question)
-        own = _runs(words, LONG)
+        own = _ngrams(words, LONG)
         if not own:
-            return float(self._running(words) is not None)
-        return sum(run in self.runs for run in own) / len(own)
+            return float(self._sharing_a_long_gram(words) is not None)
+        return sum(gram in self.long_grams for gram in own) / len(own)
 
     def find(self, question: str) -> tuple[Likeness, int] | None:
         """The closest likeness, and which question it is with."""
+        # In the order of closeness: the first that applies is told.
         found = {
             Likeness.EXACT: self.exact.get(question_key(question)),
             Likeness.OVERLAP: self._overlapping(_grams(question)),
-            Likeness.RUN: self._running(_words(question)),
+            Likeness.RUN: self._sharing_a_long_gram(_words(question)),
             Likeness.NUMBERS: self.numbers.get(_without_numbers(question)),
         }
         return next(((likeness, i) for likeness, i in found.items() if i is not None), None)
 
-    def _running(self, words: Sequence[str]) -> int | None:
-        """An evaluation question with a run of 13 words of this one; of short ones, one that holds the other whole."""
-        held = (self.runs[run] for size in self.lengths for run in _runs(words, size) if run in self.runs)
+    def _sharing_a_long_gram(self, words: Sequence[str]) -> int | None:
+        """An evaluation question that shares a 13-gram with this one; of short ones, one that holds the other whole."""
+        held = (
+            self.long_grams[gram] for size in self.lengths for gram in _ngrams(words, size) if gram in self.long_grams
+        )
         first = next(held, None)
         if first is not None or not GRAM <= len(words) < LONG:
             return first
+        # A short question within a longer one: any that holds it whole holds its first 8 words.
         candidates = self.by_gram.get(tuple(words[:GRAM]), ())
-        return next((i for i in candidates if tuple(words) in _runs(self.words[i], len(words))), None)
+        return next((i for i in candidates if tuple(words) in _ngrams(self.words[i], len(words))), None)
 
     def _overlapping(self, grams: set[Gram]) -> int | None:
         hits = Counter(i for gram in grams for i in self.by_gram.get(gram, ()))
@@ -118,13 +126,13 @@ def _words(question: str) -> list[str]:
     return _WORD.findall(question.casefold())
 
 
-def _runs(words: Sequence[str], size: int) -> set[Gram]:
-    """All runs of so many words; of fewer than 8 there are none that would say anything."""
+def _ngrams(words: Sequence[str], size: int) -> set[Gram]:
+    """All n-grams of so many words; of fewer than 8 there are none that would say anything."""
     return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)} if size >= GRAM else set()
 
 
 def _grams(question: str) -> set[Gram]:
-    return _runs(_words(question), GRAM)
+    return _ngrams(_words(question), GRAM)
 
 
 def _without_numbers(question: str) -> str:

@@ -19,7 +19,7 @@ from stepdpo.data.rows import BadRow, Row
 from stepdpo.data.validation import Loaded, amount, gather, share
 
 HEAD = 100
-"""Rows that the format is told from."""
+"""Rows that the format is told from: a few bad ones at the front must not decide it."""
 UNTOLD = f"the format cannot be told, as none of the first {HEAD} rows can be read"
 
 
@@ -65,14 +65,14 @@ class Dataset:
         good: list[tuple[Preference, str]] = []
         bad: list[BadRow] = []
         odd: Counter[str] = Counter()
-        seen: Counter[str] = Counter()
+        present: Counter[str] = Counter()
         layout = LAYOUTS[format_] if format_ else None
         self._check_columns(layout)
         for item in chain(head, stream):
             if isinstance(item, BadRow) or layout is None:
                 bad.append(item if isinstance(item, BadRow) else item.bad(UNTOLD))
                 continue
-            seen.update(list(item.cells))
+            present.update(list(item.cells))
             try:
                 good.append((make(layout, item.cells, self.columns, odd), item.place))
             except RowError as error:
@@ -80,7 +80,7 @@ class Dataset:
             if len(good) == self.limit:
                 break
         if layout is not None:
-            odd.update(dict(_unused(layout, seen, self.columns)))
+            odd.update(dict(_unused(layout, present, self.columns)))
         return gather(good, bad, odd, heldout=self.heldout, seed=self.seed, max_bad=share(self.max_bad))
 
     def fingerprint(self) -> str | None:
@@ -91,6 +91,7 @@ class Dataset:
         files = local_files(self.path, self.split)
         if files is None:
             return None
+        # Bytes, not times of change: a copied or restored file is the same data.
         digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
         for file in files:
             digest.update(b"\n" + os.fsencode(file) + b"\n")
@@ -123,11 +124,11 @@ class Dataset:
         )
 
 
-def _unused(layout: Layout, seen: Mapping[str, int], names: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+def _unused(layout: Layout, present: Mapping[str, int], names: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Columns that nobody reads, with a guess where one looks like a misspelt name."""
     read = {names.get(column, column) for column in layout.uses}
-    absent = [column for column in read if column not in seen]
-    for column, count in seen.items():
+    absent = [column for column in read if column not in present]
+    for column, count in present.items():
         if column not in read:
             close = get_close_matches(column, absent, n=1, cutoff=0.8)
             yield f"column {column!r} is ignored" + (f"; did you mean {close[0]!r}?" if close else ""), count

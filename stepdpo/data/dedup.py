@@ -1,4 +1,4 @@
-"""Which texts have been met before, in little memory however many they are."""
+"""A set of hashes: which texts have been met before, in little memory however many they are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 from array import array
 
 FIRST = 1024
-"""Slots to begin with; always a power of two."""
+"""Slots to begin with; a power of two, so that a hash finds its slot by its lowest bits."""
 
 
 class HashSet:
-    """Keeps 64 bits of a hash of each text: 16 to 32 bytes for it, whatever its length.
+    """An open-addressing table that keeps 64 bits of a hash of each text: 16 to 32 bytes for it, whatever its length.
 
     A text is taken for another one with a probability of n / 2^64 after n texts.
     """
@@ -33,17 +33,17 @@ class HashSet:
             return False
         self.slots[place] = digest
         self.count += 1
-        if 2 * self.count > len(self.slots):
+        if 2 * self.count > len(self.slots):  # half full: beyond that, searches for a free slot grow long
             self.slots = _roomier(self.slots)
         return True
 
 
 def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") or 1
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") or 1  # 0 marks a free slot
 
 
 def _place(slots: array[int], digest: int) -> int:
-    """Where the digest is, or the free slot where it belongs; 0 marks a free one."""
+    """Where the digest is, or the free slot where it belongs (linear probing); 0 marks a free one."""
     last = len(slots) - 1
     place = digest & last
     while slots[place] not in (0, digest):

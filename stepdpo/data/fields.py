@@ -47,7 +47,7 @@ class RowFields:
         if not self.has(column):
             return default
         value = self._get(column, "a number", None)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):  # to Python, true is an int
             raise self._wrong(column, "a number", value)
         if not (math.isfinite(value) and low <= value <= high):
             raise RowError(f"column {self._name(column)}: {value} is not between {low:g} and {high:g}")

@@ -129,6 +129,8 @@ def _sets(*columns: str) -> tuple[frozenset[str], ...]:
 _STEP_DPO = _sets("prompt initial_reason_steps chosen rejected", "prompt full_chosen full_rejected")
 _STEP_DPO_USES = _STEP_DPO[0] | _STEP_DPO[1] | {"answer", "dataset"}
 _SOLUTIONS = _sets("question answer", "question solution", "problem solution", "instruction output")
+# In the order in which they are tried, the more special first: `step_dpo` rows have all the columns of `trl`, and
+# preferences may have the answer that tells `solutions`.
 LAYOUTS: Mapping[Format, Layout] = {
     Format.PREFERENCES: Layout(_sets("question chosen rejected"), frozenset(FIELDS), _preferences),
     Format.ULTRAINTERACT: Layout(

@@ -69,6 +69,8 @@ class Instance:
         chosen = preference.chosen + preference.chosen_rest
         rejected = preference.rejected + preference.rejected_rest
         if self.append_eos is AppendEos.auto:
+            # A solution without a final answer was cut short where it was sampled: an end scored there would teach the
+            # model to stop in the midst of its work.
             ends = (preference.whole or final_answer_stated(chosen), preference.whole or final_answer_stated(rejected))
         else:
             ends = (self.append_eos is AppendEos.on,) * 2

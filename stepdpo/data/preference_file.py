@@ -87,7 +87,7 @@ def write_lines(lines: Iterable[str], path: Path) -> None:
                 stream.write(line + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).replace(path)
+        Path(name).replace(path)  # after the contents are on the disc, else a power cut could leave an empty file
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

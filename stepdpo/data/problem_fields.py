@@ -32,6 +32,7 @@ def read_problem(cells: RowFields) -> StatedProblem:
     """
     question = cells.text(next((c for c in _QUESTION if cells.has(c)), _QUESTION[0]))
     working = next((cells.text(c, "") for c in _SOLUTION if cells.has(c)), "")
+    # What a data set states comes before what is found in text; its own mark (`####`) before a box in the working.
     stated = cells.answers("answers") or cells.answers("answer")
     if len(stated) == 1 and "####" in stated[0]:
         gold = stated[0].rpartition("####")[2].strip()
@@ -50,6 +51,7 @@ def require_answer(stated: StatedProblem) -> StatedProblem:
 
 def last_box(text: str) -> str:
     r"""The content of the last `\boxed{...}` or `\fbox{...}` with balanced braces (`\boxed 5` is 5), or empty."""
+    # A pattern cannot count braces, so it only finds where a box opens.
     for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|[^\s{}$]+)", text))):
         if match[1] != "{":
             return match[1]

@@ -1,10 +1,12 @@
-"""Problems that are read or made while they are used: what every task gives."""
+"""What every task offers: its problems, as a list or as a stream that is read or made while it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
+from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
 
 
@@ -21,6 +23,28 @@ class ProblemStream:
 
     def __iter__(self) -> Iterator[Problem]:
         return self.again()
+
+
+class TaskSpec(Protocol):
+    """Any part of the config group `task`."""
+
+    @property
+    def name(self) -> str:
+        """What results are filed under."""
+        ...
+
+    @property
+    def checker(self) -> Checker | None:
+        """The exact step checker, for a task that has one."""
+        ...
+
+    def problems(self) -> list[Problem]:
+        """All problems, in their order."""
+        ...
+
+    def stream(self) -> ProblemStream:
+        """The same, few of them in memory at a time."""
+        ...
 
 
 def check_limit(limit: int | None) -> None:

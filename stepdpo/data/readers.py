@@ -51,6 +51,7 @@ def locate(path: str) -> Path | None:
     if path.startswith(PACKAGE):
         return _in_package(path.removeprefix(PACKAGE))
     place = Path(path).expanduser()
+    # What exists comes first: a folder `owner/name` beside us is not looked for on the hub.
     try:
         if place.exists():
             return place

@@ -13,7 +13,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.rows import EXCERPT, BadRow, Row, checked, unsound
 
 MAX_LINE = 16 * 2**20
-"""Bytes; a longer line is a bad row, and is not held in memory."""
+"""Bytes; a longer line (a binary file under a wrong name, say) is a bad row, and is not held in memory."""
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[\s,]*")
 
@@ -27,6 +27,7 @@ def jsonl(file: Path) -> Iterator[Row | BadRow]:
             body = raw.removeprefix(_BOM).strip()
             if not body:
                 continue
+            # A character of UTF-8 is at most 4 bytes.
             excerpt = body[: 4 * EXCERPT].decode("utf-8", "backslashreplace")[:EXCERPT]
             try:
                 yield Row(file=str(file), line=line, cells=_parse(body))
@@ -37,7 +38,7 @@ def jsonl(file: Path) -> Iterator[Row | BadRow]:
 def json_file(file: Path) -> Iterator[Row | BadRow]:
     """A JSON array of objects, one object, or JSON Lines under the name of JSON."""
     raw = file.read_bytes().removeprefix(_BOM)
-    text = raw.decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "surrogateescape")  # a wrong byte spoils its element, not the file
     if text.lstrip().startswith("["):
         yield from _array(file, text)
         return
@@ -57,7 +58,7 @@ def parquet(file: Path) -> Iterator[Row | BadRow]:
         for batch in tables.ParquetFile(file).iter_batches(batch_size=1024):
             for row in range(batch.num_rows):
                 line += 1
-                try:
+                try:  # row by row, so that text that is not UTF-8 costs one row
                     (cells,) = batch.slice(row, 1).to_pylist()
                 except UnicodeDecodeError as error:
                     yield BadRow(file=str(file), line=line, reason=f"bytes that are not UTF-8 ({error})", excerpt="")
@@ -85,6 +86,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte 0x{body[error.start]:02x} at column {error.start + 1} is not UTF-8") from None
     cells = _object(_load(text))
+    # The bytes are sound by now: only an escape can still bring in a NUL or half a surrogate pair.
     if "\\u" in text and (reason := unsound(cells)):
         raise ValueError(reason)
     return cells

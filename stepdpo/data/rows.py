@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 EXCERPT = 200
-"""Characters of a bad row that are kept."""
+"""Characters of a bad row that are kept: enough to know it again, and a quarantine of millions of rows stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ def checked(file: str, line: int, value: Any) -> Row | BadRow:
 
 def unsound(value: Any) -> str:
     """Why some text within `value` cannot be tokenised or written again; empty when all is well."""
+    # Hence `ascii` for the excerpts of bad rows: they have to be written, whatever is in them.
     try:
         return _unsound(value)
     except RecursionError:

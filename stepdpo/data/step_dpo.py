@@ -72,6 +72,7 @@ def _continuation(full: str, prefix: str, column: str, odd: Counter[str]) -> str
 
 def _after(full: str, start: str) -> str | None:
     """What follows `start` at the beginning of `full` when white space is not told apart, else None."""
+    # `(?!\w)`: the last word must end there, else "Step 1" would be found at the front of "Step 12".
     words = [re.escape(word) for word in start.split()]
     match = re.match(r"\s*" + r"\s+".join(words) + r"(?!\w)", full)
     return full[match.end() :] if match else None

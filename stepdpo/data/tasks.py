@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
 from stepdpo.data.dedup import HashSet
 from stepdpo.data.fields import RowError, RowFields
@@ -39,7 +39,7 @@ class Task:
     """The file's name of a column for the usual name of it: {question: query}."""
     limit: int | None = None
     """The first so many problems only."""
-    checker: Any = None
+    checker: Checker | None = None
     """An exact step checker, for a task that has one."""
 
     def __post_init__(self) -> None:
@@ -58,7 +58,8 @@ class Task:
 
     def _check(self, keep: Callable[[Problem], None]) -> int:
         """How many problems there are. UserError for bad rows, equal ids, or none at all."""
-        seen, again, shown = HashSet(), Counter[str](), list[BadRow]()
+        # Ids by their hashes: a stream of millions is gone through without being held.
+        known, again, shown = HashSet(), Counter[str](), list[BadRow]()
         good = bad = 0
         for one in self._read():
             if isinstance(one, BadRow):
@@ -67,7 +68,7 @@ class Task:
                 continue
             good += 1
             keep(one)
-            if not seen.add(one.id):
+            if not known.add(one.id):
                 again[one.id] += 1
         if bad:
             raise UserError(_complaint(self.path, shown, bad, good))

@@ -9,14 +9,22 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from zlib import crc32
 
 from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import Tokenizer
+from stepdpo.core.protocols import Template, Tokenizer
 from stepdpo.core.types import Prompt, Turn
 
 CARD = "stepdpo.json"
 """The file beside a checkpoint's weights that says which template it was trained with."""
+
+
+class NamedTemplate(Template, Protocol):
+    """A template that a checkpoint's card can name."""
+
+    @property
+    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,13 @@ class MixedTemplate:
     """
 
     name: str
-    parts: list[Any]
+    parts: list[NamedTemplate]
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
-        from zlib import crc32
-
+        # By the question, not by a draw: both sides of all pairs of a question, and its turn in a later epoch or on
+        # another process, read the same prompt.
         part = self.parts[crc32(question.encode()) % len(self.parts)]
-        prompt: Prompt = part.render(question, history, tokenizer)
-        return prompt
+        return part.render(question, history, tokenizer)
 
 
 AnyTemplate = TextTemplate | NativeTemplate | MixedTemplate

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
@@ -47,14 +47,19 @@ class Loaded:
 
 
 class DatasetSpec(Protocol):
-    """Any part of the config group `dataset`.
-
-    One that knows without loading what it would load offers `fingerprint() -> str | None` as well, so that cached
-    tokens can be found without reading the data.
-    """
+    """Any part of the config group `dataset`."""
 
     def load(self) -> Loaded:
-        """Read and validate everything."""
+        """Read and validate everything; what cannot be used is in `bad`."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A data set that can tell what it is without being loaded."""
+
+    def fingerprint(self) -> str | None:
+        """A text that is the same only if `load` gives the same; None where that cannot be known beforehand."""
         ...
 
 
@@ -89,6 +94,7 @@ def hold_out(
     Whole questions are taken in the order of their hashes until there are enough preferences, so the choice
     does not depend on the order of the rows. White space and case do not make another question.
     """
+    # By hash, not by a draw over rows: data in another order, or with a few rows more, hold out nearly the same.
     wanted = amount(heldout, len(preferences))
     keys = [question_key(p.question) for p in preferences]
     sizes: defaultdict[str, int] = defaultdict(int)
@@ -111,20 +117,20 @@ def question_key(question: str) -> str:
 
 def find_oddities(preferences: Sequence[Preference], places: Sequence[str]) -> tuple[Finding, ...]:
     """Duplicates, opposite preferences, sides that are alike but for white space, and cut-off chosen sides."""
-    seen: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    rows_of: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
     findings: list[tuple[str, tuple[int, ...]]] = []
     for i, p in enumerate(preferences):
         context = (p.question, p.prefix, p.history)
-        seen[(*context, p.chosen, p.rejected)].append(i)
+        rows_of[(*context, p.chosen, p.rejected)].append(i)
         if p.chosen.split() == p.rejected.split():
             findings.append(("chosen and rejected differ only in white space", (i,)))
         elif p.rejected.startswith(p.chosen):
             findings.append(("chosen is the beginning of rejected", (i,)))
-    for (question, prefix, history, chosen, rejected), rows in seen.items():
+    for (question, prefix, history, chosen, rejected), rows in rows_of.items():
         if len(rows) > 1:
             findings.append(("the same preference more than once", tuple(rows)))
-        opposite = seen.get((question, prefix, history, rejected, chosen))
-        if opposite and rows[0] < opposite[0]:
+        opposite = rows_of.get((question, prefix, history, rejected, chosen))
+        if opposite and rows[0] < opposite[0]:  # each of the two finds the other: told once
             findings.append(("opposite preferences about the same two steps", (*rows, *opposite)))
     return tuple(
         Finding(kind=kind, places=tuple(places[i] for i in rows), question=preferences[rows[0]].question)

@@ -14,6 +14,8 @@ from stepdpo.core.errors import UserError
 
 def write_text(path: Path, text: str) -> None:
     """Write `path` in one step: a reader sees the old text or the new one, even after a power cut."""
+    # The order is the guarantee: contents to the disc, then the name, then the folder that holds the name. Renamed
+    # before its contents are down, the file could be there and empty after a power cut.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with scratch.open("w", encoding="utf-8", newline="\n") as file:
@@ -51,7 +53,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one object a line; UserError names the file and the line at fault."""
     rows: list[dict[str, Any]] = []
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")  # bytes: a line that is not UTF-8 is named by its number, too
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     for number, line in enumerate(lines, start=1):
@@ -70,6 +72,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def encode(value: Any, indent: int | None = None) -> str:
     """JSON with readable non-ASCII letters, except where a lone surrogate could not be written as UTF-8."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair is what a model's token or a torn row may leave; JSON can escape it, UTF-8 cannot hold it.
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

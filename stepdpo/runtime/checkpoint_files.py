@@ -64,11 +64,15 @@ def commit_checkpoint(scratch: Path, final: Path) -> None:
     names = _files(scratch)
     if not names:
         raise ValueError(f"{scratch}: nothing was written, so there is no checkpoint to commit")
+    # First every file and its name to the disc, then the manifest that vouches for them, then the rename: whatever a
+    # power cut leaves is a checkpoint that verifies, or one that was never committed.
     files = {name: _describe(scratch / name) for name in names if name != MANIFEST}
     for inner in sorted({(scratch / name).parent for name in files}):
         sync_folder(inner)
     write_text(scratch / MANIFEST, _manifest(step_of(final), files))
     previous = final.with_name(f".{final.name}.old")
+    # A rename does not replace a folder that holds files, so an earlier one of the same step makes room. Until the next
+    # rename `committed` finds it under its other name.
     if final.exists():
         final.rename(_fresh(previous))
     os.replace(scratch, final)  # noqa: PTH105 - the commit
@@ -143,6 +147,7 @@ def prune(folder: Path, keep: int) -> list[Path]:
     if keep < 1:
         raise ValueError(f"keep at least one checkpoint, not {keep}")
     paths = committed(folder)
+    # Sizes only: hashing is reading, and this runs after every save. Resuming (`newest_whole`) looks at the hashes.
     whole = [step_of(path) for path in paths if not verify(path, hashes=False)][:keep]
     gone = [path for path in paths if len(whole) == keep and step_of(path) < whole[-1]]
     for path in gone:  # first out of sight, so that half a deletion is never taken for a checkpoint

@@ -18,7 +18,7 @@ from stepdpo.core.errors import UserError
 
 LOCK = ".lock"
 ATTEMPTS = 3
-"""How often a taken lock is tried, 0.1 s apart: a look by `holder` also takes it, for an instant."""
+"""How often a taken lock is tried, 0.1 s apart: `holder` also takes it, for an instant, to see whether it is free."""
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+", encoding="utf-8")
+        file = (folder / LOCK).open("a+", encoding="utf-8")  # "w" would wipe out what the holder wrote
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror})") from error
     with file:
@@ -47,6 +47,8 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # Emptied, not deleted: whoever waits holds the old file open, and would lock one that has no name any more
+            # while a third locks a new one.
             file.truncate(0)
 
 
@@ -54,6 +56,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
     """Who holds the run folder now (`pid`, `host`, `since`); None when it is free or its lock is stale."""
     try:
         with (folder / LOCK).open("r", encoding="utf-8") as file:
+            # Shared, so that two who look do not take each other for a holder; closing the file gives it back.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _owner(folder)

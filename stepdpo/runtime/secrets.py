@@ -11,15 +11,19 @@ HIDDEN = "***"
 SHORTEST = 8
 """Values of secret environment variables below this length are left alone: replacing `true` everywhere helps nobody."""
 
+# Whole words of a name, at its start or after an underscore; `tokens` in the plural are counted ones.
 _NAME = re.compile(
     r"(?:^|_)(?:api_?keys?|(?:access|private|secret|signing|ssh)_?keys?|secrets?|passwords?|passwd|passphrase|"
     r"credentials?|bearer|authorization)(?:_|$)"
     r"|(?:^|_)(?:auth|access|api|bearer|hf|hub|refresh)?_?token(?:_value)?$"
 )
+# The special tokens of a tokenizer, and names of the place where a secret is.
 _NO_SECRET = re.compile(
     r"(?:^|_)(?:pad|eos|bos|unk|sep|cls|mask|stop|end|start|image|special|new|per|next|last|first)_token$"
     r"|_(?:env|file|path|folder|name|var|variable)$"
 )
+# Keys by the prefixes that their services give them (OpenAI and its like, Hugging Face, GitHub, wandb, AWS), what is
+# before the `@` of an address, and what follows `Bearer`. The lengths spare ordinary words that begin alike.
 _SHAPES = re.compile(
     r"\bsk-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|"
     r"\bwandb_v\d+_\w{20,}|\bAKIA[A-Z0-9]{16}\b|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?<=\bBearer )[\w.~+/=-]{8,}"
@@ -89,4 +93,5 @@ def _harmless(value: str) -> bool:
 
 def _environment() -> list[str]:
     values = (value for name, value in os.environ.items() if is_secret(name))
+    # The longest first: where one secret is part of another, the longer must go while it is still in one piece.
     return sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)

@@ -59,6 +59,7 @@ class MetricsLog:
         if not self.path.exists():
             return
         text = self.path.read_bytes().decode("utf-8", errors="replace")
+        # What follows the last line break is empty, or a line that was cut off in the midst of it.
         kept = "".join(line + "\n" for line in text.split("\n")[:-1] if _stays(line, resumed))
         if kept != text:
             write_text(self.path, kept)

@@ -33,6 +33,7 @@ class _Progress:
         for index, planned in enumerate(self.open):
             if not _same(planned, operation, left, right) or planned.result != result:
                 continue
+            # It uses a number that an open equation has yet to give: out of turn, even if the sum is right.
             if any({planned.left, planned.right} & {earlier.result} for earlier in self.open[:index]):
                 continue
             del self.open[index]

@@ -42,10 +42,11 @@ def owner(question: str) -> str:
 
 def _stories(split: str, seed: int) -> Iterator[Story]:
     rng = Random(_digest(f"stream/{split}/{seed}"))
-    seen = HashSet()
+    told = HashSet()
     while True:
         story = Teller(rng).tell(rng.choice(OPERATIONS))
-        if owner(story.question) == split and seen.add(story.question):
+        # Most stories belong to another split and are thrown away: that is what keeps the splits apart without a list.
+        if owner(story.question) == split and told.add(story.question):
             yield story
 
 
@@ -61,4 +62,5 @@ def _problem(story: Story, name: str, split: str) -> Problem:
 
 
 def _digest(text: str) -> int:
+    # Not `hash`, which differs from process to process for texts.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

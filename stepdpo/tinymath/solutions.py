@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
-from stepdpo import tinymath
+from stepdpo.core.package_data import sources
 from stepdpo.core.types import Preference
 from stepdpo.data.validation import Loaded, amount, gather
 
@@ -33,7 +32,7 @@ class TinymathSolutions:
     def fingerprint(self) -> str:
         """Hash of the settings, and of the code that makes the problems."""
         digest = hashlib.sha256(repr(self).encode())
-        for file in sorted(Path(tinymath.__file__).parent.glob("*.py")):
+        for file in sources(["tinymath/*.py"]):
             digest.update(file.read_bytes())
         return digest.hexdigest()
 

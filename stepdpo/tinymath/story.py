@@ -101,8 +101,9 @@ class Teller:
     def _event(self, room: int) -> None:
         """Something happens to the total; `room` operations are left."""
         kinds = [self._gain, self._lose, self._grow, self._share]
-        if room > 1:
+        if room > 1:  # groups take two operations: how many there are in all, then what that changes
             kinds += [self._gain_groups, self._lose_groups]
+        # An event whose result would be out of bounds or not whole tells nothing: another one is drawn.
         while not self.rng.choice(kinds)():
             pass
 

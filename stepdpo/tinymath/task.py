@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream, check_limit
 from stepdpo.tinymath.problems import stream
@@ -24,7 +24,7 @@ class TinymathTask:
     """Chooses the problems."""
     limit: int | None = None
     """The first so many problems only."""
-    checker: Any = None
+    checker: Checker | None = None
     """The exact step checker."""
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ def build() -> Qwen2Tokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(_corpus(), trainer=trainer)
+    # Only vocabulary and merges are kept: how text is split into words has to be Qwen2's own.
     learnt = json.loads(backend.to_str())["model"]
     return Qwen2Tokenizer(
         vocab=learnt["vocab"],
@@ -60,7 +61,7 @@ def build() -> Qwen2Tokenizer:
         chat_template=CHAT_TEMPLATE,
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
-        padding_side="left",
+        padding_side="left",  # a response goes on where its prompt ends, at the right edge
     )
 
 

@@ -31,7 +31,7 @@ class TreeBatch:
     ends_RL: Tensor
     """First index of the row that may no longer see this one; padding at a row's end is a tree of its own."""
     segments: tuple[Segment, ...]
-    """The same visibility as contiguous stretches, for attention without a mask."""
+    """The same visibility as contiguous segments, for attention without a mask."""
     source_T: Tensor
     """Flat index (row * L + position) of the hidden state that predicts the scored token."""
     target_T: Tensor

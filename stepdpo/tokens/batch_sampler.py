@@ -1,4 +1,4 @@
-"""Which pairs make up which update: a pure function of (the pairs, seed, epoch), whatever the processes."""
+"""Which pairs make up which optimizer step: a pure function of (the pairs, seed, epoch), whatever the processes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.collator import balance, collate
-from stepdpo.tokens.packing import TreePack, pack_trees
+from stepdpo.tokens.collator import collate
+from stepdpo.tokens.packing import TreePack, balance, pack_trees
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.tokens.token_tree import TokenTree, build_tree
 
 Numbers = NDArray[np.integer[Any]]
 WINDOW = 4096
-"""Pairs that are planned together where all of them are passed over."""
+"""Pairs that a pass over all pairs plans together: more balance better, fewer bring the first micro-batch sooner."""
 
 
 class Group(Enum):
@@ -33,14 +33,14 @@ class Group(Enum):
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Size of an update and of the pieces it is computed in."""
+    """Size of an optimizer step and of the micro-batches it is computed in (gradient accumulation)."""
 
     pairs: int = 128
-    """Pairs an update averages over, over all processes together; Step-DPO 128."""
+    """Pairs a step averages over, over all processes together; Step-DPO 128."""
     tokens: int = 8192
     """Most tokens (shared ones counted once) a process computes at a time; never changes the result."""
     group: Group = Group.none
-    """With `problem`, all pairs of a problem in one update share what they can; changes the order of the pairs."""
+    """With `problem`, all pairs of a problem in one step share what they can; changes the order of the pairs."""
 
     def __post_init__(self) -> None:
         if self.pairs < 1 or self.tokens < 1:
@@ -58,28 +58,31 @@ class MicroBatch:
 
 def order(ids: Sequence[int] | Numbers, seed: int, epoch: int) -> Numbers:
     """The pairs in the order of an epoch (from 0)."""
-    return np.asarray(ids)[np.argsort(_chance(seed, epoch, len(ids)), kind="stable")]
+    return np.asarray(ids)[np.argsort(_random_numbers(seed, epoch, len(ids)), kind="stable")]
 
 
 def order_of_problems(ids: Numbers, groups: Numbers, ranks: Numbers, seed: int, epoch: int) -> Numbers:
     """The same with problems in place of pairs; those of one problem follow one another, by their ranks."""
-    problems, of = np.unique(groups, return_inverse=True)
-    return ids[np.lexsort((ranks, of, _chance(seed, epoch, len(problems))[of]))]
+    problems, problem_of = np.unique(groups, return_inverse=True)
+    # The last key counts most: a random number a problem, then the problem (numbers may be equal), then the rank.
+    return ids[np.lexsort((ranks, problem_of, _random_numbers(seed, epoch, len(problems))[problem_of]))]
 
 
-def _chance(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
-    """Random numbers; those of the bare generator are the same in all releases of numpy."""
+def _random_numbers(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
+    """As many numbers of 64 bits as are to be ordered."""
     entropy = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    # Raw output of the bit generator: numpy may change its shuffles from release to release, and a run that is resumed
+    # under another numpy must see the same order.
     return np.random.PCG64(int.from_bytes(entropy)).random_raw(count)
 
 
 def steps_per_epoch(pairs: int, size: int) -> int:
-    """The last update of an epoch may hold fewer pairs; none is left out."""
+    """The last step of an epoch may hold fewer pairs; none is left out."""
     return -(-pairs // size)
 
 
 class BatchSampler:
-    """The pairs of every update; ordered once an epoch, then cut."""
+    """The pairs of every optimizer step; ordered once an epoch, then sliced."""
 
     def __init__(self, trees: TokenStore, seed: int, size: BatchSize) -> None:
         self.trees, self.seed, self.size = trees, seed, size
@@ -88,12 +91,12 @@ class BatchSampler:
         self._order: Numbers = trees.ids
 
     def __call__(self, number: int) -> list[int]:
-        """The pairs of update `number`, counted from 0 over all epochs."""
-        epoch, place = divmod(number, self.per_epoch)
+        """The pairs of step `number`, counted from 0 over all epochs."""
+        epoch, step = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._order, self._epoch = self._ordered(epoch), epoch
-        chosen: list[int] = self._order[place * self.size.pairs : (place + 1) * self.size.pairs].tolist()
-        return chosen
+        pairs: list[int] = self._order[step * self.size.pairs : (step + 1) * self.size.pairs].tolist()
+        return pairs
 
     def _ordered(self, epoch: int) -> Numbers:
         ids = self.trees.ids
@@ -106,43 +109,46 @@ class BatchSampler:
 def micro_batches(
     trees: TokenStore, ids: Sequence[int], tokens: int, rank: int, world_size: int, group: Group = Group.none
 ) -> Iterator[MicroBatch]:
-    """This process's share of the pairs `ids`, in pieces of at most `tokens` tokens; as many for every process."""
+    """This process's part of the pairs `ids` as micro-batches of at most `tokens` tokens, as many for every process."""
     ids = list(ids)
-    packs = _problems(trees, ids, tokens) if group is Group.problem else _alone(trees, ids)
-    lists = balance([b.size for b in packs], tokens, world_size)
-    for members in lists[rank::world_size]:
-        if members:
-            yield MicroBatch(_batch(trees, [[ids[m] for m in packs[b].members] for b in members]), 1.0)
+    packs = _by_problem(trees, ids, tokens) if group is Group.problem else _one_by_one(trees, ids)
+    lists = balance([pack.size for pack in packs], tokens, world_size)
+    for numbers in lists[rank::world_size]:
+        if numbers:
+            yield MicroBatch(_batch(trees, [[ids[m] for m in packs[n].members] for n in numbers]), 1.0)
         else:
+            # Under ZeRO-3 every pass gathers parameters from all processes: were it one fewer here, the others would
+            # wait for ever. The shortest tree is the cheapest stand-in.
             yield MicroBatch(collate([trees[ids[int(trees.sizes(ids).argmin())]]]), 0.0)
 
 
 def all_micro_batches(
     trees: TokenStore, tokens: int, rank: int, world_size: int, group: Group = Group.none, window: int = WINDOW
 ) -> Iterator[MicroBatch]:
-    """This process's share of all pairs, planned window by window: as many pieces for every process."""
+    """This process's part of all pairs, planned window by window: as many micro-batches for every process."""
     for first in range(0, len(trees), window):
         yield from micro_batches(trees, trees.ids[first : first + window].tolist(), tokens, rank, world_size, group)
 
 
-def _alone(trees: TokenStore, ids: Sequence[int]) -> list[TreePack]:
+def _one_by_one(trees: TokenStore, ids: Sequence[int]) -> list[TreePack]:
     return [TreePack((place,), size) for place, size in enumerate(trees.sizes(ids).tolist())]
 
 
-def _problems(trees: TokenStore, ids: Sequence[int], tokens: int) -> list[TreePack]:
-    """The pairs of each problem together, cut where a tree would exceed `tokens`."""
+def _by_problem(trees: TokenStore, ids: Sequence[int], tokens: int) -> list[TreePack]:
+    """The pairs of each problem together, split where a tree would exceed `tokens`."""
     groups, ranks = trees.column("group", ids), trees.column("rank", ids)
     packs: list[TreePack] = []
-    sequence = np.lexsort((ranks, groups))
-    starts = np.flatnonzero(np.diff(groups[sequence])) + 1
-    for places in np.split(sequence, starts):
-        cut = pack_trees([trees.sequences(ids[place]) for place in places], tokens)
-        packs += [TreePack(tuple(int(places[m]) for m in b.members), b.size) for b in cut]
+    # Ranks order a problem's pairs by tokens, so those that share most are neighbours and fall into the same tree.
+    by_rank = np.lexsort((ranks, groups))
+    starts = np.flatnonzero(np.diff(groups[by_rank])) + 1
+    for places in np.split(by_rank, starts):
+        split = pack_trees([trees.sequences(ids[place]) for place in places], tokens)
+        packs += [TreePack(tuple(int(places[m]) for m in pack.members), pack.size) for pack in split]
     return packs
 
 
 def _batch(trees: TokenStore, packs: Sequence[Sequence[int]]) -> TreeBatch:
-    """One tree a bundle, in one row."""
+    """One tree a pack, all in one row."""
     built: list[TokenTree] = []
     own: dict[int, list[TokenTree]] = {}
     for number, members in enumerate(packs):

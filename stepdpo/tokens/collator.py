@@ -1,9 +1,8 @@
-"""TokenTree -> TreeBatch: which trees share a row, and the crossing from integers to tensors."""
+"""TokenTree -> TreeBatch: the crossing from integers to tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from heapq import heapreplace
 from typing import Any
 
 import numpy as np
@@ -13,33 +12,12 @@ from stepdpo.tokens.batch import SIDES, TreeBatch
 from stepdpo.tokens.token_tree import Ints, Segment, TokenTree, places_in
 
 
-def balance(sizes: Sequence[int], budget: int, world_size: int) -> list[list[int]]:
-    """Spread trees over micro-batches of at most `budget` tokens, as many for every process.
-
-    Returns a multiple of `world` lists of indices, balanced by tokens; process r computes lists r, r + world, ...
-    A tree larger than the budget gets a list of its own. Lists may be empty (the caller fills them with a tree of
-    weight zero). Deterministic; every index occurs exactly once.
-    """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    bins = min(-(-sum(min(size, budget) for size in sizes) // budget), len(sizes)) or 1
-    while True:
-        bins = -(-bins // world_size) * world_size
-        lists: list[list[int]] = [[] for _ in range(bins)]
-        lightest = [(0, number) for number in range(bins)]
-        for index in order:
-            load, number = lightest[0]
-            heapreplace(lightest, (load + sizes[index], number))
-            lists[number].append(index)
-        if all(load <= budget or len(lists[number]) == 1 for load, number in lightest):
-            return lists
-        bins += 1
-
-
 def collate(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]] | None = None) -> TreeBatch:
-    """Pack trees one after another into one row. Shapes and meanings: TreeBatch.
+    """Trees one after another in one row. Shapes and meanings: TreeBatch.
 
     `own`: for a tree (by its index) that several pairs were merged into, the tree that each of them makes alone.
     """
+    # What indexes into something of its own tree moves by as much of it as lies before that tree.
     starts = np.cumsum([0] + [len(t) for t in trees])
     scored = np.cumsum([0] + [len(t.targets) for t in trees])
     firsts = np.cumsum([0] + [len(t.pair_ids) for t in trees])
@@ -67,7 +45,10 @@ def collate(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]] |
 
 
 def _prediction(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]], starts: Ints) -> torch.Tensor:
-    """Where the predictions of each pair's own tree are in the batch, pair by pair."""
+    """Where the predictions of each pair's own tree are in the batch, pair by pair.
+
+    The reference's scores are kept pair by pair, whatever tree the pair was in, and are laid beside the batch by this.
+    """
     found: list[Ints] = []
     for number, tree in enumerate(trees):
         alone = own.get(number)

@@ -6,29 +6,36 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import stepdpo
+from stepdpo.core.package_data import ROOT, sources
+from stepdpo.core.protocols import Level, Template
 from stepdpo.data.preference_file import fingerprint
-from stepdpo.data.validation import Loaded
+from stepdpo.data.validation import DatasetSpec, Fingerprinted, Loaded
+from stepdpo.tokens.tokenization import Lengths
 
 FORMAT = 1
 """Layout of the files of an entry."""
 SOURCES = (
     "core/steps.py",
+    "core/types.py",
     "data/*.py",
     "tinymath/solutions.py",
     "tokens/preprocess_worker.py",
+    "tokens/token_store.py",
     "tokens/token_store_writer.py",
     "tokens/tokenization.py",
 )
-"""Our own code that decides which tokens come of which data; another version of it makes other entries."""
+"""Our own code that decides which tokens come of which data; another version of it makes other entries.
+
+Not the trie, the packing and the collator: they work on what an entry holds, whenever it is read.
+"""
 
 
 def cache_key(
-    data: str, level: Any, template: Any, tokenizer: Any, lengths: Any, needs: frozenset[str]
+    data: str, level: Level, template: Template, tokenizer: Any, lengths: Lengths, needs: frozenset[str]
 ) -> dict[str, Any]:
     """Plain values that name the tokens of some data; `data` is what they are known by."""
     return {
@@ -44,12 +51,13 @@ def cache_key(
     }
 
 
-def data_identity(dataset: Any) -> tuple[str, Loaded | None]:
+def data_identity(dataset: DatasetSpec) -> tuple[str, Loaded | None]:
     """What the data are known by; loaded, where only that tells."""
-    known = dataset.fingerprint() if hasattr(dataset, "fingerprint") else None
+    known = dataset.fingerprint() if isinstance(dataset, Fingerprinted) else None
     if known is not None:
+        # Settings and files, not rows: whether there is an entry is then known without reading a single row.
         return f"{described(type(dataset))} {known} {_code_of([dataset])}", None
-    loaded: Loaded = dataset.load()
+    loaded = dataset.load()
     sides = [fingerprint(loaded.preferences), fingerprint(loaded.heldout)]
     bad = [dataclasses.asdict(row) for row in loaded.bad]
     rest = json.dumps([dict(loaded.counts), bad, loaded.max_bad], sort_keys=True)
@@ -70,16 +78,25 @@ def described(part: Any) -> str:
     return f"{name} {part!r}" if dataclasses.is_dataclass(part) and not isinstance(part, type) else name
 
 
-def _code_of(parts: Iterable[Any]) -> str:
+def _code_of(parts: Iterable[Any], root: Path = ROOT) -> str:
     """Hash of our own sources, and of those of parts that others wrote."""
-    root = Path(stepdpo.__file__).parent
-    files = {path for pattern in SOURCES for path in root.glob(pattern)}
-    for part in parts:
+    files = set(sources(SOURCES, root))
+    for part in _with_inner(parts):
         try:
             files.add(Path(inspect.getfile(part if inspect.isfunction(part) else type(part))))
         except (TypeError, OSError):
-            continue
+            continue  # in no file: its settings alone tell it from others
     return _hash(path.read_bytes().decode("utf-8", "replace") for path in sorted(files) if path.is_file())
+
+
+def _with_inner(parts: Iterable[Any]) -> Iterator[Any]:
+    """The parts and, within them, the parts they are made of (the templates of a mixed one)."""
+    for part in parts:
+        yield part
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+            inner = [value for some in values for value in (some if isinstance(some, list | tuple) else [some])]
+            yield from _with_inner(value for value in inner if dataclasses.is_dataclass(value))
 
 
 def _hash(texts: Iterable[str]) -> str:

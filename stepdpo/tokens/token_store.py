@@ -1,6 +1,6 @@
-"""Token trees kept in a file: integers on disc, 52 bytes a pair in memory, a tree grown whenever one is asked for.
+"""The token store: integers on disc, 52 bytes a pair in memory, a tree built whenever one is asked for.
 
-    train.tokens    int32: for each pair the chosen path, then what the rejected one has of its own
+    train.tokens    int32: for each pair the chosen sequence, then what the rejected one has of its own
     train.index     one ENTRY a pair
 
 Tokens are read by plain reads. A memory map would count every page it ever touched as memory of this process.
@@ -21,18 +21,20 @@ from numpy.typing import NDArray
 from stepdpo.core.errors import UserError
 from stepdpo.tokens.token_tree import Ints, TokenSequence, TokenTree, build_pair_tree, build_tree
 
+# 52 bytes an entry, so that the index of a million pairs is 52 MB: 32 bits for all but where a pair starts (a file may
+# hold more than 2^31 tokens) and its confidence, which must come back as it was given.
 ENTRY = np.dtype(
     [
         ("id", "<i4"),  # number of the pair in its data set; those of dropped pairs are absent
         ("start", "<i8"),  # its first token in the file
-        ("chosen", "<i4"),  # length of the chosen path
-        ("rejected", "<i4"),  # length of the rejected path; 0 without one
+        ("chosen", "<i4"),  # length of the chosen sequence
+        ("rejected", "<i4"),  # length of the rejected sequence; 0 without one
         ("shared", "<i4"),  # tokens that both begin with
         ("chosen_first", "<i4"),  # first scored token
         ("rejected_first", "<i4"),
         ("group", "<i4"),  # pairs of one problem have one number
         ("rank", "<i4"),  # place among the pairs of its problem, ordered by tokens
-        ("checksum", "<u4"),  # of its tokens
+        ("checksum", "<u4"),  # CRC-32 of its tokens: quick enough for every read, and made to tell damage, not malice
         ("confidence", "<f8"),
     ]
 )
@@ -49,6 +51,7 @@ class TokenStore(Mapping[int, TokenTree]):
         columns = {column: np.ascontiguousarray(entries[column]) for column in ENTRY.names or ()}
         self.ids: Ints = columns.pop("id")
         self._columns, self._read, self._name = columns, read, name
+        # Where no pair was dropped a number is its row, and nothing need be searched.
         self._dense = len(self.ids) > 0 and int(self.ids[-1]) == len(self.ids) - 1
 
     def __len__(self) -> int:
@@ -68,7 +71,7 @@ class TokenStore(Mapping[int, TokenTree]):
         return build_pair_tree(chosen, others[0], int(self._columns["shared"][self._at(number)]), number, confidence)
 
     def sequences(self, number: int) -> list[TokenSequence]:
-        """The chosen path, and the rejected one if there is one; owners are the sides."""
+        """The chosen sequence, and the rejected one if there is one; owners are the sides."""
         row = self._at(number)
         column = self._columns
         chosen, rejected, shared = (int(column[name][row]) for name in ("chosen", "rejected", "shared"))
@@ -88,7 +91,7 @@ class TokenStore(Mapping[int, TokenTree]):
         return float(self._columns["confidence"][self._at(number)])
 
     def sizes(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
-        """Tokens of each tree, shared ones counted once; no tree is grown."""
+        """Tokens of each tree, shared ones counted once; no tree is built."""
         chosen, rejected, shared = (self.column(name, numbers) for name in ("chosen", "rejected", "shared"))
         sizes: NDArray[np.int64] = (chosen + rejected - shared).astype(np.int64)
         return sizes
@@ -98,9 +101,10 @@ class TokenStore(Mapping[int, TokenTree]):
         return int(self.sizes([number])[0])
 
     def predictions(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
-        """Distinct predictions of each tree: `len(tree.targets)`; no tree is grown."""
+        """Distinct predictions of each tree: `len(tree.targets)`; no tree is built."""
         chosen, rejected, shared = (self.column(name, numbers) for name in ("chosen", "rejected", "shared"))
         first, second = (self.column(name, numbers) for name in ("chosen_first", "rejected_first"))
+        # A shared token that both sides score is one prediction, not two.
         both = np.maximum(0, shared - np.maximum(first, second))
         alone = np.where(rejected > 0, rejected - second - both, 0)
         counts: NDArray[np.int64] = (chosen - first + alone).astype(np.int64)
@@ -136,6 +140,8 @@ def open_store(folder: Path, name: str) -> TokenStore:
 
     Its file stays open as long as it is in use.
     """
+    # One open file, read by offset (pread): threads need no lock, and an entry that is replaced or removed meanwhile
+    # stays readable.
     handle = os.open(folder / f"{name}.tokens", os.O_RDONLY)
     entries = np.fromfile(folder / f"{name}.index", ENTRY)
     store = TokenStore(entries, lambda first, count: os.pread(handle, count, first), str(folder))

@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.tokens.token_store import ENTRY, WIDTH, Read, TokenStore
-from stepdpo.tokens.token_tree import Ints, TokenSequence
-from stepdpo.tokens.trie import shared_length
+from stepdpo.tokens.token_tree import Ints, TokenSequence, shared_length, sort_key
 
 SMALL = 64 * 2**20
-"""Bytes of tokens that are read through before they are used."""
+"""Bytes of tokens up to which a store is hashed before it is used; a larger one would hold up the start of a run."""
 
 
 def in_memory(rows: Sequence[tuple[int, Sequence[TokenSequence], float, int]]) -> TokenStore:
-    """A store without files, of (number, paths, confidence, group)."""
+    """A store without files, of (number, sequences, confidence, group)."""
     buffer = BytesIO()
     writer = StoreWriter(buffer)
     for number, sequences, confidence, group in rows:
@@ -56,7 +55,7 @@ def store_writer(folder: Path, name: str) -> Iterator[StoreWriter]:
 
 
 class StoreWriter:
-    """Takes pairs in the order of their numbers, and holds none of their tokens."""
+    """Takes pairs in the order of their numbers; keeps their entries, and none of their tokens."""
 
     def __init__(self, sink: BinaryIO, index: Path | None = None) -> None:
         self.sink, self.index = sink, index
@@ -66,7 +65,7 @@ class StoreWriter:
         self._recent: list[tuple[Any, ...]] = []
 
     def add(self, number: int, sequences: Sequence[TokenSequence], confidence: float, group: int) -> None:
-        """One pair: a path, or a chosen and a rejected one."""
+        """One pair: one sequence, or a chosen and a rejected one."""
         chosen, *others = sequences
         tokens, lengths = chosen.tokens, (len(chosen.tokens), 0, 0, chosen.first_scored, 0)
         for rejected in others:
@@ -78,7 +77,7 @@ class StoreWriter:
         self.sink.write(raw)
         self.digest.update(raw)
         self.size += len(tokens)
-        if len(self._recent) == 4096:
+        if len(self._recent) == 4096:  # tuples take several times the memory of the array they become
             self._pack()
 
     def _pack(self) -> None:
@@ -95,6 +94,8 @@ class StoreWriter:
     def finish(self) -> StoreInfo:
         """Write the index, and bring both files to the disc."""
         assert self.index is not None
+        # Both are on the disc before the entry that holds them is renamed into place: a power cut leaves no entry that
+        # looks whole and is not.
         self.sink.flush()
         handle = self.sink.fileno()
         entries = self.entries(lambda first, count: os.pread(handle, count, first))
@@ -103,6 +104,7 @@ class StoreWriter:
             entries.tofile(file)
             os.fsync(file.fileno())
         content = self.digest.hexdigest()
+        # The fingerprint is the same hash, gone on with where each sequence ends and from where it is scored.
         for name in ("chosen", "rejected", "shared", "chosen_first", "rejected_first"):
             self.digest.update(entries[name].tobytes())
         index = hashlib.sha256(entries.tobytes()).hexdigest()
@@ -145,7 +147,7 @@ def ranks(entries: NDArray[Any], read: Read) -> Ints:
 
 
 def _sortable(entry: Any, read: Read) -> tuple[bytes, bytes]:
-    """Sorts as the tokens do: by the chosen path, then by what the rejected one has of its own."""
+    """Sorts as the tokens do: by the chosen sequence, then by what the rejected one has of its own."""
     count = int(entry["chosen"]) + max(0, int(entry["rejected"]) - int(entry["shared"]))
-    tokens = np.frombuffer(read(WIDTH * int(entry["start"]), WIDTH * count), "<i4").astype(">i4")
-    return tokens[: entry["chosen"]].tobytes(), tokens[entry["chosen"] :].tobytes()
+    tokens = np.frombuffer(read(WIDTH * int(entry["start"]), WIDTH * count), "<i4")
+    return sort_key(tokens[: entry["chosen"]]), sort_key(tokens[entry["chosen"] :])

@@ -1,4 +1,4 @@
-"""Token trees: what several responses share is stored, and computed, once.
+"""Token trees: a trie of responses, in which what several of them begin with is stored, and computed, once.
 
 A pair is a trunk (prompt, prefix, whatever both sides share) with two branches; supervised data is a tree with
 one branch; all pairs of one problem can be one tree. Everything here is integers.
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepdpo.tokens.trie import TrieBuilder
-
 Ints = NDArray[np.int32]
+Spans = tuple[tuple[int, int], ...]
+"""(start, stop) of parts of a row, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A contiguous stretch of a packed row that is causal in itself and also sees the stretches of its ancestors."""
+    """A contiguous part of a packed row that is causal in itself and also sees its ancestors."""
 
     row: int
     start: int
     stop: int
-    ancestors: tuple[tuple[int, int], ...] = ()
-    """(start, stop) of what it sees of earlier runs of the same row, in order; each starts where a run starts."""
+    ancestors: Spans = ()
+    """(start, stop) of what it sees of earlier segments of the same row; each starts where a segment starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class TokenTree:
 
     tokens: Ints
     positions: Ints
-    """Depth of each token: its position if its own path stood alone."""
+    """Depth of each token: its position if its own sequence stood alone."""
     ends: Ints
     """First index that may no longer see this token."""
     segments: tuple[Segment, ...]
@@ -65,22 +65,21 @@ class TokenTree:
 
 
 def build_tree(sequences: Sequence[TokenSequence], pair_ids: Sequence[int], confidences: Sequence[float]) -> TokenTree:
-    """Merge paths into a tree: equal beginnings become one trunk, whatever the texts they came from.
+    """Merge sequences into a tree: equal beginnings become one trunk, whatever the texts they came from.
 
-    The first path's branch comes first at every fork. Raises ValueError if there are no paths, one is empty, or
-    the first token of one is scored.
+    The first sequence's branch comes first at every fork. Raises ValueError if there are no sequences, one is empty,
+    or the first token of one is scored.
     """
-    if not sequences or any(len(p.tokens) == 0 or p.first_scored < 1 for p in sequences):
-        raise ValueError("every path needs a token before its first scored one")
-    builder = TrieBuilder([sequence.tokens for sequence in sequences])
-    builder.walk()
-    tokens = np.concatenate(builder.tokens)
-    sources, targets, terms, owners = _predictions(sequences, [np.concatenate(p) for p in builder.places])
+    if not sequences or any(len(s.tokens) == 0 or s.first_scored < 1 for s in sequences):
+        raise ValueError("every sequence needs a token before its first scored one")
+    trie = TrieBuilder([sequence.tokens for sequence in sequences])
+    trie.walk()
+    sources, targets, terms, owners = _predictions(sequences, [np.concatenate(places) for places in trie.places])
     return TokenTree(
-        tokens=tokens,
-        positions=np.concatenate(builder.positions),
-        ends=builder.ends(),
-        segments=tuple(Segment(0, *segment) for segment in builder.segments),
+        tokens=np.concatenate(trie.tokens),
+        positions=np.concatenate(trie.positions),
+        ends=trie.ends(),
+        segments=tuple(trie.segments),
         sources=sources,
         targets=targets,
         terms=terms,
@@ -93,27 +92,28 @@ def build_tree(sequences: Sequence[TokenSequence], pair_ids: Sequence[int], conf
 def build_pair_tree(
     chosen: TokenSequence, rejected: TokenSequence, shared: int, pair_id: int, confidence: float
 ) -> TokenTree:
-    """What `build_tree` makes of two paths that share just their first `shared` tokens; without a search."""
+    """What `build_tree` makes of two sequences that share just their first `shared` tokens; without a search."""
     first, second = len(chosen.tokens), len(rejected.tokens)
     total = first + second - shared
     positions = _upto(total)
-    place = positions[:second]
+    rejected_places = positions[:second]
     ends = np.full(total, total, np.int32)
     segments: tuple[Segment, ...] = (Segment(0, 0, total),)
+    # Where one side is the beginning of the other there is no fork, and the longer side is the whole tree.
     if shared < min(first, second):
-        place = np.concatenate([positions[:shared], positions[first:]])
+        rejected_places = np.concatenate([positions[:shared], positions[first:]])
         positions = np.concatenate([positions[:first], positions[shared:second]])
         ends[shared:first] = first
         segments = (Segment(0, 0, first), Segment(0, first, total, ((0, shared),)))
     tokens = np.concatenate([chosen.tokens, rejected.tokens[shared:]])
-    sources, targets, terms, owners = _predictions((chosen, rejected), (_upto(first), place))
+    sources, targets, terms, owners = _predictions((chosen, rejected), (_upto(first), rejected_places))
     return TokenTree(tokens, positions, ends, segments, sources, targets, terms, owners, (pair_id,), (confidence,))
 
 
 def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
     """For each pair of a merged tree, where the predictions of the pair's own tree are among the merged ones.
 
-    `own[k]` is the tree that pair k makes alone. A response's terms come in the order of its path in both.
+    `own[k]` is the tree that pair k makes alone. A response's terms come in the order of its sequence in both.
     """
     order = np.argsort(merged.owners, kind="stable")
     starts = np.searchsorted(merged.owners[order], np.arange(2 * len(own) + 1))
@@ -127,15 +127,110 @@ def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
     return found
 
 
+def shared_length(one: Ints, other: Ints) -> int:
+    """How many tokens two sequences begin with in common."""
+    length = min(len(one), len(other))
+    differs = one[:length] != other[:length]
+    at = int(differs.argmax()) if length else 0
+    return at if length and differs[at] else length
+
+
+def sort_key(tokens: Ints) -> bytes:
+    """Bytes that sort as the tokens do: token ids are not negative, and big-endian bytes compare like numbers."""
+    return tokens.astype(">i4").tobytes()
+
+
+class TrieBuilder:
+    """The state of one depth-first walk over the trie of some sequences."""
+
+    def __init__(self, sequences: Sequence[Ints]) -> None:
+        self.sequences = sequences
+        keys = [sort_key(sequence) for sequence in sequences]
+        self.rank = [0] * len(keys)
+        """The place of each sequence in the order of tokens."""
+        for place, number in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
+            self.rank[number] = place
+        self.size = 0
+        self.tokens: list[Ints] = []
+        self.positions: list[Ints] = []
+        self.nodes: list[tuple[int, int]] = []
+        """(start, how many forks lie above) of every node of the trie."""
+        self.segments: list[Segment] = []
+        self.places: list[list[Ints]] = [[] for _ in sequences]
+        """For each sequence, where its tokens lie."""
+
+    def walk(self) -> None:
+        """Node by node, each before its branches; by a stack of our own, as chains of steps are deep."""
+        waiting: list[tuple[tuple[int, ...], int, int | None, Spans, int]]
+        waiting = [(tuple(range(len(self.sequences))), 0, 0, (), 0)]
+        while waiting:
+            group, depth, begun, ancestors, level = waiting.pop()
+            segment_start = self.size if begun is None else begun
+            self.nodes.append((self.size, level))
+            depth = self._write(group, depth)
+            forks = self._forks(group, depth)
+            if not forks:
+                self.segments.append(Segment(0, segment_start, self.size, ancestors))
+                continue
+            # The first branch follows its trunk without a gap, so both are one causal segment; only the others need
+            # the trunk as an ancestor. The stack gives back what was put on last, hence the reversal.
+            above = (*ancestors, (segment_start, self.size))
+            waiting += [(fork, depth, None, above, level + 1) for fork in reversed(forks[1:])]
+            waiting.append((forks[0], depth, segment_start, ancestors, level + 1))
+
+    def _write(self, group: tuple[int, ...], depth: int) -> int:
+        """What all sequences of `group` share from `depth` on; returns where it ends."""
+        first = self.sequences[group[0]][depth:]
+        length = len(first)
+        if len(group) > 1:  # what the outermost two in the order of tokens share, all between them do
+            outermost = min(group, key=self.rank.__getitem__), max(group, key=self.rank.__getitem__)
+            length = shared_length(*(self.sequences[member][depth:] for member in outermost))
+        place = np.arange(self.size, self.size + length, dtype=np.int32)
+        self.tokens.append(first[:length])
+        self.positions.append(np.arange(depth, depth + length, dtype=np.int32))
+        for member in group:
+            self.places[member].append(place)
+        self.size += length
+        return depth + length
+
+    def _forks(self, group: tuple[int, ...], depth: int) -> list[tuple[int, ...]]:
+        branches: dict[int, list[int]] = {}
+        for member in group:
+            tokens = self.sequences[member]
+            if depth < len(tokens):
+                branches.setdefault(int(tokens[depth]), []).append(member)
+        return [tuple(branch) for branch in branches.values()]
+
+    def ends(self) -> Ints:
+        """A node is seen until the next one with as few forks above it begins.
+
+        In depth-first order all that descends from a node follows it without a gap, so one number a token says who
+        may attend to it, however deep the tree.
+        """
+        ends = np.empty(self.size, np.int32)
+        waiting: list[tuple[int, int, int]] = []
+        for number, (start, level) in enumerate([*self.nodes, (self.size, 0)]):
+            while waiting and waiting[-1][2] >= level:
+                begin, stop, _ = waiting.pop()
+                ends[begin:stop] = start
+            after = self.nodes[number + 1][0] if number + 1 < len(self.nodes) else self.size
+            waiting.append((start, after, level))
+        return ends
+
+
 def _upto(count: int) -> Ints:
     return np.arange(count, dtype=np.int32)
 
 
 def _predictions(sequences: Sequence[TokenSequence], places: Sequence[Ints]) -> tuple[Ints, Ints, Ints, Ints]:
-    """(sources, targets, terms, owners), each distinct (source, target) once; `places`: where a path's tokens lie."""
-    sources = np.concatenate([place[p.first_scored - 1 : -1] for p, place in zip(sequences, places, strict=True)])
-    targets = np.concatenate([p.tokens[p.first_scored :] for p in sequences])
-    owners = np.repeat([p.owner for p in sequences], [len(p.tokens) - p.first_scored for p in sequences])
+    """(sources, targets, terms, owners), each distinct (source, target) once; `places`: where a sequence's tokens lie.
+
+    The first token of a branch is predicted by the trunk's last token, so `sources` skips from one to the other.
+    """
+    sources = np.concatenate([place[s.first_scored - 1 : -1] for s, place in zip(sequences, places, strict=True)])
+    targets = np.concatenate([s.tokens[s.first_scored :] for s in sequences])
+    owners = np.repeat([s.owner for s in sequences], [len(s.tokens) - s.first_scored for s in sequences])
+    # Both numbers in one of 64 bits, so that equal pairs are found by one sort of plain numbers.
     distinct, terms = np.unique(sources.astype(np.int64) << 32 | targets, return_inverse=True)
     return (
         (distinct >> 32).astype(np.int32),

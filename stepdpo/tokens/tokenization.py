@@ -1,4 +1,4 @@
-"""Pair -> token paths: the only crossing from text to integers."""
+"""Pair -> token sequences: the only crossing from text to integers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from stepdpo.tokens.batch import SIDES
 from stepdpo.tokens.token_tree import Ints, TokenSequence
 
 NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
+BATCH = 1024
+"""Texts that are tokenised at once: enough for the backend's threads, few enough to hold all their offsets."""
 
 
 class Overlong(Enum):
@@ -29,7 +31,7 @@ class Overlong(Enum):
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long a path may be, in tokens, and what happens to longer ones."""
+    """How long a sequence may be, in tokens, and what happens to longer ones."""
 
     max_length: int = 2048
     max_prompt_length: int = 512
@@ -45,7 +47,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The chosen path and, if there is one, the rejected one of each usable pair; and what could not be used."""
+    """The chosen sequence and, if there is one, the rejected one of each usable pair; and what could not be used."""
 
     sequences: dict[int, list[TokenSequence]]
     dropped: Counter[str] = field(default_factory=Counter)
@@ -60,8 +62,8 @@ def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], li
     """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(NOT_FAST)
-    for start in range(0, len(texts), 1024):
-        some = list(texts[start : start + 1024])
+    for start in range(0, len(texts), BATCH):
+        some = list(texts[start : start + BATCH])
         encoded = tokenizer(some, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             bos = tokenizer.bos_token_id
@@ -80,15 +82,17 @@ def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any
     backend, bos = tokenizer.backend_tokenizer, tokenizer.bos_token_id
     backend.no_truncation()
     backend.no_padding()
-    for start in range(0, len(texts), 1024):
-        some = slice(start, start + 1024)
+    for start in range(0, len(texts), BATCH):
+        some = slice(start, start + BATCH)
         encodings = backend.encode_batch(list(texts[some]), add_special_tokens=False)
         for encoding, boundary in zip(encodings, boundaries[some], strict=True):
             ids = encoding.ids
             first = encoding.char_to_token(boundary)
             if first is None:  # between tokens, or behind the last
+                # Several tokens of one character share an end, and some have none: only a running maximum is in order.
                 ends = np.array([end for _, end in encoding.offsets], np.int64)
                 first = int(np.searchsorted(np.maximum.accumulate(ends), boundary, side="right"))
+            # Some tokenizers write it themselves, and a template's text may begin with it: never two of them.
             needs_bos = bos is not None and (not ids or ids[0] != bos)
             yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
 
@@ -108,7 +112,11 @@ def generation_prompt(prompt: Prompt, tokenizer: Any) -> Prompt:
 
 
 def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
-    """The unscored text and each side's whole text."""
+    """The unscored text and each side's whole text.
+
+    The joint is the first character of the response. A context follows it, so it is read; without one it is scored, as
+    the model has to write it at evaluation.
+    """
     prompt = template.render(pair.question, pair.history, tokenizer)
     start = prompt.text + prompt.joint
     unscored = start + pair.context if pair.context else prompt.text
@@ -117,7 +125,7 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
 
 
 def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenized:
-    """Token paths of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
+    """Token sequences of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
 
     Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
     with `overlong: error` the first over-long one raises UserError.
@@ -128,6 +136,8 @@ def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
         boundary, sides = _texts(pair, template, tokenizer)
         texts += sides
         unscored += [boundary] * len(sides)
+    # Whole texts are tokenised, never a prompt and a response apart: the joined halves would be a sequence of tokens
+    # that the model never writes. So a token may straddle the boundary; it is scored, as it would be sampled.
     encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
     kept: dict[int, list[TokenSequence]] = {}
     dropped: Counter[str] = Counter()
@@ -147,30 +157,30 @@ def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
 
 
 def _usable(sequences: list[TokenSequence], number: int, lengths: Lengths) -> list[TokenSequence] | str:
-    """The paths, cut where that is asked for, or why the pair is left out."""
-    longest = max(len(p.tokens) for p in sequences)
+    """The sequences, truncated where that is asked for, or why the pair is left out."""
+    longest = max(len(s.tokens) for s in sequences)
     if longest > lengths.max_length:
         if lengths.overlong is Overlong.error:
             raise UserError(f"pair {number} has {longest} tokens, more than lengths.max_length={lengths.max_length}")
         if lengths.overlong is Overlong.drop:
             return "over-long"
-        sequences = _cut(sequences, lengths)
-    if any(p.first_scored < 1 or p.first_scored >= len(p.tokens) for p in sequences):
+        sequences = _truncate(sequences, lengths)
+    if any(s.first_scored < 1 or s.first_scored >= len(s.tokens) for s in sequences):
         return "nothing to score"
     if len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens):
         return "same tokens on both sides"
     return sequences
 
 
-def _cut(sequences: list[TokenSequence], lengths: Lengths) -> list[TokenSequence]:
+def _truncate(sequences: list[TokenSequence], lengths: Lengths) -> list[TokenSequence]:
     """Truncation of trl 0.8.5 as Step-DPO ran it: keep the end of the prompt, then the start of the response."""
-    cut = []
+    truncated = []
     for sequence in sequences:
         skip = max(0, sequence.first_scored - lengths.max_prompt_length)
         tokens: Ints = sequence.tokens[skip:]
         first = sequence.first_scored - skip
-        longest = max(len(p.tokens) - max(0, p.first_scored - lengths.max_prompt_length) for p in sequences)
-        if longest > lengths.max_length:
+        longest = max(len(s.tokens) - max(0, s.first_scored - lengths.max_prompt_length) for s in sequences)
+        if longest > lengths.max_length:  # the longer side decides for both, as in trl
             tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
-        cut.append(TokenSequence(tokens, first, sequence.owner))
-    return cut
+        truncated.append(TokenSequence(tokens, first, sequence.owner))
+    return truncated

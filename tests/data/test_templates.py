@@ -131,3 +131,10 @@ def test_a_mixture_knows_its_parts(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, {"template": describe(mixed)})
     assert resolve(TEXT, folder) == (TEXT, None)
     assert resolve(NativeTemplate(), folder) == (NativeTemplate(), None)
+
+
+def test_a_mixed_template_is_built_with_its_parts() -> None:
+    """The parts keep their classes, though the field names no more than what they offer."""
+    parts = option("mixed").parts
+    assert [type(part) for part in parts] == [NativeTemplate, TextTemplate]
+    assert [part.name for part in parts] == ["native", "alpaca"]

@@ -17,23 +17,23 @@ def test_the_next_one_is_made_while_this_one_is_used() -> None:
             made.set()
         return number * number
 
-    with Prefetcher(make, 3) as ahead:
-        assert ahead.take(0) == 0
+    with Prefetcher(make, 3) as items:
+        assert items.take(0) == 0
         assert made.wait(60)
-        assert [ahead.take(1), ahead.take(2)] == [1, 4]
+        assert [items.take(1), items.take(2)] == [1, 4]
 
 
 def test_nothing_is_made_beyond_the_end_or_twice() -> None:
     made: list[int] = []
-    with Prefetcher(made.append, 7) as ahead:
+    with Prefetcher(made.append, 7) as items:
         for number in (3, 4, 5, 6):
-            ahead.take(number)
+            items.take(number)
     assert made == [3, 4, 5, 6]
 
 
 def test_any_order_will_do() -> None:
-    with Prefetcher(lambda number: -number, 100) as ahead:
-        assert [ahead.take(n) for n in (5, 6, 2, 2, 99)] == [-5, -6, -2, -2, -99]
+    with Prefetcher(lambda number: -number, 100) as items:
+        assert [items.take(n) for n in (5, 6, 2, 2, 99)] == [-5, -6, -2, -2, -99]
 
 
 def test_an_error_comes_when_it_is_asked_for() -> None:
@@ -42,14 +42,14 @@ def test_an_error_comes_when_it_is_asked_for() -> None:
             raise ValueError("pair 2")
         return number
 
-    with Prefetcher(make, 4) as ahead:
-        assert [ahead.take(0), ahead.take(1)] == [0, 1]
+    with Prefetcher(make, 4) as items:
+        assert [items.take(0), items.take(1)] == [0, 1]
         with pytest.raises(ValueError, match="pair 2"):
-            ahead.take(2)
-        assert ahead.take(3) == 3
+            items.take(2)
+        assert items.take(3) == 3
 
 
 def test_leaving_ends_the_thread() -> None:
-    with Prefetcher(lambda number: number, 5) as ahead:
-        ahead.take(0)
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    with Prefetcher(lambda number: number, 5) as items:
+        items.take(0)
+    assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]

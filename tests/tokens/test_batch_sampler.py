@@ -1,4 +1,4 @@
-"""Which pairs make up which update: every pair once an epoch, in an order that only seed and epoch decide."""
+"""Which pairs make up which optimizer step: every pair once an epoch, in an order that only seed and epoch decide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.tokens import batch_sampler as feed
+from stepdpo.tokens import batch_sampler
 from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, micro_batches, order, steps_per_epoch
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.tokens.token_store_writer import in_memory
@@ -20,11 +20,11 @@ from stepdpo.tokens.token_tree import TokenSequence
 def forest(lengths: Sequence[int], ids: Iterable[int] | None = None) -> TokenStore:
     """One tree a length; by default with odd numbers, as if every second pair had been dropped."""
     numbers = list(ids) if ids is not None else [2 * n + 1 for n in range(len(lengths))]
-    paths = [[TokenSequence(np.arange(length, dtype=np.int32), 1, 0)] for length in lengths]
-    return in_memory([(n, p, 1.0, n) for n, p in zip(numbers, paths, strict=True)])
+    sequences = [[TokenSequence(np.arange(length, dtype=np.int32), 1, 0)] for length in lengths]
+    return in_memory([(n, p, 1.0, n) for n, p in zip(numbers, sequences, strict=True)])
 
 
-def updates(count: int, size: int, seed: int = 0) -> BatchSampler:
+def sampler(count: int, size: int, seed: int = 0) -> BatchSampler:
     return BatchSampler(forest([2] * count, range(count)), seed, BatchSize(pairs=size))
 
 
@@ -37,40 +37,40 @@ def test_the_order_is_seed_and_epoch() -> None:
 
 @given(st.sets(st.integers(0, 1000), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 3))
 def test_each_pair_once_an_epoch(ids: set[int], size: int, epoch: int) -> None:
-    """Also those of the last, smaller update."""
+    """Also those of the last, smaller step."""
     listed = sorted(ids)
     per_epoch = steps_per_epoch(len(listed), size)
-    update = BatchSampler(forest([2] * len(ids), listed), 7, BatchSize(pairs=size))
-    parts = [update(epoch * per_epoch + n) for n in range(per_epoch)]
+    pairs_of = BatchSampler(forest([2] * len(ids), listed), 7, BatchSize(pairs=size))
+    parts = [pairs_of(epoch * per_epoch + n) for n in range(per_epoch)]
     assert sorted(i for part in parts for i in part) == listed
     assert all(len(part) == size for part in parts[:-1])
     assert 0 < len(parts[-1]) <= size
 
 
-def test_ten_pairs_in_updates_of_four() -> None:
+def test_ten_pairs_in_steps_of_four() -> None:
     """4 + 4 + 2, then another epoch in another order."""
-    update = updates(10, 4)
-    assert [len(update(number)) for number in range(6)] == [4, 4, 2, 4, 4, 2]
-    first, second = ([i for n in range(3) for i in update(3 * e + n)] for e in (0, 1))
+    pairs_of = sampler(10, 4)
+    assert [len(pairs_of(number)) for number in range(6)] == [4, 4, 2, 4, 4, 2]
+    first, second = ([i for n in range(3) for i in pairs_of(3 * e + n)] for e in (0, 1))
     assert first != second
 
 
-def test_an_update_does_not_depend_on_those_before() -> None:
+def test_a_step_does_not_depend_on_those_before() -> None:
     """A resumed run lands in the middle of an epoch."""
-    whole = updates(100, 7)
+    whole = sampler(100, 7)
     inorder = [whole(number) for number in range(30)]
-    assert [updates(100, 7)(number) for number in range(30)] == inorder
+    assert [sampler(100, 7)(number) for number in range(30)] == inorder
     assert [whole(number) for number in reversed(range(30))] == inorder[::-1]
 
 
 def test_an_epoch_is_ordered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first update of an epoch the others are cut from what is there."""
+    """After the first step of an epoch the others are sliced from what is there."""
     drawn: list[int] = []
-    chance = feed._chance
-    monkeypatch.setattr(feed, "_chance", lambda *a: drawn.append(a[1]) or chance(*a))
-    update = updates(1000, 10)
+    numbers = batch_sampler._random_numbers
+    monkeypatch.setattr(batch_sampler, "_random_numbers", lambda *a: drawn.append(a[1]) or numbers(*a))
+    pairs_of = sampler(1000, 10)
     for number in range(250):
-        update(number)
+        pairs_of(number)
     assert drawn == [0, 1, 2]
 
 
@@ -81,10 +81,10 @@ def test_every_order_is_as_likely() -> None:
     assert all(abs(count - 500) < 5 * (3000 * 1 / 6 * 5 / 6) ** 0.5 for count in counts.values())
 
 
-def test_step_dpo_10k_has_85_updates_an_epoch() -> None:
+def test_step_dpo_10k_has_85_steps_an_epoch() -> None:
     """84 x 128 pairs and one of 43; Step-DPO's own trainer made 84."""
     assert steps_per_epoch(10_795, 128) == 85
-    assert len(updates(10_795, 128)(84)) == 10_795 - 84 * 128 == 43
+    assert len(sampler(10_795, 128)(84)) == 10_795 - 84 * 128 == 43
 
 
 @pytest.mark.parametrize("settings", [{"pairs": 0}, {"tokens": 0}])
@@ -94,20 +94,20 @@ def test_sizes_must_be_positive(settings: dict[str, int]) -> None:
 
 
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=20), st.integers(1, 80), st.integers(1, 4))
-def test_pieces_are_shared_out(lengths: list[int], tokens: int, world: int) -> None:
+def test_micro_batches_are_shared_out(lengths: list[int], tokens: int, world_size: int) -> None:
     """As many passes on every process, each pair once in all, at most `tokens` unless one pair alone is longer."""
     trees = forest(lengths)
-    shares = [list(micro_batches(trees, sorted(trees), tokens, rank, world)) for rank in range(world)]
-    assert len({len(share) for share in shares}) == 1
-    counted = [p.batch for share in shares for p in share if p.weight == 1]
+    inputs = [list(micro_batches(trees, sorted(trees), tokens, rank, world_size)) for rank in range(world_size)]
+    assert len({len(mine) for mine in inputs}) == 1
+    counted = [p.batch for mine in inputs for p in mine if p.weight == 1]
     assert sorted(i for batch in counted for i in batch.pair_ids) == sorted(trees)
     assert all(batch.input_ids_RL.numel() <= tokens or batch.pairs == 1 for batch in counted)
 
 
 def test_a_process_without_work_stands_in_with_the_shortest_tree() -> None:
     trees = forest([30, 5, 20])
-    shares = [list(micro_batches(trees, sorted(trees), 100, rank, 4)) for rank in range(4)]
-    assert [[(p.weight, p.batch.input_ids_RL.numel()) for p in share] for share in shares] == [
+    inputs = [list(micro_batches(trees, sorted(trees), 100, rank, 4)) for rank in range(4)]
+    assert [[(p.weight, p.batch.input_ids_RL.numel()) for p in mine] for mine in inputs] == [
         [(1.0, 30)],
         [(1.0, 20)],
         [(1.0, 5)],

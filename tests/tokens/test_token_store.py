@@ -1,8 +1,8 @@
-"""A store gives back what was written: from memory or from files, with sizes that need no growing."""
+"""A store gives back what was written: from memory or from files, with sizes that need no tree."""
 
 from __future__ import annotations
 
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +19,16 @@ Row = tuple[int, list[TokenSequence], float, int]
 
 @st.composite
 def rows(draw: st.DrawFn) -> list[Row]:
-    """Pairs of one or two paths that share beginnings, with gaps between their numbers."""
-    made: list[Row] = []
+    """Pairs of one or two sequences that share beginnings, with gaps between their numbers."""
+    drawn: list[Row] = []
     for number in sorted(draw(st.sets(st.integers(0, 30), max_size=8))):
         start = draw(st.lists(st.integers(0, 2), min_size=1, max_size=4))
-        paths = []
+        sequences = []
         for side in range(draw(st.integers(1, 2))):
             tokens = start[: draw(st.integers(1, len(start)))] + draw(st.lists(st.integers(0, 2), max_size=4))
-            paths.append(TokenSequence(np.array(tokens, np.int32), draw(st.integers(1, len(tokens))), side))
-        made.append((number, paths, draw(st.sampled_from([1.0, 0.75, 0.6])), draw(st.integers(0, 2))))
-    return made
+            sequences.append(TokenSequence(np.array(tokens, np.int32), draw(st.integers(1, len(tokens))), side))
+        drawn.append((number, sequences, draw(st.sampled_from([1.0, 0.75, 0.6])), draw(st.integers(0, 2))))
+    return drawn
 
 
 def same(one: TokenTree, other: TokenTree) -> None:
@@ -40,7 +40,7 @@ def same(one: TokenTree, other: TokenTree) -> None:
 @given(rows())
 def test_it_is_a_mapping_of_trees(written: list[Row]) -> None:
     store = in_memory(written)
-    trees = {number: build_tree(paths, [number], [confidence]) for number, paths, confidence, _ in written}
+    trees = {number: build_tree(sequences, [number], [confidence]) for number, sequences, confidence, _ in written}
     assert len(store) == len(trees)
     assert list(store) == sorted(store) == sorted(trees)
     for number, tree in store.items():
@@ -87,19 +87,19 @@ SOME: list[Row] = [
 ]
 
 
-def write(folder: FilePath) -> StoreInfo:
+def write(folder: Path) -> StoreInfo:
     with store_writer(folder, "train") as writer:
         for row in SOME:
             writer.add(*row)
         return writer.finish()
 
 
-def store(folder: FilePath) -> TokenStore:
+def store(folder: Path) -> TokenStore:
     write(folder)
     return open_store(folder, "train")
 
 
-def test_files_hold_the_same(tmp_path: FilePath) -> None:
+def test_files_hold_the_same(tmp_path: Path) -> None:
     """4 + 3 tokens a pair (two are shared), and 52 bytes of index."""
     found = store(tmp_path)
     for number, tree in in_memory(SOME).items():
@@ -109,7 +109,7 @@ def test_files_hold_the_same(tmp_path: FilePath) -> None:
     assert ENTRY.itemsize <= 60
 
 
-def test_a_store_outlives_its_folders_name(tmp_path: FilePath) -> None:
+def test_a_store_outlives_its_folders_name(tmp_path: Path) -> None:
     """Its file is open: an entry that another run replaces does not disturb this one."""
     (tmp_path / "old").mkdir()
     found = store(tmp_path / "old")
@@ -117,7 +117,7 @@ def test_a_store_outlives_its_folders_name(tmp_path: FilePath) -> None:
     assert len(found[2]) == 7
 
 
-def test_the_fingerprint_is_tokens_and_what_is_scored(tmp_path: FilePath) -> None:
+def test_the_fingerprint_is_tokens_and_what_is_scored(tmp_path: Path) -> None:
     def fingerprint(rows: list[Row]) -> str:
         with store_writer(tmp_path, "x") as writer:
             for row in rows:
@@ -132,7 +132,7 @@ def test_the_fingerprint_is_tokens_and_what_is_scored(tmp_path: FilePath) -> Non
 
 
 @pytest.mark.parametrize("name", ["train.tokens", "train.index"])
-def test_damage_is_seen(name: str, tmp_path: FilePath) -> None:
+def test_damage_is_seen(name: str, tmp_path: Path) -> None:
     written = write(tmp_path)
     path = tmp_path / name
     whole = path.read_bytes()
@@ -144,7 +144,7 @@ def test_damage_is_seen(name: str, tmp_path: FilePath) -> None:
     assert "No such file" in verify(tmp_path, "train", written)
 
 
-def test_a_large_store_is_checked_while_it_is_read(tmp_path: FilePath) -> None:
+def test_a_large_store_is_checked_while_it_is_read(tmp_path: Path) -> None:
     found = store(tmp_path)
     path = tmp_path / "train.tokens"
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""The token tree against brute force: lossless, and each token sees exactly its own path."""
+"""The token tree against brute force: lossless, and each token sees exactly its own sequence."""
 
 from __future__ import annotations
 
@@ -7,31 +7,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_pair_tree, build_tree, places_in
-from stepdpo.tokens.trie import shared_length
+from stepdpo.tokens.token_tree import (
+    TokenSequence,
+    TokenTree,
+    build_pair_tree,
+    build_tree,
+    places_in,
+    shared_length,
+)
 
 Forest = list[tuple[list[int], int]]
-"""(tokens, first scored) of every path."""
+"""(tokens, first scored) of every sequence."""
 
 
 @st.composite
 def forests(draw: st.DrawFn, pairs: int = 3) -> Forest:
-    """Paths over three token ids, so that they share beginnings often; some are beginnings of others."""
+    """Sequences over three token ids, so that they share beginnings often; some are beginnings of others."""
     count = 2 * draw(st.integers(1, pairs))
-    paths: Forest = []
+    sequences: Forest = []
     for _ in range(count):
-        start = draw(st.sampled_from([tokens for tokens, _ in paths])) if paths and draw(st.booleans()) else []
+        start = draw(st.sampled_from([tokens for tokens, _ in sequences])) if sequences and draw(st.booleans()) else []
         kept = start[: draw(st.integers(0, len(start)))]
         tokens = kept + draw(st.lists(st.integers(0, 2), min_size=0 if kept else 1, max_size=6))
-        paths.append((tokens, draw(st.integers(1, len(tokens)))))
-    return paths
+        sequences.append((tokens, draw(st.integers(1, len(tokens)))))
+    return sequences
 
 
-def plant(paths: Forest) -> TokenTree:
+def build(sequences: Forest) -> TokenTree:
     return build_tree(
-        [TokenSequence(np.array(t, np.int32), first, owner) for owner, (t, first) in enumerate(paths)],
-        pair_ids=range(len(paths) // 2),
-        confidences=[1.0] * (len(paths) // 2),
+        [TokenSequence(np.array(t, np.int32), first, owner) for owner, (t, first) in enumerate(sequences)],
+        pair_ids=range(len(sequences) // 2),
+        confidences=[1.0] * (len(sequences) // 2),
     )
 
 
@@ -40,34 +46,34 @@ def visible(tree: TokenTree, q: int, k: int) -> bool:
 
 
 def places(tree: TokenTree, last: int) -> list[int]:
-    """All that token `last` sees, in order: its path."""
+    """All that token `last` sees, in order: its sequence."""
     return [k for k in range(len(tree)) if visible(tree, last, k)]
 
 
-def beginnings(paths: Forest) -> set[tuple[int, ...]]:
-    """Every distinct non-empty beginning of a path is one token of the tree."""
-    return {tuple(tokens[:n]) for tokens, _ in paths for n in range(1, len(tokens) + 1)}
+def beginnings(sequences: Forest) -> set[tuple[int, ...]]:
+    """Every distinct non-empty beginning of a sequence is one token of the tree."""
+    return {tuple(tokens[:n]) for tokens, _ in sequences for n in range(1, len(tokens) + 1)}
 
 
 @given(forests())
-def test_the_tree_holds_every_beginning_once(paths: Forest) -> None:
-    tree = plant(paths)
+def test_the_tree_holds_every_beginning_once(sequences: Forest) -> None:
+    tree = build(sequences)
     stored = [tuple(int(tree.tokens[k]) for k in places(tree, q)) for q in range(len(tree))]
     assert len(stored) == len(set(stored)) == len(tree)
-    assert set(stored) == beginnings(paths)
+    assert set(stored) == beginnings(sequences)
 
 
 @given(forests())
-def test_position_is_depth(paths: Forest) -> None:
-    tree = plant(paths)
+def test_position_is_depth(sequences: Forest) -> None:
+    tree = build(sequences)
     for q in range(len(tree)):
         assert tree.positions[q] == len(places(tree, q)) - 1
 
 
 @given(forests())
-def test_visible_is_the_ancestor_relation(paths: Forest) -> None:
+def test_visible_is_the_ancestor_relation(sequences: Forest) -> None:
     """k is an ancestor of q iff k's beginning is a beginning of q's."""
-    tree = plant(paths)
+    tree = build(sequences)
     own = [tuple(int(tree.tokens[k]) for k in places(tree, q)) for q in range(len(tree))]
     for q in range(len(tree)):
         for k in range(len(tree)):
@@ -75,24 +81,24 @@ def test_visible_is_the_ancestor_relation(paths: Forest) -> None:
 
 
 @given(forests())
-def test_runs_say_the_same(paths: Forest) -> None:
-    """Runs cut the row into stretches without gap; each token sees its run so far and its run's ancestors."""
-    tree = plant(paths)
-    assert [run.start for run in tree.segments] == [0, *(run.stop for run in tree.segments[:-1])]
+def test_segments_say_the_same(sequences: Forest) -> None:
+    """Segments cut the row without a gap; each token sees its segment so far and its segment's ancestors."""
+    tree = build(sequences)
+    assert [segment.start for segment in tree.segments] == [0, *(segment.stop for segment in tree.segments[:-1])]
     assert tree.segments[-1].stop == len(tree)
-    starts = {run.start for run in tree.segments}
-    for run in tree.segments:
-        assert {start for start, _ in run.ancestors} <= starts
-        seen = [k for start, stop in run.ancestors for k in range(start, stop)]
-        for q in range(run.start, run.stop):
-            assert [*seen, *range(run.start, q + 1)] == places(tree, q)
+    starts = {segment.start for segment in tree.segments}
+    for segment in tree.segments:
+        assert {start for start, _ in segment.ancestors} <= starts
+        seen = [k for start, stop in segment.ancestors for k in range(start, stop)]
+        for q in range(segment.start, segment.stop):
+            assert [*seen, *range(segment.start, q + 1)] == places(tree, q)
 
 
 @given(forests())
-def test_predictions_are_the_scored_tokens(paths: Forest) -> None:
+def test_predictions_are_the_scored_tokens(sequences: Forest) -> None:
     """Term by term, response r has (what came before, the next token) for each of its scored tokens, once."""
-    tree = plant(paths)
-    for owner, (tokens, first) in enumerate(paths):
+    tree = build(sequences)
+    for owner, (tokens, first) in enumerate(sequences):
         mine = tree.terms[tree.owners == owner]
         got = sorted((len(places(tree, tree.sources[t])), places(tree, tree.sources[t]), tree.targets[t]) for t in mine)
         assert [n for n, _, _ in got] == list(range(first, len(tokens)))
@@ -102,16 +108,16 @@ def test_predictions_are_the_scored_tokens(paths: Forest) -> None:
 
 
 @given(forests())
-def test_each_prediction_is_computed_once(paths: Forest) -> None:
-    tree = plant(paths)
-    wanted = {(tuple(t[:n]), t[n]) for t, first in paths for n in range(first, len(t))}
+def test_each_prediction_is_computed_once(sequences: Forest) -> None:
+    tree = build(sequences)
+    wanted = {(tuple(t[:n]), t[n]) for t, first in sequences for n in range(first, len(t))}
     assert len(tree.targets) == len(tree.sources) == len(wanted)
-    assert len(tree.terms) == len(tree.owners) == sum(len(t) - first for t, first in paths)
+    assert len(tree.terms) == len(tree.owners) == sum(len(t) - first for t, first in sequences)
 
 
 def test_a_pair_by_hand() -> None:
     """Prompt 7 8, prefix 9, then 1 2 against 3; the prefix is scored."""
-    tree = plant([([7, 8, 9, 1, 2], 2), ([7, 8, 9, 3], 2)])
+    tree = build([([7, 8, 9, 1, 2], 2), ([7, 8, 9, 3], 2)])
     assert tree.tokens.tolist() == [7, 8, 9, 1, 2, 3]
     assert tree.positions.tolist() == [0, 1, 2, 3, 4, 3]
     assert tree.ends.tolist() == [6, 6, 6, 5, 5, 6]
@@ -123,24 +129,24 @@ def test_a_pair_by_hand() -> None:
 
 
 def test_chosen_may_be_the_beginning_of_rejected() -> None:
-    for paths in ([([1, 2, 3], 1), ([1, 2, 3, 4, 5], 1)], [([1, 2, 3, 4, 5], 1), ([1, 2, 3], 1)]):
-        tree = plant(paths)
+    for sequences in ([([1, 2, 3], 1), ([1, 2, 3, 4, 5], 1)], [([1, 2, 3, 4, 5], 1), ([1, 2, 3], 1)]):
+        tree = build(sequences)
         assert tree.tokens.tolist() == [1, 2, 3, 4, 5]
         assert len(tree.segments) == 1
         assert sorted(tree.targets.tolist()) == [2, 3, 4, 5]
 
 
-def test_a_single_path_is_a_plain_sequence() -> None:
+def test_a_single_sequence_is_a_plain_sequence() -> None:
     tree = build_tree([TokenSequence(np.array([5, 6, 7], np.int32), 2, 0)], [11], [0.75])
     assert tree.ends.tolist() == [3, 3, 3]
     assert (tree.sources.tolist(), tree.targets.tolist(), tree.owners.tolist()) == ([1], [7], [0])
     assert (tree.pair_ids, tree.confidences) == ((11,), (0.75,))
 
 
-@pytest.mark.parametrize("paths", [[], [([], 1)], [([1, 2], 0)]])
-def test_paths_that_cannot_be_predicted_are_refused(paths: Forest) -> None:
+@pytest.mark.parametrize("sequences", [[], [([], 1)], [([1, 2], 0)]])
+def test_sequences_that_cannot_be_predicted_are_refused(sequences: Forest) -> None:
     with pytest.raises(ValueError, match="before its first scored"):
-        plant(paths)
+        build(sequences)
 
 
 # Pairs, and pairs within larger trees
@@ -153,8 +159,8 @@ def same(one: TokenTree, other: TokenTree) -> None:
 
 
 @given(forests(pairs=1))
-def test_a_pair_grows_without_a_search(paths: Forest) -> None:
-    chosen, rejected = (TokenSequence(np.array(t, np.int32), first, side) for side, (t, first) in enumerate(paths))
+def test_a_pair_is_built_without_a_search(sequences: Forest) -> None:
+    chosen, rejected = (TokenSequence(np.array(t, np.int32), first, side) for side, (t, first) in enumerate(sequences))
     shared = shared_length(chosen.tokens, rejected.tokens)
     same(build_pair_tree(chosen, rejected, shared, 7, 0.75), build_tree([chosen, rejected], [7], [0.75]))
 
@@ -168,10 +174,10 @@ def test_the_shared_length_is_counted(one: list[int], other: list[int]) -> None:
 
 
 @given(forests(pairs=4))
-def test_own_predictions_are_found_in_the_merged_tree(paths: Forest) -> None:
+def test_own_predictions_are_found_in_the_merged_tree(sequences: Forest) -> None:
     """Same context, same target: whatever was computed for a pair alone belongs there."""
-    merged = plant(paths)
-    own = [plant(paths[2 * k : 2 * k + 2]) for k in range(len(paths) // 2)]
+    merged = build(sequences)
+    own = [build(sequences[2 * k : 2 * k + 2]) for k in range(len(sequences) // 2)]
     for tree, found in zip(own, places_in(merged, own), strict=True):
         assert len(found) == len(tree.targets)
         for mine, its in enumerate(found):
@@ -182,11 +188,11 @@ def test_own_predictions_are_found_in_the_merged_tree(paths: Forest) -> None:
 
 def test_one_sided_pairs_are_found_too() -> None:
     """Owners 0, 2, 4: supervised data of one problem."""
-    paths = [[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]
+    sequences = [[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]
     merged = build_tree(
-        [TokenSequence(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(paths)], range(3), [1.0] * 3
+        [TokenSequence(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(sequences)], range(3), [1.0] * 3
     )
-    own = [build_tree([TokenSequence(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(paths)]
+    own = [build_tree([TokenSequence(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(sequences)]
     found = places_in(merged, own)
     assert [merged.targets[places].tolist() for places in found] == [[2, 3], [2, 4], [2, 3, 5]]
 
@@ -195,8 +201,8 @@ def test_a_deep_chain_needs_no_deep_stack() -> None:
     """1,500 forks below one another."""
     length = 1500
     chain = np.zeros(length + 1, np.int32)
-    paths = [TokenSequence(chain, 1, 0)]
-    paths += [TokenSequence(np.r_[chain[:n], 1].astype(np.int32), n, n) for n in range(1, length)]
-    tree = build_tree(paths, range(length // 2), [1.0] * (length // 2))
+    sequences = [TokenSequence(chain, 1, 0)]
+    sequences += [TokenSequence(np.r_[chain[:n], 1].astype(np.int32), n, n) for n in range(1, length)]
+    tree = build_tree(sequences, range(length // 2), [1.0] * (length // 2))
     assert len(tree) == length + 1 + (length - 1)
     assert tree.ends[0] == len(tree)

@@ -29,7 +29,7 @@ def tree_of(pair: Pair, template: TextTemplate, tokenizer: Any, lengths: Lengths
     return build_tree(done.sequences[0], [0], [pair.confidence])
 
 
-def path(tree: TokenTree, owner: int) -> tuple[list[int], list[int]]:
+def read_and_scored(tree: TokenTree, owner: int) -> tuple[list[int], list[int]]:
     """(unscored ids, scored ids) of a response, read off the tree."""
     terms = tree.terms[tree.owners == owner]
     terms = terms[np.argsort(tree.positions[tree.sources[terms]])]
@@ -52,7 +52,7 @@ def test_scored_tokens_are_the_step(
     prompt = template.prompt.replace("{question}", preference.question)
     unscored = prompt + template.joint + preference.prefix if read else prompt
     for owner, step in enumerate((preference.chosen, preference.rejected)):
-        before, scored = path(tree, owner)
+        before, scored = read_and_scored(tree, owner)
         response = step if read else template.joint + preference.prefix + step
         assert tokenizer.decode(before) == unscored
         assert tokenizer.decode(scored) == response
@@ -62,7 +62,7 @@ def test_scored_tokens_are_the_step(
 def test_whole_solutions_are_scored(tokenizer: Any) -> None:
     preference = tiny.PREFERENCES[1]
     tree = tree_of(Instance()(preference), tiny.DEEPSEEK, tokenizer)
-    _, scored = path(tree, 0)
+    _, scored = read_and_scored(tree, 0)
     text = " " + preference.prefix + preference.chosen + preference.chosen_rest + "<|im_end|>"
     assert tokenizer.decode(scored) == text
 
@@ -70,23 +70,23 @@ def test_whole_solutions_are_scored(tokenizer: Any) -> None:
 def test_a_token_across_the_boundary_is_scored(tokenizer: Any) -> None:
     """`Step 1: ` + `He` is read by the model as `Step 1:` + ` He`: the token that straddles is sampled, so scored."""
     pair = Pair("Q", context="Step 1: ", chosen="He gets 14.", rejected="He gets 9.")
-    before, scored = path(tree_of(pair, tiny.CHAT, tokenizer), 0)
+    before, scored = read_and_scored(tree_of(pair, tiny.CHAT, tokenizer), 0)
     assert tokenizer.decode(before).endswith("Step 1:")
     assert tokenizer.decode(scored) == " He gets 14."
 
 
 def test_the_joint_is_scored_unless_a_context_follows(tokenizer: Any) -> None:
     """Alpaca's newline is one token with the colon before it: scored as a whole, or read as a whole."""
-    scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), tiny.ALPACA, tokenizer), 0)[1]
+    scored = read_and_scored(tree_of(Pair("Q", "", "So 5.", "So 6."), tiny.ALPACA, tokenizer), 0)[1]
     assert tokenizer.decode(scored) == ":\nSo 5."
-    before, scored = path(tree_of(Pair("Q", "So", " 5.", " 6."), tiny.ALPACA, tokenizer), 0)
+    before, scored = read_and_scored(tree_of(Pair("Q", "So", " 5.", " 6."), tiny.ALPACA, tokenizer), 0)
     assert (tokenizer.decode(before)[-15:], tokenizer.decode(scored)) == ("## Response:\nSo", " 5.")
 
 
 @pytest.mark.parametrize("template", [tiny.CHAT, tiny.ALPACA, tiny.DEEPSEEK], ids=lambda t: t.name)
 def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, tokenizer: Any) -> None:
     """What a model is given to go on from is a beginning of what it was trained on, token by token."""
-    before, scored = path(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0)
+    before, scored = read_and_scored(tree_of(Pair("Q", "", "So 5.", "So 6."), template, tokenizer), 0)
     given = generation_prompt(template.render("Q", (), tokenizer), tokenizer)
     ids = tokenizer(given.text)["input_ids"]
     assert [*before, *scored][: len(ids)] == ids
@@ -96,7 +96,7 @@ def test_a_prompt_is_opened_where_training_has_a_border(template: TextTemplate, 
 def test_a_character_of_several_tokens_is_not_split(tokenizer: Any) -> None:
     """The bytes of one character before the boundary are all unscored."""
     pair = Pair("Q", context="数", chosen="学", rejected="字")
-    before, scored = path(tree_of(pair, tiny.CHAT, tokenizer), 0)
+    before, scored = read_and_scored(tree_of(pair, tiny.CHAT, tokenizer), 0)
     assert (tokenizer.decode(before)[-1:], tokenizer.decode(scored)) == ("数", "学")
     assert len(scored) == 3
 
@@ -106,7 +106,7 @@ def test_scored_text_contains_the_response(context: str, chosen: str, question: 
     """On any text: nothing of the response is missed, and at most the straddling token lies before it."""
     tokenizer = tiny.tokenizer()
     pair = Pair(question, context, chosen, "")
-    before, scored = path(tree_of(pair, tiny.ALPACA, tokenizer), 0)
+    before, scored = read_and_scored(tree_of(pair, tiny.ALPACA, tokenizer), 0)
     whole = tiny.ALPACA.prompt.replace("{question}", question) + "\n" + context + chosen
     assert before + scored == tokenizer(whole)["input_ids"]
     rest = tokenizer.decode(scored[1:])
@@ -134,9 +134,9 @@ def test_the_first_scored_token_is_the_first_to_end_after_the_boundary(texts: li
 def test_one_beginning_of_text(prepends: bool, tokenizer: Any) -> None:
     """None for tokenizers without one; otherwise exactly one, whether or not the tokenizer would add it."""
     pair = Pair("2 + 3?", "", "5", "6")
-    plain = path(tree_of(pair, tiny.ALPACA, tokenizer), 0)
+    plain = read_and_scored(tree_of(pair, tiny.ALPACA, tokenizer), 0)
     known = tiny.with_bos(prepends)
-    before, scored = path(tree_of(pair, tiny.ALPACA, known), 0)
+    before, scored = read_and_scored(tree_of(pair, tiny.ALPACA, known), 0)
     assert before == [known.bos_token_id, *plain[0]]
     assert scored == plain[1]
     assert tokenizer.bos_token_id is None
@@ -146,7 +146,9 @@ def test_one_beginning_of_text(prepends: bool, tokenizer: Any) -> None:
 @pytest.mark.parametrize("prepends", [False, True])
 def test_a_template_that_holds_the_beginning_gets_no_second(prepends: bool, tokenizer: Any) -> None:
     pair = Pair("2 + 3?", "", "5", "6")
-    assert path(tree_of(pair, tiny.CHAT, tiny.with_bos(prepends)), 1) == path(tree_of(pair, tiny.CHAT, tokenizer), 1)
+    assert read_and_scored(tree_of(pair, tiny.CHAT, tiny.with_bos(prepends)), 1) == read_and_scored(
+        tree_of(pair, tiny.CHAT, tokenizer), 1
+    )
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -155,7 +157,7 @@ def test_end_of_text_only_where_told(chosen: bool, rejected: bool, tokenizer: An
     pair = Pair("2 + 3?", "", "5", "6", chosen_ends=chosen, rejected_ends=rejected)
     tree = tree_of(pair, tiny.ALPACA, tokenizer)
     for owner, ends in enumerate((chosen, rejected)):
-        before, scored = path(tree, owner)
+        before, scored = read_and_scored(tree, owner)
         assert scored.count(tokenizer.eos_token_id) == int(ends)
         assert (scored[-1] == tokenizer.eos_token_id) == ends
         assert tokenizer.eos_token_id not in before
@@ -177,7 +179,7 @@ def cut(prompt: int, chosen: int, rejected: int, tokenizer: Any, ends: bool = Fa
     """What is left of prompt and response of each side at most 10 long, prompt at most 4."""
     pair = Pair(digits(prompt), "", "7" + digits(chosen - 1), "8" + digits(rejected - 1), ends, ends)
     tree = tree_of(pair, PLAIN, tokenizer, TEN)
-    return [tuple(map(tokenizer.decode, path(tree, owner))) for owner in (0, 1)]  # type: ignore[misc]
+    return [tuple(map(tokenizer.decode, read_and_scored(tree, owner))) for owner in (0, 1)]  # type: ignore[misc]
 
 
 def test_a_pair_at_the_limit_stays_whole(tokenizer: Any) -> None:
@@ -258,7 +260,7 @@ def test_history_precedes_the_response(tokenizer: Any) -> None:
     """Turns are rendered by the template, so they are read and not scored."""
     preference = replace(tiny.PREFERENCES[0], prefix="")
     tree = tree_of(Step()(preference), tiny.CHAT, tokenizer)
-    assert tokenizer.decode(path(tree, 0)[0]).count("<|im_start|>user") == 1
+    assert tokenizer.decode(read_and_scored(tree, 0)[0]).count("<|im_start|>user") == 1
 
 
 def test_an_opened_prompt_is_the_beginning_of_what_training_sees() -> None:
