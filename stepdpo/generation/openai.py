@@ -16,7 +16,7 @@ from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
 from stepdpo.generation.progress import Progress
 from stepdpo.generation.seeding import numbered_seed, seeds
-from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.models.load import ModelSpec
 from stepdpo.tokens.tokenization import encode
 
 
@@ -56,16 +56,16 @@ class OpenAISampler:
             raise ValueError(f"per_request: expected a number from 1, got {self.per_request}")
 
     @contextmanager
-    def open(self, model: str | Pretrained | Fresh) -> Iterator[ServerSampler]:
+    def open(self, model: ModelSpec) -> Iterator[ServerSampler]:
         """Connect to the server; UserError where none answers."""
         with connect(self.server, "sampler.server") as client:
-            yield ServerSampler(client, self, Pretrained(path=model) if isinstance(model, str) else model)
+            yield ServerSampler(client, self, model)
 
 
 class ServerSampler:
     """An open connection to a server that samples."""
 
-    def __init__(self, client: Client, spec: OpenAISampler, model: Pretrained | Fresh) -> None:
+    def __init__(self, client: Client, spec: OpenAISampler, model: ModelSpec) -> None:
         self.client, self.spec, self.model = client, spec, model
         self.chat = spec.endpoint is Endpoint.chat
         self.context = None if self.chat else spec.context or client.context

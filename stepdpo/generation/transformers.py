@@ -22,7 +22,7 @@ from stepdpo.generation.progress import Progress
 from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
-from stepdpo.models.load import DTYPES, Fresh, Pretrained
+from stepdpo.models.load import DTYPES, ModelSpec
 from stepdpo.tokens.tokenization import encode
 
 CPU_TOKENS, GPU_TOKENS = 65536, 262144
@@ -54,19 +54,18 @@ class TransformersSampler:
             raise ValueError(f"batch_tokens: expected a number from 1, got {self.batch_tokens}")
 
     @contextmanager
-    def open(self, model: str | Pretrained | Fresh) -> Iterator[LocalSampler]:
-        """Load the model (a folder, a hub name or a part of the configuration) and sample from it."""
-        spec = Pretrained(path=model) if isinstance(model, str) else model
+    def open(self, model: ModelSpec) -> Iterator[LocalSampler]:
+        """Load the model and sample from it."""
         device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         name = self.dtype.value
         if self.dtype is Dtype.auto:
             name = "float32" if device.type == "cpu" else "bfloat16"
         budget = self.batch_tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        loaded = _loaded(spec, DTYPES[name])
-        yield LocalSampler(loaded.to(device).eval(), spec.tokenizer(), budget, self.progress)
+        loaded = _load(model, DTYPES[name])
+        yield LocalSampler(loaded.to(device).eval(), model.tokenizer(), budget, self.progress)
 
 
-def _loaded(spec: Any, dtype: torch.dtype) -> Any:
+def _load(spec: ModelSpec, dtype: torch.dtype) -> Any:
     """The model with the attention that shares prompts, or with torch's where it has one of its own."""
     try:
         return spec.model(register(), dtype)

@@ -57,8 +57,8 @@ def terminal(rows: Rows) -> Table:
     return _table({name: [cell(row) for row in rows] for name, cell in CELLS.items()})
 
 
-def compared(rows: Rows) -> Table:
-    """A rich table of the rows of `compare`."""
+def comparison(rows: Rows) -> Table:
+    """A rich table of the rows of `compare_runs`."""
     return _table({
         **{name: [str(row[name]) for row in rows] for name in ("a", "b", "task", "decode", "grader", "n")},
         "of a": [_percent(row["accuracy_a"]) for row in rows],

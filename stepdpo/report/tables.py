@@ -73,7 +73,7 @@ def run_rows(run: Path, evaluations: Sequence[Evaluation], base: Sequence[Evalua
     ]
 
 
-def pair_up(base: Evaluation, other: Evaluation, grader: str) -> Paired:
+def compare_paired(base: Evaluation, other: Evaluation, grader: str) -> Paired:
     """Compare two evaluations problem by problem; UserError when they are not about the same problems."""
     questions = {attempt.problem_id: attempt.question for attempt in base.attempts}
     for attempt in other.attempts:
@@ -114,21 +114,23 @@ def _name(node: Any, choice: str | None) -> str:
     return str(node.get(TARGET, "")).rpartition(".")[2].lower()
 
 
-def _row(run: str, named: Mapping[str, str], it: Evaluation, grader: str, base: Evaluation | None) -> dict[str, Any]:
-    numbers = summarise(it.attempts)
+def _row(
+    run: str, named: Mapping[str, str], evaluation: Evaluation, grader: str, base: Evaluation | None
+) -> dict[str, Any]:
+    numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
-    pair = pair_up(base, it, grader) if base else None
-    if pair and pair.n < len(it.attempts):
-        answered = f"{pair.n} of {len(it.attempts)} problems"
-        log.warning("%s: delta is over the %s that the base answered too", it.folder, answered)
+    pair = compare_paired(base, evaluation, grader) if base else None
+    if pair and pair.n < len(evaluation.attempts):
+        answered = f"{pair.n} of {len(evaluation.attempts)} problems"
+        log.warning("%s: delta is over the %s that the base answered too", evaluation.folder, answered)
     return {
         "run": run,
-        "model": named["model"] or str(it.summary.get("model", "")),
+        "model": named["model"] or str(evaluation.summary.get("model", "")),
         **{key: named[key] for key in ("algo", "level", "prefix")},
-        "template": str(it.summary.get("template") or named["template"]),
+        "template": str(evaluation.summary.get("template") or named["template"]),
         "dataset": named["dataset"],
-        "task": it.task,
-        "decode": it.decode,
+        "task": evaluation.task,
+        "decode": evaluation.decode,
         "grader": grader,
         "n": numbers["n"],
         **{key: block[key] for key in ("correct", "accuracy", "stderr", "ci_low", "ci_high")},

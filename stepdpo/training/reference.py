@@ -142,7 +142,8 @@ class CachedReference:
         inputs = all_micro_batches(trees, self.tokens, self.engine.rank, self.engine.world_size, self.group)
         pace = Pace(f"reference: scoring {name}", len(trees), self.is_main_process)
         try:
-            write_shards(self.scorer, self._paced(inputs, pace), trees, self.keep_hidden, scratch, name)
+            score, rank = self.scorer.score, self.engine.rank
+            write_shards(score, self._paced(inputs, pace), trees, self.keep_hidden, scratch, name, rank)
         except BaseException:  # of no use to anyone else, and possibly large
             shutil.rmtree(scratch, ignore_errors=True)
             raise

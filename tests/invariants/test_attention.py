@@ -14,7 +14,7 @@ from support.twins import Gradient, close, gradient_of
 from torch import Tensor
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention import cpu_block
 from stepdpo.models.attention.registry import Attention, fitted, padded, register, tree_inputs
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
@@ -84,9 +84,9 @@ def backward(model: Any, hidden: Tensor) -> Gradient:
 
 
 def kernels(monkeypatch: pytest.MonkeyPatch, which: str) -> str:
-    """`blocks` is the CPU's own way; `plain` what runs do on other devices."""
+    """`blocks` is the CPU's own way; `plain` what `attention=runs` does on other devices."""
     if which == "plain":
-        monkeypatch.setattr(runs.flash, "suits", lambda query, value: False)
+        monkeypatch.setattr(cpu_block, "supports", lambda query, value: False)
     return register(Attention.dense if which == "dense" else Attention.runs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@dataclass(frozen=True)
-class Rank:
-    """One of several processes, where another one's engine does the work."""
-
-    engine: Any
-    rank: int
-
-    def score(self, batch: Any) -> Any:
-        return self.engine.score(batch)
-
-
 def read(folder: Path, name: str) -> ReferenceScores:
     files.seal(folder, name)
     assert files.verify(folder, name) == ""
@@ -78,7 +67,7 @@ def test_stored_scores_are_the_direct_ones(
         trees, ids = material.train, sorted(material.train)
         for rank in range(ranks):
             share = micro_batches(trees, ids, 100, rank, ranks, group)
-            write_shards(Rank(done.engine, rank), share, trees, keep_hidden, tmp_path, "train")
+            write_shards(done.engine.score, share, trees, keep_hidden, tmp_path, "train", rank)
         stored = read(tmp_path, "train")
         assert len(stored.paths) >= (ranks + 1 if keep_hidden and ranks < 5 else ranks)
         assert stored.has_hidden == keep_hidden
@@ -102,7 +91,7 @@ def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
     with scoring(setting, tmp_path / "run") as (done, material):
         for rank in range(2):
             share = micro_batches(material.train, [0], 100, rank, 2)
-            write_shards(Rank(done.engine, rank), share, material.train, True, tmp_path, "train")
+            write_shards(done.engine.score, share, material.train, True, tmp_path, "train", rank)
         stored = read(tmp_path, "train")
         assert len(stored.paths) == 2
         known = stored.attach(collate([material.train[0]]))
@@ -116,7 +105,7 @@ def test_damage_is_told_by_name(tmp_path: Path) -> None:
     setting = Setting(DPO(), Step(), move=0.0)
     with scoring(setting, tmp_path / "run") as (done, material):
         share = list(micro_batches(material.train, [0, 1], 100, 0, 1))
-        write_shards(done.engine, share, material.train, False, tmp_path, "train")
+        write_shards(done.engine.score, share, material.train, False, tmp_path, "train", 0)
     assert files.verify(tmp_path, "train") == "train.json is missing"
     files.seal(tmp_path, "train")
     path = tmp_path / "train-00000-0000.safetensors"
