@@ -49,6 +49,7 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     prompts = _render(problems, template, spec.model.tokenizer())
     option = _option(spec.decode)
     print(f"{spec.task.name}: {len(problems)} problems, {option}, template {template.name}", flush=True)
+    # Loading the model counts: it is part of what an evaluation costs.
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:
         completions = spec.decode(prompts, sampler)

@@ -70,6 +70,7 @@ def _load(spec: ModelSpec, dtype: torch.dtype) -> Any:
     try:
         return spec.model(register(), dtype)
     except UserError as error:
+        # Caused by a KeyError where the model has a list of attentions of its own, in which ours is not.
         if not isinstance(error.__cause__, KeyError):
             raise
         return spec.model("sdpa", dtype)
@@ -126,6 +127,7 @@ class LocalSampler:
         """
         batch: list[int] = []
         longest = 0
+        # The longest first: prompts of like length are padded least, and a budget that is too large fails at once.
         for index in sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i)):
             room = self._room(ids[index], params)
             if room < 1:
@@ -157,6 +159,7 @@ class LocalSampler:
             if len(batch) == 1:
                 raise
             rows = []
+        # Outside the `except`: within it the traceback still holds the tensors of the failed attempt.
         if rows:
             yield from ((i, rows[at * params.n : (at + 1) * params.n]) for at, i in enumerate(batch))
             return
@@ -176,7 +179,7 @@ class LocalSampler:
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
         count, finish, stop = len(tokens), "eos" if ended else "length", ""
         if stops := [(at, -len(stop), stop) for stop in params.stop if stop and (at := text.find(stop)) >= 0]:
-            at, _, stop = min(stops)
+            at, _, stop = min(stops)  # the first in the text, of several there the longest
             text, finish = text[:at], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
         return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None, stop)
@@ -184,6 +187,8 @@ class LocalSampler:
 
 def _uniforms(seeds: Sequence[bytes], params: Sampling, steps: int) -> npt.NDArray[np.float32]:
     """Random numbers of every response, a row each; a longer row begins with the shorter one."""
+    # Philox is counter-based: a stream of its own for every key, so thousands cost no more than one. Drawn by numpy
+    # on the CPU, so that a GPU samples what a CPU does, and a smaller batch what a larger one does.
     rows = [
         np.random.Generator(np.random.Philox(key=int.from_bytes(seed + number.to_bytes(8, "big"), "big")))
         .random(steps, dtype=np.float32)

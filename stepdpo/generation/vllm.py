@@ -64,7 +64,7 @@ class VllmSampler:
             "max_model_len": self.context,
             "enable_prefix_caching": self.prefix_caching,
             "enforce_eager": self.eager,
-            "seed": 0,
+            "seed": 0,  # of its own numbers; every prompt brings a seed with its parameters
             **self.options,
         }
         sampler = LocalVllm(vllm, vllm.LLM(**given), model.tokenizer(), self.progress, given)
@@ -72,7 +72,7 @@ class VllmSampler:
             yield sampler
         finally:
             del sampler.llm  # its processes and memory go with it
-            gc.collect()
+            gc.collect()  # the GPU's memory is wanted again in this process, by training or by another model
 
 
 class LocalVllm:

@@ -64,7 +64,7 @@ class _TokenScores(torch.autograd.Function):
         total, vocabulary = len(target_T), len(weight_VH)
         logps_T = hidden_TH.new_zeros(total, dtype=_wide(hidden_TH))
         kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
-        # The buffers are made once, and chunks are written into them: what is kept is never copied together.
+        # Where distributions are kept there is one chunk, of all positions, and these are its tensors.
         kept = [logps_T.new_empty(total if keep else 0, vocabulary) for _ in range(2 if reference else 1)]
         for part in _parts(total, vocabulary, logps_T, keep):
             out = [buffer[part] if keep else None for buffer in kept]
@@ -93,7 +93,8 @@ class _TokenScores(torch.autograd.Function):
                 policy_CV, probs_CV = kept[0], kept[-1]
             else:
                 policy_CV, _ = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part])
-            # Before exp_() overwrites the log-probabilities, which plus the offset are the logits that a cap's slope needs.
+            # Before exp_() overwrites the log-probabilities: with the offset added they are the logits, which the slope
+            # of a cap depends on.
             slope_CV = _slope(policy_CV, offset_T[part, None], ctx.form)
             # In place throughout: grad_CV is the largest tensor of a step, and a second one would double the peak.
             grad_CV = policy_CV.exp_()

@@ -29,9 +29,11 @@ def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | N
         evaluations = read_evaluations(run)
         against = base or find_base(run, evaluations)
         if against:
+            # One base under two names (a link, a relative path) is read, and listed, once.
             against = against.resolve()
             bases.setdefault(against, read_evaluations(against))
         rows += run_rows(run, evaluations, bases[against] if against else [])
+    # A base that is reported on itself has its rows there, held against its own base.
     own = {run.resolve() for run in runs}
     first = [row for path, found in bases.items() if path not in own for row in run_rows(path, found, [])]
     rows = [*first, *rows]
@@ -51,7 +53,7 @@ def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
     words = []
     for run in runs:
         for row in compare_runs(control, run):
-            if row["grader"] != "strict":
+            if row["grader"] != "strict":  # the one to believe; the official one is for published numbers
                 continue
             better, sure = row["delta"] > 0, row["p_value"] < SURE
             verdict = ("beats its control" if better else "loses to its control") if sure else "no sure difference"

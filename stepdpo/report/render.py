@@ -47,6 +47,7 @@ def clean(text: str) -> str:
 def show(table: RenderableType) -> None:
     """Print to the terminal; into a file or a pipe, wide enough that nothing wraps."""
     console = Console()
+    # A file has no width, and rich would take 80 columns for it.
     if not console.is_terminal:
         console.width = max(console.width, 200)
     console.print(table)
@@ -113,5 +114,6 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
+    # Names are a user's, and a report is opened in programs that obey markup.
     text = clean(text).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + letter if letter in "\\|`*[]" else letter for letter in text)

@@ -152,7 +152,7 @@ class _Row(torch.autograd.Function):
         grad_query_GSFLD = heads.apart(grad_query)
         # A key of the trunk collects a term from every block of every branch: in bfloat16 the later ones would be lost.
         wide = torch.promote_types(key.dtype, torch.float32)
-        grad_key, grad_value = (x.new_key_gradient(x.shape, dtype=wide) for x in (key, value))
+        grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
         saved = iter(logsumexps)
         for segment in ctx.segments:
             keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
@@ -183,10 +183,11 @@ def _key_gradient(grad_GLD: Tensor, segment: Segment) -> Tensor:
     if not segment.ancestors:
         return grad_GLD[:, segment.start : segment.stop]
     seen = sum(b - a for a, b in segment.ancestors) + segment.stop - segment.start
-    return grad_GLD.new_key_gradient(grad_GLD.shape[0], seen, grad_GLD.shape[2])
+    return grad_GLD.new_zeros(grad_GLD.shape[0], seen, grad_GLD.shape[2])
 
 
 def _scatter(grad_GLD: Tensor, own_GKD: Tensor, segment: Segment) -> None:
+    """Add a segment's sums to the row, where they were not summed in place."""
     if not segment.ancestors:
         return
     at = 0
