@@ -21,20 +21,22 @@ from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 def random_batch(seed: int, longest: int, leaves: int, trees: int = 1) -> TreeBatch:
-    """Search trees whose every new path leaves an earlier one somewhere."""
+    """Search trees whose every new sequence leaves an earlier one somewhere."""
     generator = np.random.default_rng(seed)
 
-    def stretch() -> np.ndarray:
+    def tokens() -> np.ndarray:
         return generator.integers(0, 64, int(generator.integers(1, longest))).astype(np.int32)
 
-    made = []
+    built = []
     for _ in range(trees):
-        paths = [np.concatenate([stretch(), stretch()])]
+        sequences = [np.concatenate([tokens(), tokens()])]
         for _ in range(leaves - 1):
-            earlier = paths[generator.integers(len(paths))]
-            paths.append(np.concatenate([earlier[: generator.integers(1, len(earlier) + 1)], stretch()]))
-        made.append(build_tree([TokenSequence(p, 1, i) for i, p in enumerate(paths)], range(leaves), [1.0] * leaves))
-    return collate(made)
+            earlier = sequences[generator.integers(len(sequences))]
+            sequences.append(np.concatenate([earlier[: generator.integers(1, len(earlier) + 1)], tokens()]))
+        built.append(
+            build_tree([TokenSequence(p, 1, i) for i, p in enumerate(sequences)], range(leaves), [1.0] * leaves)
+        )
+    return collate(built)
 
 
 def heads(length: int, groups: int, share: int, size: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:

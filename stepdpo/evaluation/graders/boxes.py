@@ -42,7 +42,7 @@ def boxes(text: str) -> list[Box]:
             opening = stack.pop()
             if opening in starts:
                 content = text[opening + 1 : at].strip()
-                # Boxes within this one are closed by now, and last in the list. One that is all of it gives its content.
+                # Boxes within this one are closed by now, and last in the list. One that is all of it stands for it.
                 while found and found[-1].start > starts[opening]:
                     inner = found.pop()
                     if content == text[inner.start : inner.end]:
