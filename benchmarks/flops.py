@@ -38,6 +38,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         rule = RULES.get(func.overloadpacket)
+        # By overload packet: in-place and `out` forms do the same arithmetic as the plain one.
         if rule is not None:
             self.total += rule(*args, **kwargs)
         return func(*args, **kwargs)
@@ -46,14 +47,16 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def floor(shape: Shape, trees: Sequence[TokenTree], has_kl: bool) -> int:
     """What must be done: 6 N T + 3.5 forward attention + 6 H V S, and 2 H V S more for a KL.
 
-    N weights of the trunk, T distinct tokens, S scored tokens; the attention of a token is over its own path alone.
+    N weights of the backbone, T distinct tokens, S scored tokens; a token attends to its own sequence alone.
     """
     tokens = sum(len(tree) for tree in trees)
     scored = sum(len(tree.targets) for tree in trees)
     visible = sum(int(tree.positions.sum()) + len(tree) for tree in trees)
     attention = 4 * shape.layers * shape.hidden * visible
     head = 2 * shape.hidden * shape.vocab * scored
-    return 6 * shape.trunk_weights * tokens + 7 * attention // 2 + (4 if has_kl else 3) * head
+    # The head: one product forward and two backward; a KL needs the reference's logits as well. Attention: two forward,
+    # five backward, as its weights are computed again.
+    return 6 * shape.backbone_weights * tokens + 7 * attention // 2 + (4 if has_kl else 3) * head
 
 
 def _visits(query: Any, key: Any, causal: bool) -> int:

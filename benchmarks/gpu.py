@@ -87,9 +87,10 @@ def _timed(work: Work, name: str, warm: int, rounds: int) -> tuple[list[float], 
     seconds, value = [], float("nan")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
+    # The first rounds compile and fill caches, on every side; they are run and not counted.
     for number in range(warm + rounds):
         side.model.zero_grad(set_to_none=True)
-        _wait(on_gpu)
+        _wait(on_gpu)  # kernels run on after the call that started them
         start = time.perf_counter()
         loss = side.step()
         _wait(on_gpu)

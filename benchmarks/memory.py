@@ -56,6 +56,7 @@ def _measure(case_name: str, side_name: str) -> float:
 def above(action: Callable[[], Any]) -> float:
     """Megabytes that were resident at once while the action ran, above those before it."""
     gc.collect()
+    # 5 sets the high-water mark back to what is resident now (proc(5)).
     RESET.write_text("5")
     before = _read("VmRSS")
     action()

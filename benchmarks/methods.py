@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.oracle import row
-from stepdpo.report.tables import pair_up, read_evaluations
+from stepdpo.report.tables import compare_paired, read_evaluations
 
 METHODS: dict[str, tuple[Sequence[str], str]] = {
     "siblings": (("pairs=siblings", "limit=750"), "step"),
@@ -56,7 +56,7 @@ def accuracies(trained: Path, root: Path) -> list[str]:
         right = [attempt.strict.verdict == "correct" for attempt in one.attempts]
         share = sum(right) / len(right)
         cells.append(f"{100 * share:.1f} ± {100 * (share * (1 - share) / len(right)) ** 0.5:.1f} % (n {len(right)})")
-    return [*cells, f"{pair_up(before, after, 'strict').p_value:.2g}"]
+    return [*cells, f"{compare_paired(before, after, 'strict').p_value:.2g}"]
 
 
 def base_of(trained: Path) -> str:

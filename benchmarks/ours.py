@@ -16,14 +16,14 @@ from benchmarks.shapes import build, move
 from benchmarks.sides import ALPHA, BETA, Side, Work
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
-from stepdpo.models.attention import registry as attention
+from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED, PairScores, TreeBatch
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 
 
-def paths(row: Row, pair: int = 0) -> list[TokenSequence]:
+def sequences(row: Row, pair: int = 0) -> list[TokenSequence]:
     """Both sides of a row, scored from the end of the prompt on."""
     sides = (row.chosen, row.rejected)
     return [
@@ -34,12 +34,12 @@ def paths(row: Row, pair: int = 0) -> list[TokenSequence]:
 
 def apart(rows: Sequence[Row]) -> list[TokenTree]:
     """A tree for every pair."""
-    return [build_tree(paths(row), [number], [1.0]) for number, row in enumerate(rows)]
+    return [build_tree(sequences(row), [number], [1.0]) for number, row in enumerate(rows)]
 
 
 def together(rows: Sequence[Row]) -> list[TokenTree]:
     """One tree for all pairs."""
-    members = [path for number, row in enumerate(rows) for path in paths(row, number)]
+    members = [sequence for number, row in enumerate(rows) for sequence in sequences(row, number)]
     return [build_tree(members, range(len(rows)), [1.0] * len(rows))]
 
 
@@ -59,7 +59,8 @@ def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
     scorer = Scorer(model, keep_reference_head=has_kl, gather=lambda parameters: nullcontext()).train()
     plain = collate(trees).to(work.device)
     objective = TDPO(beta=BETA, alpha=ALPHA) if has_kl else DPO(beta=BETA)
-    batch = with_reference(scorer, plain, has_kl) if work.known else _made_up(work, plain, has_kl)
+    # Before the policy is moved: the reference is what the model was at the start.
+    batch = with_reference(scorer, plain, has_kl) if work.known else _placeholder(work, plain, has_kl)
     move(model)
 
     def loss() -> Tensor:
@@ -73,9 +74,7 @@ def _side(name: str, work: Work, trees: Sequence[TokenTree]) -> Side:
 
 def backend(device: str) -> str:
     """The name of the tree attention that training would choose for the device."""
-    kinds: Any = getattr(attention, "Attention", None)
-    register: Any = attention.register
-    return str(register() if kinds is None else register(kinds.auto, torch.device(device)))
+    return register(Attention.auto, torch.device(device))
 
 
 @torch.no_grad()
@@ -85,7 +84,8 @@ def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     return dataclasses.replace(batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if has_kl else None)
 
 
-def _made_up(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
+def _placeholder(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
+    # Of the right shapes and of no meaning: the measured peak must not be that of the reference pass.
     hidden = torch.zeros(len(batch.target_T), work.shape.hidden, dtype=work.dtype) if has_kl else None
     return dataclasses.replace(batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden).to(
         work.device

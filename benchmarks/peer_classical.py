@@ -19,7 +19,7 @@ from benchmarks.sides import ALPHA, BETA, Side, Work
 
 
 def classical(work: Work) -> Side:
-    """Policy and reference, both in memory, both asked at every step."""
+    """Policy and reference, both in memory, both run at every step."""
     return _side("classical", work, *_models(work))
 
 
@@ -83,6 +83,7 @@ def tdpo2_loss(policy: Any, reference: Any, ids: Tensor, attention: Tensor, scor
 
 def _logits(model: Any, ids: Tensor, attention: Tensor) -> Tensor:
     logits: Tensor = model(input_ids=ids, attention_mask=attention, use_cache=False).logits
+    # In fp32 at least, as the papers' code has it; the twin in fp64 stays in fp64.
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -18,8 +18,8 @@ from benchmarks.shapes import build, move
 from benchmarks.sides import BETA, Side, Work
 
 COMPACT = "trl.trainer.utils._use_triton"
-"""What TRL asks whether to run its head on completion tokens alone ("compact"): true on GPUs, false on CPUs. The name
-in this module decides nothing else; the choice of Triton kernels is asked for in trl.kernels, which stays as it is."""
+"""What tells TRL whether to run its head on completion tokens alone ("compact"): true on GPUs, false on CPUs. The name
+in this module decides nothing else; the choice of Triton kernels is made in trl.kernels, which stays as it is."""
 
 
 def installed() -> bool:
@@ -28,7 +28,7 @@ def installed() -> bool:
 
 
 def trl(work: Work) -> Side:
-    """As shipped: the reference beside the policy, asked at every step; the head as TRL chooses for the device."""
+    """As shipped: the reference beside the policy, run at every step; the head as TRL chooses for the device."""
     policy, reference = (build(work.shape, dtype=work.dtype, device=work.device) for _ in range(2))
     move(policy)
     trainer = _trainer(work, policy, ref_model=reference)
@@ -49,6 +49,7 @@ def trl_best(work: Work) -> Side:
 
     zeros = torch.zeros(len(work.rows), device=work.device)
     chosen, rejected = reference() if work.known else (zeros, zeros)
+    # As the collator would hand them on from a precomputed data set.
     batch = {**plain, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
     move(policy)
 

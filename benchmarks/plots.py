@@ -32,7 +32,7 @@ class _Scale:
     """A logarithmic axis."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.span = math.log(low), math.log(high) - math.log(low) or 1.0
+        self.low, self.span = math.log(low), math.log(high) - math.log(low) or 1.0  # 1 where all values are one
         self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
@@ -62,8 +62,8 @@ def _axes(across: _Scale, up: _Scale, xs: Sequence[float], title: str) -> str:
 
 
 def _line(places: Sequence[tuple[float, float]], colour: str, name: str) -> str:
-    path = " ".join(f"{x},{y}" for x, y in places)
+    corners = " ".join(f"{x},{y}" for x, y in places)
     dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in places)
     x, y = places[-1]
     label = f'<text x="{x + 8}" y="{y + 4}" fill="{colour}">{name}</text>'
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}{label}'
+    return f'<polyline points="{corners}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}{label}'

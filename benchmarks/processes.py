@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=12)
     parser.add_argument("--skip", type=int, default=2, help="first updates that do not count")
     parser.add_argument("--pairs", type=int, default=64, help="pairs an update")
-    parser.add_argument("--tokens", type=int, default=2048, help="tokens a piece")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens a micro-batch")
     parser.add_argument("--out", type=Path)
     parser.add_argument("words", nargs="*", help="further words for `stepdpo train`")
     options = parser.parse_args()
@@ -69,6 +69,7 @@ def _run(processes: int, stage: int, options: argparse.Namespace) -> Run:
             f"batch.tokens={options.tokens}", f"max_steps={options.updates}", f"runs={root}", "run=x",
             f"dataset.limit={options.pairs * options.updates}", *options.words,
         ]  # fmt: skip
+        # One thread each, or a single process would use the cores that the second one is given.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "stepdpo", "train", *words]
         with (Path(root) / "log").open("w") as log:
@@ -79,6 +80,7 @@ def _run(processes: int, stage: int, options: argparse.Namespace) -> Run:
         counted = [line for line in _lines(Path(root) / "x") if options.skip < line["step"] <= options.updates]
         pairs = options.pairs * len(counted)
         busiest = max(ended[pid] - began[pid] for pid in began)
+        # By the busiest worker: processes wait for each other, so it is the one that sets the pace.
         return Run(pairs / sum(options.pairs / line["pairs_per_second"] for line in counted), pairs / busiest)
 
 
@@ -106,6 +108,7 @@ def _worker_seconds(pid: int) -> dict[int, float]:
 
 def _lines(folder: Path) -> list[dict[str, float]]:
     path = folder / "metrics.jsonl"
+    # Without what follows the last newline, which is being written.
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [line for line in map(json.loads, lines) if "pairs_per_second" in line]
 

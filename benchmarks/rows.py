@@ -60,6 +60,7 @@ def recorded(path: Path, count: int, seed: int = SEED) -> list[Lengths]:
     drawn = []
     for line in Random(seed).sample(lines, count):
         row = json.loads(line)
+        # In characters, as no tokenizer is at hand; two at least, one to differ in and one to go on with.
         parts = {k: max(2, round(len(v) / CHARACTERS_A_TOKEN)) for k, v in row.items() if isinstance(v, str)}
         rests = [max(0, parts[f"full_{side}"] - parts[side]) for side in ("chosen", "rejected")]
         drawn.append(
@@ -106,7 +107,7 @@ class _Ids:
         return [self.random.randrange(1, self.vocab) for _ in range(length)]
 
     def apart(self, one: int, other: int) -> tuple[list[int], list[int]]:
-        """Two stretches whose first tokens differ, so that sharing ends exactly where the sides part."""
+        """Two sequences whose first tokens differ, so that sharing ends exactly where the sides part."""
         first, second = self(one), self(other)
         while second[0] == first[0]:
             second[0] = self.random.randrange(1, self.vocab)

@@ -56,6 +56,7 @@ def _case(case: Case, pairs: int, plan: Plan) -> Iterator[dict[str, Any]]:
     work = case.work(pairs)
     found = interleaved([SIDES[name](work) for name in ("ours", *peers)], plan.rounds, case.epoch)
     peaks = {side: peak_mb(case.name, side) for side in ("ours", *peers)} if case.memory and not plan.quick else {}
+    # Whose rounding a difference between two sides is, only the same arithmetic in fp64 can say.
     wrong = errors(case, ("ours", *peers)) if case.exact and not plan.quick else {}
     trees = (ours.together if work.grouped else ours.apart)(work.rows)
     floor = flops.floor(case.shape, trees, case.loss == "tdpo2")

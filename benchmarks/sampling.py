@@ -71,9 +71,9 @@ def main() -> None:
     spec = MODELS[options.model]
     model, tokenizer = spec.model("sdpa", torch.float32).eval(), spec.tokenizer()
     sharing = spec.model(register(), torch.float32).eval()
-    asked = problems("test", options.problems)
+    drawn = problems("test", options.problems)
     template = resolve(NativeTemplate(), Pretrained("pkg://tinymath/model").source)[0]
-    prompts = [generation_prompt(template.render(p.question, (), tokenizer), tokenizer).text for p in asked]
+    prompts = [generation_prompt(template.render(p.question, (), tokenizer), tokenizer).text for p in drawn]
     params = Sampling(n=options.n, temperature=0.8, max_tokens=options.tokens)
     sides = [side for side in _sides(model, sharing, tokenizer, prompts, params) if side.name in options.sides]
     for number in range(options.rounds):
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{options.model} model, {len(prompts)} problems, n = {options.n}, up to {options.tokens} tokens, "
           f"medians of {options.rounds} interleaved rounds\n")  # fmt: skip
     _table(sides, len(prompts) * options.n)
-    _same(sides, asked)
+    _same(sides, drawn)
 
 
 def _sides(model: Any, sharing: Any, tokenizer: Any, prompts: Sequence[str], params: Sampling) -> list[Side]:
@@ -119,6 +119,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampli
     )  # fmt: skip
     new = out[:, read["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    # argmax finds the first end; rows without one are as long as they could be.
     ended = torch.isin(new, torch.tensor(ends))
     lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1])
     rows = list(zip(texts, lengths.tolist(), strict=True))
@@ -140,9 +141,9 @@ def _table(sides: Sequence[Side], samples: int) -> None:
               f"| {by_wall:.1f} x | {by_cpu:.1f} x |")  # fmt: skip
 
 
-def _same(sides: Sequence[Side], asked: Sequence[Problem]) -> None:
+def _same(sides: Sequence[Side], drawn: Sequence[Problem]) -> None:
     """Differences from ours in tokens and in solved share, in standard errors over problems."""
-    figures = {side.name: _by_problem(side, asked) for side in sides}
+    figures = {side.name: _by_problem(side, drawn) for side in sides}
     for name, (lengths, solved) in figures.items():
         print(f"{name}: {mean(lengths):.2f} tokens a response, {mean(solved):.1%} right", end="")
         if name != "ours":
@@ -153,17 +154,18 @@ def _same(sides: Sequence[Side], asked: Sequence[Problem]) -> None:
         print()
 
 
-def _by_problem(side: Side, asked: Sequence[Problem]) -> tuple[list[float], list[float]]:
+def _by_problem(side: Side, drawn: Sequence[Problem]) -> tuple[list[float], list[float]]:
     grade = Strict().grade
     lengths, solved = [], []
-    for number, problem in enumerate(asked):
-        texts = [one for drawn in side.drawn for one in drawn[number]]
+    for number, problem in enumerate(drawn):
+        texts = [one for texts_of_round in side.drawn for one in texts_of_round[number]]
         lengths.append(mean(tokens for _, tokens in texts))
         solved.append(mean(grade(text, problem).verdict == CORRECT for text, _ in texts))
     return lengths, solved
 
 
 def _z(mine: Sequence[float], theirs: Sequence[float]) -> float:
+    # Paired by problem, as problems differ in length and difficulty far more than two samplers should.
     differences = [b - a for a, b in zip(mine, theirs, strict=True)]
     error = stdev(differences) / len(differences) ** 0.5
     return mean(differences) / error if error else 0.0

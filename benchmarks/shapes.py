@@ -27,7 +27,7 @@ class Shape:
     tied: bool = False
 
     @property
-    def trunk_weights(self) -> int:
+    def backbone_weights(self) -> int:
         """Weights a token is multiplied with before the head: projections of attention and MLP, all layers."""
         kv = self.hidden // self.heads * self.kv_heads
         return self.layers * (
@@ -58,8 +58,9 @@ def build(shape: Shape, attention: str = "sdpa", dtype: torch.dtype = torch.floa
         eos_token_id=0,
     )
     config._attn_implementation = attention
-    torch.manual_seed(SEED)
+    torch.manual_seed(SEED)  # the model draws its weights in one order, whatever its attention
     before = torch.get_default_dtype()
+    # Built in its own format and place: a large one need not fit into the CPU's memory in fp32 first.
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):

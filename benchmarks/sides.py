@@ -28,7 +28,7 @@ class Work:
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     known: bool = True
-    """Compute the reference's numbers. Without, they are made up: enough to measure memory, and no pass is seen."""
+    """Compute the reference's numbers. Without, they are placeholders: enough to measure memory, with no pass run."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Side:
     loss: Callable[[], Tensor]
     """Forward and loss, ready for backward."""
     prepare: Callable[[], Any] | None
-    """The reference pass that happens once before an epoch; none where the reference is asked at every step."""
+    """The reference pass that happens once before an epoch; none where the reference is run at every step."""
     model: Any
     """The policy, on which gradients are left."""
 

@@ -100,15 +100,18 @@ def _write(words: Sequence[str]) -> None:
 
 
 def _prepare(entry: Path, updates: int = 20) -> None:
-    """CPU time of what the background does for an update of 128 pairs: read, grow, plan, collate."""
-    trees = open_store(entry, "train")
+    """CPU time of what the prefetcher does for an update of 128 pairs: read, build trees, pack, collate."""
+    store = open_store(entry, "train")
     for group in Group:
         size = BatchSize(pairs=128, tokens=8192, group=group)
-        of = BatchSampler(trees, 0, size)
+        ids_of = BatchSampler(store, 0, size)
+        # This thread's CPU time: training has a thread for it, and other work on the machine is not counted.
         began = time.thread_time()
-        of(0)
+        ids_of(0)  # orders the whole epoch, which is timed apart
         ordered = time.thread_time()
-        count = sum(piece.batch.input_ids_RL.numel() for n in range(updates) for piece in _pieces(trees, of(n), size))
+        count = sum(
+            one.batch.input_ids_RL.numel() for n in range(updates) for one in _micro_batches(store, ids_of(n), size)
+        )
         spent = 1000 * (time.thread_time() - ordered) / updates
         print(
             f"group={group.value}: an epoch ordered in {1000 * (ordered - began):.0f} ms; an update of 128 pairs, "
@@ -117,8 +120,8 @@ def _prepare(entry: Path, updates: int = 20) -> None:
         )
 
 
-def _pieces(trees: TokenStore, ids: list[int], size: BatchSize) -> Iterator[MicroBatch]:
-    return micro_batches(trees, ids, size.tokens, rank=0, world_size=1, group=size.group)
+def _micro_batches(store: TokenStore, ids: list[int], size: BatchSize) -> Iterator[MicroBatch]:
+    return micro_batches(store, ids, size.tokens, rank=0, world_size=1, group=size.group)
 
 
 def _report(words: Sequence[str], folder: Path, name: str) -> None:
@@ -138,6 +141,7 @@ def _report(words: Sequence[str], folder: Path, name: str) -> None:
     print(f"{name}: first step after {log[0]['time'] - began:.1f} s")
     for step, rss in zip(steps[::SHOWN], memory[::SHOWN], strict=True):
         print(f"  step {step:>5}  {rss:8.1f} MiB")
+    # By a line through the steps after the first ones, in which allocators and caches still fill.
     settled = steps > SETTLED
     if settled.sum() > 2:
         slope = 100 * np.polyfit(steps[settled], memory[settled], 1)[0]

@@ -40,7 +40,7 @@ class Synthetic:
         raise UserError("these pairs have no text: `python -m benchmarks.stream` writes their tokens first")
 
     def rows(self, vocabulary: int) -> Iterator[Row]:
-        """(number, paths, confidence, problem): the pairs of a problem go on along its chosen path."""
+        """(number, both sequences, confidence, problem): the pairs of a problem follow one chosen solution."""
         rng = np.random.default_rng(self.seed)
         for problem in range(-(-self.pairs // CHAIN)):
             base = rng.integers(3, vocabulary, PREFIX[1] + STEP[1], dtype=np.int32)
@@ -48,11 +48,11 @@ class Synthetic:
                 if number < self.pairs:
                     right, wrong = rng.integers(*STEP, 2).tolist()
                     rejected = rng.integers(3, vocabulary, wrong, dtype=np.int32)
-                    rejected[0] = base[prefix] - 1
-                    paths = [base[: prefix + right], np.concatenate([base[:prefix], rejected])]
+                    rejected[0] = base[prefix] - 1  # another token than the chosen side's, so that the sides part here
+                    sequences = [base[: prefix + right], np.concatenate([base[:prefix], rejected])]
                     yield (
                         number,
-                        [TokenSequence(tokens, prefix, side) for side, tokens in enumerate(paths)],
+                        [TokenSequence(tokens, prefix, side) for side, tokens in enumerate(sequences)],
                         1.0,
                         problem,
                     )

@@ -20,7 +20,7 @@ from benchmarks.sides import Side
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of work, done once."""
+    """One action, done once."""
 
     wall: float
     cpu: float
@@ -56,6 +56,7 @@ def interleaved(sides: Sequence[Side], rounds: int, epoch: bool) -> dict[str, Me
     found: dict[str, Measured] = {}
     for number in range(rounds):
         for side in sides:
+            # Outside the timed part: the garbage of the side before is not this one's cost.
             side.model.zero_grad(set_to_none=True)
             gc.collect()
             passes = [_part(side.prepare, number == 0)[0]] if epoch and side.prepare is not None else []

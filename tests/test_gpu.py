@@ -181,9 +181,10 @@ def test_vllm_writes_what_the_model_writes(written: Any) -> None:
     """Greedily the same texts as transformers, but for ties that rounding decides; the same seed, the same texts."""
     from stepdpo.core.types import Sampling
     from stepdpo.generation.transformers import TransformersSampler
+    from stepdpo.models.load import Pretrained
 
     prompts = questions(32)
-    with TransformersSampler(device="cpu", progress=False).open(str(SHIPPED)) as local:
+    with TransformersSampler(device="cpu", progress=False).open(Pretrained(path=str(SHIPPED))) as local:
         wanted = [c for (c,) in local.sample(prompts, Sampling(max_tokens=200))]
     found = [c for (c,) in written.sample(prompts, Sampling(max_tokens=200))]
     assert sum(a == b for a, b in zip(found, wanted, strict=True)) >= 28

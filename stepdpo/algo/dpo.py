@@ -53,7 +53,9 @@ class DPO:
 
     def __call__(self, scores: PairScores) -> LossOutput:
         z_B = scores.chosen_logratios_B - scores.rejected_logratios_B
+        # At e = 1/2 a pair teaches nothing; beyond, its sides would change places, and that is the data's business.
         wrong_B = (1 - scores.confidence_B).clamp(min=self.label_smoothing, max=0.5)
+        # logsigmoid and not log(sigmoid): where beta z is far below zero, sigmoid is 0 and its log minus infinity.
         right_B, flipped_B = -F.logsigmoid(self.beta * z_B), -F.logsigmoid(-self.beta * z_B)
         if self.form is Form.sigmoid:
             losses_B = (1 - wrong_B) * right_B + wrong_B * flipped_B
@@ -62,7 +64,7 @@ class DPO:
         elif self.form is Form.ipo:
             losses_B = (z_B - 1 / (2 * self.beta)) ** 2
         else:
-            wrong_B = wrong_B.clamp(max=0.499)
+            wrong_B = wrong_B.clamp(max=0.499)  # the form divides by 1 - 2 e
             losses_B = ((1 - wrong_B) * right_B - wrong_B * flipped_B) / (1 - 2 * wrong_B)
         return LossOutput(
             losses_B=losses_B,

@@ -33,6 +33,7 @@ class KTO:
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.reference_point is not None
+        # A point of reference and no aim: a gradient through it would train on the mismatched pairs it comes from.
         z0 = scores.reference_point.detach()
         chosen_B, rejected_B = scores.chosen_logratios_B, scores.rejected_logratios_B
         losses_B = self.desirable * (1 - torch.sigmoid(self.beta * (chosen_B - z0)))

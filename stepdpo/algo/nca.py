@@ -29,5 +29,7 @@ class NCA:
     def __call__(self, scores: PairScores) -> LossOutput:
         chosen_B = self.beta * scores.chosen_logratios_B
         rejected_B = self.beta * scores.rejected_logratios_B
+        # The chosen side is data in the first term and noise in the second, which halts its reward: its own part of
+        # the loss is least at sigmoid(r) = 2/3.
         losses_B = -F.logsigmoid(chosen_B) - 0.5 * F.logsigmoid(-chosen_B) - 0.5 * F.logsigmoid(-rejected_B)
         return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach())

@@ -18,7 +18,7 @@ class SFT:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, scores: PairScores) -> LossOutput:
-        tokens_B = scores.chosen_tokens_B.clamp(min=1)
+        tokens_B = scores.chosen_tokens_B.clamp(min=1)  # without a scored token 0, and not 0 / 0
         nll_B = -scores.chosen_logps_B
         return LossOutput(
             losses_B=nll_B / tokens_B if self.per_token else nll_B,

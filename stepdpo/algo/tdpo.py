@@ -50,6 +50,8 @@ class TDPO:
         if self.form is Form.tdpo1:
             z_B = plain_B - (scores.rejected_kl_B - scores.chosen_kl_B)
         else:
+            # A larger KL of the chosen side lowers the loss. As a constant it rewards no drift from the reference
+            # there, while the rejected side's is still held down.
             z_B = plain_B - self.alpha * (scores.rejected_kl_B - scores.chosen_kl_B.detach())
         chosen_kl_B, rejected_kl_B = scores.chosen_kl_B.detach(), scores.rejected_kl_B.detach()
         return LossOutput(

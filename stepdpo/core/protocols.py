@@ -29,6 +29,8 @@ class Tokenizer(Protocol):
 class Template(Protocol):
     """Question (and turns after it) -> the text a model reads."""
 
+    @property
+    def name(self) -> str: ...
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt: ...
 
 
@@ -50,9 +52,9 @@ class Sampler(Protocol):
 
 
 class SamplerSpec(Protocol):
-    """How to open a sampler on a model folder or hub name."""
+    """How to open a sampler on a model, which is a `ModelSpec` of models/load."""
 
-    def open(self, model: str) -> AbstractContextManager[Sampler]: ...
+    def open(self, model: Any) -> AbstractContextManager[Sampler]: ...
 
 
 class Grader(Protocol):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 from stepdpo.core.errors import UserError
@@ -95,6 +95,7 @@ class MixedTemplate:
 
 
 AnyTemplate = TextTemplate | NativeTemplate | MixedTemplate
+Given = TypeVar("Given", bound=Template)
 
 
 def card(folder: str | Path) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def card(folder: str | Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def describe(template: AnyTemplate) -> dict[str, Any]:
+def describe(template: Template) -> dict[str, Any]:
     """The entry for the card: enough to build the same text template again."""
     if isinstance(template, TextTemplate):
         return asdict(template)
@@ -115,7 +116,7 @@ def describe(template: AnyTemplate) -> dict[str, Any]:
     return {"name": "native"}
 
 
-def resolve(template: AnyTemplate, model: str | Path) -> tuple[AnyTemplate, str | None]:
+def resolve(template: Given, model: str | Path) -> tuple[Given | TextTemplate, str | None]:
     """The template to use with a checkpoint, and a warning if it is not the one it was trained with."""
     named = card(model).get("template") or {}
     if isinstance(template, NativeTemplate):

@@ -10,12 +10,14 @@ from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Decoder, SamplerSpec, Template
 from stepdpo.core.types import Attempt, Completion, Problem
-from stepdpo.data.templates import AnyTemplate, resolve
+from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import summarise
+from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
 from stepdpo.tokens.tokenization import generation_prompt
 
@@ -28,15 +30,15 @@ TOO_MANY = 0.05
 class Evaluation:
     """All settings of one evaluation; the parts are built from their own config groups."""
 
-    model: Any
+    model: ModelSpec
     task: Any
-    template: Any
-    decode: Any
-    sampler: Any
+    template: Template
+    decode: Decoder
+    sampler: SamplerSpec
 
 
 def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
-    """Answer the task's problems, grade them by both graders, write `attempts.jsonl` and `summary.json`.
+    """Answer every problem of the task, grade the responses, write `attempts.jsonl` and `summary.json`.
 
     Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
     """
@@ -44,21 +46,26 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     if warning:
         print(f"warning: {warning}", flush=True)
     problems = spec.task.problems()
-    tokenizer = spec.model.tokenizer()
-    prompts = [generation_prompt(template.render(p.question, (), tokenizer), tokenizer).text for p in problems]
-    print(f"{spec.task.name}: {len(problems)} problems, {_option(spec.decode)}, template {template.name}", flush=True)
+    prompts = _render(problems, template, spec.model.tokenizer())
+    option = _option(spec.decode)
+    print(f"{spec.task.name}: {len(problems)} problems, {option}, template {template.name}", flush=True)
+    # Loading the model counts: it is part of what an evaluation costs.
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:
         completions = spec.decode(prompts, sampler)
-        facts = getattr(sampler, "facts", {})
+        sampler_record = getattr(sampler, "facts", {})
     seconds = time.monotonic() - began
     attempts = _grade(problems, completions)
-    summary = _summary(spec, template, attempts, warning) | facts | {"seconds": round(seconds, 2)}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / ATTEMPTS, [_row(attempt) for attempt in attempts])
-    write_json(folder / SUMMARY, summary)
-    _report(summary)
+    summary = _summary(spec, template, attempts, warning) | sampler_record | {"seconds": round(seconds, 2)}
+    _write(folder, attempts, summary)
+    _print(summary)
     return summary
+
+
+def _render(problems: Sequence[Problem], template: Template, tokenizer: Any) -> list[str]:
+    """The text that the model goes on from, one a problem."""
+    prompts = (template.render(problem.question, (), tokenizer) for problem in problems)
+    return [generation_prompt(prompt, tokenizer).text for prompt in prompts]
 
 
 def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Attempt]:
@@ -87,16 +94,12 @@ def _option(part: Any) -> str:
     return type(part).__module__.rpartition(".")[2]
 
 
-def _row(attempt: Attempt) -> dict[str, Any]:
-    row = asdict(attempt)
-    if not row["meta"]:
-        del row["meta"]
-    return row
+def _settings(part: Any) -> dict[str, Any]:
+    """The fields of a part, which is a dataclass as everything is that a configuration builds."""
+    return asdict(part)
 
 
-def _summary(
-    spec: Evaluation, template: AnyTemplate, attempts: Sequence[Attempt], warning: str | None
-) -> dict[str, Any]:
+def _summary(spec: Evaluation, template: Template, attempts: Sequence[Attempt], warning: str | None) -> dict[str, Any]:
     if not attempts:
         raise UserError(f"task {spec.task.name}: there are no problems in it")
     numbers = summarise(attempts)
@@ -107,13 +110,24 @@ def _summary(
         "model": getattr(spec.model, "path", spec.model.source),
         "accuracy": numbers["graders"]["strict"]["accuracy"],
         **numbers,
-        "settings": asdict(spec.decode),
+        "settings": _settings(spec.decode),
         "warnings": [warning] if warning else [],
         "stepdpo": stepdpo.__version__,
     }
 
 
-def _report(summary: dict[str, Any]) -> None:
+def _write(folder: Path, attempts: Sequence[Attempt], summary: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(attempt) for attempt in attempts]
+    for row in rows:
+        if not row["meta"]:
+            del row["meta"]
+    write_jsonl(folder / ATTEMPTS, rows)
+    # The summary last: readers take a folder without one for no evaluation, whatever has stopped this.
+    write_json(folder / SUMMARY, summary)
+
+
+def _print(summary: dict[str, Any]) -> None:
     """One line a grader, and what makes the numbers doubtful."""
     n = summary["n"]
     for grader, block in summary["graders"].items():

@@ -20,6 +20,7 @@ from stepdpo.evaluation.graders.strict import Strict
 GRADERS = {"official": Official, "strict": Strict}
 RESPONSE, ANSWER = ("response", "prediction"), ("answer", "gold", "answers")
 CHUNK = 256
+"""Rows graded between two steps of the bar."""
 
 
 def grade_file(path: Path, grader: str = "strict", out: Path | None = None) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def grade_file(path: Path, grader: str = "strict", out: Path | None = None) -> d
 def _rows(path: Path) -> Iterator[tuple[Any, str, Problem]]:
     """(id, response, problem) of each row; the id is the row's own or None."""
     try:
+        # Bytes, split at newlines alone: str.splitlines also splits at characters that stand within JSON strings.
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -101,6 +103,7 @@ def _grade(rows: list[tuple[Any, str, Problem]], grader: Any, grade_many: GradeM
 
 
 def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade]) -> None:
+    # Under another name until it is whole, with the process's number, as two may write the same file.
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

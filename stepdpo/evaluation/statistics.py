@@ -51,17 +51,20 @@ def stderr(correct: int, n: int) -> float:
 
 def wilson(correct: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson score interval of a proportion; it stays in [0, 1] and has a width even at 0 and n."""
+    # p plus or minus 1.96 standard errors would have no width at 0 and n, and reach beyond [0, 1] near them.
     interval = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p of a fair coin on the discordant pairs; 1 when there are none."""
+    # Problems that both solve, or neither, say nothing. Exact, since the chi-square form is off where few are left.
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def paired(base: Mapping[str, bool], other: Mapping[str, bool]) -> Paired:
     """Compare on the problems both have answered; ValueError when there are none."""
+    # Paired, since problems differ far more in how hard they are than two models do in what they solve.
     shared = base.keys() & other.keys()
     if not shared:
         raise ValueError("no problem was answered by both")
@@ -92,8 +95,8 @@ def summarise(attempts: Sequence[Attempt]) -> dict[str, Any]:
     }
 
 
-def _block(found: Sequence[str]) -> dict[str, Any]:
-    correct, n = found.count(CORRECT), len(found)
+def _block(outcomes: Sequence[str]) -> dict[str, Any]:
+    correct, n = outcomes.count(CORRECT), len(outcomes)
     low, high = wilson(correct, n)
     return {
         "correct": correct,
@@ -101,5 +104,5 @@ def _block(found: Sequence[str]) -> dict[str, Any]:
         "stderr": stderr(correct, n),
         "ci_low": low,
         "ci_high": high,
-        "unparsed": found.count(UNPARSED),
+        "unparsed": outcomes.count(UNPARSED),
     }

@@ -21,11 +21,13 @@ from stepdpo.generation.kv_cache import growing_cache
 from stepdpo.generation.prefix_sharing import SharedPrefix, can_share, share
 
 STOP_EVERY = 8
-"""Steps between two searches for stop strings; what is written after one is cut off later."""
+"""Steps between two searches for stop strings: a search decodes text, on the CPU, while the device waits. What is
+written after a stop string is cut off later."""
 HEAD = 128
 """Likeliest tokens among which top-p looks first: a whole vocabulary is slow to sort."""
 CROWDED = 0.9
-"""Ended rows are taken out of the batch when fewer than this share of its rows are still being written."""
+"""Ended rows are taken out of the batch when fewer than this share of its rows are still being written: to take them
+out copies the KV cache, to leave them in computes tokens for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,17 @@ def sample_token(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) 
     if params.top_p < 1:
         whole_RV = probs_RV
         probs_RV, order_RV = whole_RV.topk(min(HEAD, whole_RV.shape[-1]))
+        # Some row is so flat that its likeliest HEAD do not reach top_p: then all are sorted.
         if bool((probs_RV.sum(-1) < params.top_p).any()):
             probs_RV, order_RV = whole_RV.sort(dim=-1, descending=True, stable=True)
+        # What stands before a token must be short of top_p, so that the token that crosses it is still in the set.
         before_RV = probs_RV.cumsum(-1) - probs_RV
         probs_RV = probs_RV.masked_fill(before_RV >= params.top_p, 0.0)
-    heap_RV = probs_RV.double().cumsum(-1)
-    target_R1 = uniform_R[:, None].double() * heap_RV[:, -1:]
-    pick_R1 = torch.searchsorted(heap_RV, target_R1, right=True)
+    # In fp64: a sum over 150,000 words in fp32 ends beside 1, and a token's interval may vanish in its rounding. Scaled
+    # by the sum itself, so that the target always falls within; `right` never picks a token of probability 0.
+    cumulative_RV = probs_RV.double().cumsum(-1)
+    target_R1 = uniform_R[:, None].double() * cumulative_RV[:, -1:]
+    pick_R1 = torch.searchsorted(cumulative_RV, target_R1, right=True)
     return (pick_R1 if order_RV is None else order_RV.gather(-1, pick_R1))[:, 0]
 
 
@@ -124,6 +130,7 @@ def generate(
         out_RT[rows.row_R, step] = rows.token_R
         if params.logps:
             logp_RT[rows.row_R, step] = chosen_logps(logits_RV, rows.token_R)
+        # Ended rows may stay a while (CROWDED), and what they go on writing is not counted.
         lengths_R[rows.row_R[~rows.ended_R]] = step + 1
         rows.ended_R |= torch.isin(rows.token_R, eos_E) | (rows.room_R <= step + 1)
         if ends.stopped and step % STOP_EVERY == STOP_EVERY - 1:
@@ -138,17 +145,20 @@ def generate(
             cache.batch_select_indices(keep_K)
         logits_RV = _forward(model, rows, cache, width + step + 1)
     advance(len(rows.ended_R))
-    found = zip(out_RT.tolist(), logp_RT.tolist(), lengths_R.tolist(), strict=True)
-    return [GeneratedTokens(tokens[:length], logps[:length]) for tokens, logps, length in found]
+    # One copy to the CPU at the end; in the loop the device is waited for only to count the rows that are left.
+    written = zip(out_RT.tolist(), logp_RT.tolist(), lengths_R.tolist(), strict=True)
+    return [GeneratedTokens(tokens[:length], logps[:length]) for tokens, logps, length in written]
 
 
 def _prefill(
     model: Any, prompts: Sequence[Sequence[int]], n: int, ends: StopConditions, longest: int
 ) -> tuple[_Rows, Any, Tensor]:
     """Read the prompts, padded on the left, once each; then every prompt stands there n times."""
+    # On the left, so that every row's next token has the same place in the cache, and its logits are the last ones.
     width = max(map(len, prompts))
     lengths_R = torch.tensor([len(ids) for ids in prompts])
     ids_RL = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts])
+    # Made for the longest response at once; a step takes as many of its columns as there are tokens by then.
     mask_RL = torch.arange(longest) >= (width - lengths_R)[:, None]
     position_RL = (torch.arange(width) - (width - lengths_R)[:, None]).clamp(min=0)
     cache = growing_cache(model.config)
@@ -178,6 +188,7 @@ def _forward(model: Any, rows: _Rows, cache: Any, seen: int) -> Tensor:
     """Logits after one more token of each row; `seen` tokens are in sight, padding included."""
     logits_RV: Tensor = model(
         input_ids=rows.token_R[:, None],
+        # With shared prompts padding is hidden by SharedPrefix, and the cache holds written tokens alone.
         attention_mask=None if rows.shared else rows.mask_RL[:, :seen],
         position_ids=rows.position_R[:, None],
         past_key_values=cache,

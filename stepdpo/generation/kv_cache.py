@@ -9,7 +9,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 CHUNK = 64
-"""Tokens of spare room taken at a time."""
+"""Tokens of spare room taken at a time: the cache is copied once in so many tokens, at the cost of this much memory."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -34,6 +34,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def release(self) -> tuple[Tensor, Tensor]:
         """Hand over everything that is cached, and begin anew."""
+        # Without the spare room, which a prompt that grows no more would hold for nothing.
         keys, values = (part.contiguous() for part in self._show())
         self.buffers, self.length = [], 0
         self.keys, self.values = keys[:, :, :0], values[:, :, :0]
@@ -48,6 +49,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:
+        # Views, which the attention reads as they are; `keys` and `values` are what the rest of transformers looks at.
         self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
         return self.keys, self.values
 
@@ -55,6 +57,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 def growing_cache(config: Any) -> Any:
     """A DynamicCache for this architecture whose full-attention layers grow in place."""
     cache = DynamicCache(config=config)
+    # By exact type: subclasses (sliding windows, linear attention) keep another part of the past, and stay as they are.
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 

@@ -15,7 +15,7 @@ from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
 from stepdpo.generation.seeding import numbered_seed, seeds
-from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
 
@@ -35,7 +35,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class OpenAISampler:
-    """Asks a server; the model of the configuration gives the tokenizer only."""
+    """Requests to a server; the model of the configuration gives the tokenizer only."""
 
     server: Server = field(default_factory=Server)
     endpoint: Endpoint = Endpoint.completions
@@ -56,16 +56,16 @@ class OpenAISampler:
             raise ValueError(f"per_request: expected a number from 1, got {self.per_request}")
 
     @contextmanager
-    def open(self, model: str | Pretrained | Fresh) -> Iterator[ServerSampler]:
+    def open(self, model: ModelSpec) -> Iterator[ServerSampler]:
         """Connect to the server; UserError where none answers."""
         with connect(self.server, "sampler.server") as client:
-            yield ServerSampler(client, self, Pretrained(path=model) if isinstance(model, str) else model)
+            yield ServerSampler(client, self, model)
 
 
 class ServerSampler:
     """An open connection to a server that samples."""
 
-    def __init__(self, client: Client, spec: OpenAISampler, model: Pretrained | Fresh) -> None:
+    def __init__(self, client: Client, spec: OpenAISampler, model: ModelSpec) -> None:
         self.client, self.spec, self.model = client, spec, model
         self.chat = spec.endpoint is Endpoint.chat
         self.context = None if self.chat else spec.context or client.context
@@ -97,13 +97,13 @@ class ServerSampler:
             raise ValueError("temperature 0 is greedy decoding: n must be 1")
         with Progress("response", len(prompts) * params.n, enabled=self.spec.progress) as progress:
 
-            async def one(job: tuple[str, bytes, Sequence[int] | None]) -> list[Completion]:
-                found = await self._written(*job, params)
+            async def one(item: tuple[str, bytes, Sequence[int] | None]) -> list[Completion]:
+                found = await self._complete(*item, params)
                 progress.advance(len(found))
                 return found
 
-            jobs = zip(prompts, seeds(prompts, params.seed, streams), self._ids(prompts), strict=True)
-            done = self.client.each(one, list(jobs))
+            items = zip(prompts, seeds(prompts, params.seed, streams), self._ids(prompts), strict=True)
+            done = self.client.each(one, list(items))
         progress.summary(sum(completion.tokens for found in done for completion in found))
         return done
 
@@ -113,15 +113,16 @@ class ServerSampler:
             raise self.client.mended("log-probabilities of given texts need endpoint=completions")
         texts = [prompt + more for prompt, more in zip(prompts, continuations, strict=True)]
 
-        async def one(job: tuple[str, tuple[list[int], list[int]]]) -> float:
-            prompt, (ids, ends) = job
+        async def one(item: tuple[str, tuple[list[int], list[int]]]) -> float:
+            prompt, (ids, ends) = item
             first = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
+            # `echo` gives the log-probabilities of the prompt; the one token written after it is thrown away.
             request = {"prompt": ids, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
             try:
-                told = await self._asked(request, lambda reply: prompt_logps(reply, len(ids)))
+                logps = await self._request(request, lambda reply: prompt_logps(reply, len(ids)))
             except RequestRefused as error:
                 raise self.client.mended(f"log-probabilities of given texts: {error}") from None
-            return float(sum(number or 0.0 for number in told[first:]))
+            return float(sum(number or 0.0 for number in logps[first:]))
 
         return self.client.each(one, list(zip(prompts, encode(texts, self.tokenizer), strict=True)))
 
@@ -131,7 +132,9 @@ class ServerSampler:
             return iter([None] * len(prompts))
         return (ids for ids, _ in encode(prompts, self.tokenizer))
 
-    async def _written(self, prompt: str, seed: bytes, ids: Sequence[int] | None, params: Sampling) -> list[Completion]:
+    async def _complete(
+        self, prompt: str, seed: bytes, ids: Sequence[int] | None, params: Sampling
+    ) -> list[Completion]:
         nothing = [Completion("", 0, "length")] * params.n
         room = params.max_tokens
         if self.context is not None and ids is not None:
@@ -140,12 +143,15 @@ class ServerSampler:
             self.client.counts["prompts too long"] += 1
             return nothing
         found: list[Completion] = []
+        # A server may give fewer than it was asked for. The seed counts from what is there, so that no two requests for
+        # one prompt write the same texts.
         while len(found) < params.n:
             wanted = min(params.n - len(found), self.spec.per_request or params.n)
-            request = self._request(prompt, ids, params, room, wanted, numbered_seed(seed, len(found)))
+            request = self._fields(prompt, ids, params, room, wanted, numbered_seed(seed, len(found)))
             try:
-                some = await self._asked(request, lambda reply: completions(reply, params.stop))
+                some = await self._request(request, lambda reply: completions(reply, params.stop))
             except RequestRefused as error:
+                # Only the server knows how it counts tokens, so the last word on what is too long is its own.
                 if not TOO_LONG.search(str(error)):
                     raise self.client.mended(str(error)) from None
                 self.client.counts["prompts too long"] += 1
@@ -155,10 +161,10 @@ class ServerSampler:
             found += some[:wanted]
         return found
 
-    async def _asked(self, request: Mapping[str, Any], read: Any) -> Any:
-        return await self.client.ask(self.chat, request, self.spec.extra, read)
+    async def _request(self, request: Mapping[str, Any], read: Any) -> Any:
+        return await self.client.request(self.chat, request, self.spec.extra, read)
 
-    def _request(
+    def _fields(
         self, prompt: str, ids: Sequence[int] | None, params: Sampling, room: int, n: int, seed: int
     ) -> dict[str, Any]:
         """The fields of one request; those that say nothing are left out, as not every server takes all."""

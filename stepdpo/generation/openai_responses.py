@@ -47,6 +47,7 @@ def completions(reply: Mapping[str, Any], stop: Sequence[str] = ()) -> list[Comp
 def shares(total: int, weights: Sequence[int]) -> list[int]:
     """The total in whole parts, as nearly as the weights are to one another."""
     whole, passed, given, parts = max(1, sum(weights)), 0, 0, []
+    # By running totals: the parts are whole numbers that add up to the total, and none is off by more than one.
     for weight in weights:
         passed += weight
         parts.append(total * passed // whole - given)
@@ -64,6 +65,7 @@ def _choice(entry: Any, stop: Sequence[str]) -> Choice:
         if message is None or text is not None:
             raise ValueError("an answer without text")
         text = ""  # a chat may say nothing
+    # Whatever a server leaves of a stop string in the text is taken off here.
     found = [at for at in map(text.find, filter(None, stop)) if at >= 0]
     finish = "stop" if found else _finish(entry, stop)
     logps = _logps(entry.get("logprobs"))
@@ -102,6 +104,7 @@ def _logps(told: Any) -> list[float]:
     if not isinstance(numbers, list):
         return []
     logps = [float(number) for number in numbers if isinstance(number, int | float)]
+    # A sum over some of the tokens would be taken for one over all of them.
     return logps if len(logps) == len(numbers) else []
 
 

@@ -1,7 +1,8 @@
 """Attention of many responses to one prompt: the prompt's keys and values lie in memory once, and are read once.
 
-While a response grows by a token at a time, reading the cache is most of the work. Here the `n` responses to a prompt
-ask the prompt's keys together, in one product of matrices, and each its own keys alone; one softmax goes over both.
+While a response grows by a token at a time, reading the cache is most of the work. Here the queries of
+the `n` responses to a prompt meet the prompt's keys together, in one product of matrices, and each its own keys alone;
+one softmax goes over both.
 Models are not patched: transformers knows this attention by a name, which is given when the model is built.
 """
 
@@ -29,7 +30,7 @@ def register() -> str:
 
 
 def can_share(model: Any, cache: Any) -> bool:
-    """Whether the model was built with this attention and has no layer that forgets, or squashes its scores."""
+    """Whether the model was built with this attention and has no layer with a window, nor a cap on its scores."""
     return (
         model.config._attn_implementation == NAME
         and all(isinstance(layer, GrowingLayer) for layer in cache.layers)
@@ -51,6 +52,7 @@ class SharedPrefix:
 
     def keep(self, index_K: Tensor) -> None:
         """Only these rows are still written; prompts without a row are dropped."""
+        # Rows leave one by one, prompts only with their last row: until then the places of ended rows stay empty.
         place_K = self.place_R[index_K]
         prompt_P, prompt_K = torch.unique(place_K // self.n, return_inverse=True)
         self.place_R = prompt_K * self.n + place_K % self.n
@@ -73,6 +75,7 @@ class SharedPrefix:
 
 def share(cache: Any, mask_PW: Tensor, n: int) -> SharedPrefix:
     """Take the prompts out of the cache, which from now on holds what is written after them."""
+    # In fp32 and added, so that one tensor serves every layer whatever format its scores have.
     hidden_P1W = torch.zeros(mask_PW.shape, device=mask_PW.device).masked_fill_(~mask_PW, float("-inf"))[:, None]
     layers = [layer.release() for layer in cache.layers]
     return SharedPrefix(layers, hidden_P1W, n, torch.arange(len(mask_PW) * n, device=mask_PW.device))
@@ -83,8 +86,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     shared: SharedPrefix | None = options.pop("shared", None)
     if shared is None:
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return found
+        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return plain
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     return attend(query * scale, key, value, shared, module.layer_idx), None
 
@@ -97,10 +100,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, shared: SharedPrefix, laye
     prompt_keys, prompt_values = shared.layers[layer]
     rows, heads, _, size = query.shape
     groups, width = key.shape[1], prompt_keys.shape[2]
-    asked = query.view(rows, groups, heads // groups, size)
-    own = torch.matmul(asked, key.transpose(-1, -2))
-    scores = torch.matmul(_by_prompt(shared.gathered(asked)), prompt_keys.transpose(-1, -2))
+    # Query heads that share a key head become rows of one product, so that keys are not repeated.
+    grouped = query.view(rows, groups, heads // groups, size)
+    own = torch.matmul(grouped, key.transpose(-1, -2))
+    scores = torch.matmul(_by_prompt(shared.gathered(grouped)), prompt_keys.transpose(-1, -2))
     scores = scores + shared.hidden_P1W[:, None]
+    # One softmax over both parts: as exact as attention over an unshared cache, with no logsumexp to merge.
     both = torch.cat([shared.scattered(_by_place(scores, shared.n)), own], -1)
     weights = torch.softmax(both, -1, dtype=torch.promote_types(both.dtype, torch.float32)).to(value.dtype)
     before = torch.matmul(_by_prompt(shared.gathered(weights[..., :width])), prompt_values)
@@ -115,5 +120,5 @@ def _by_prompt(places: Tensor) -> Tensor:
 
 def _by_place(prompts: Tensor, n: int) -> Tensor:
     """The inverse of `_by_prompt`."""
-    many, groups, asked, width = prompts.shape
-    return prompts.reshape(many, groups, n, asked // n, width).transpose(1, 2)
+    many, groups, queries, width = prompts.shape
+    return prompts.reshape(many, groups, n, queries // n, width).transpose(1, 2)

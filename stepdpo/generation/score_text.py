@@ -13,7 +13,7 @@ from torch import Tensor
 from stepdpo.tokens.tokenization import encode
 
 LOGITS = 2**28
-"""Most logits held at a time."""
+"""Most logits held at a time: 1 GiB in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +37,37 @@ def score_texts(model: Any, scored_texts: Sequence[ScoredText], budget: int) -> 
 
     Nobody needs what comes after the last token, so texts that differ in their last token only are read once.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    found = [0.0] * len(scored_texts)
+    by_row: dict[tuple[int, ...], list[int]] = {}
+    sums = [0.0] * len(scored_texts)
     context = getattr(model.config, "max_position_embeddings", None) or inf
     for number, text in enumerate(scored_texts):
         if len(text.ids) - 1 > context:
-            found[number] = -inf
+            sums[number] = -inf  # the model has no positions for it, so would not write it
         elif max(1, text.first) < len(text.ids):
-            alike.setdefault(tuple(text.ids[:-1]), []).append(number)
+            by_row.setdefault(tuple(text.ids[:-1]), []).append(number)
     lasts = {
         ids: max(len(scored_texts[i].ids) - max(1, scored_texts[i].first) for i in numbers)
-        for ids, numbers in alike.items()
+        for ids, numbers in by_row.items()
     }
     for batch in _batches(lasts, budget, model.config.get_text_config().vocab_size):
         last = max(lasts[ids] for ids in batch)
         logps_RLV = torch.log_softmax(_logits(model, batch, last).float(), -1)
         for row, ids in enumerate(batch):
-            for number in alike[ids]:
+            for number in by_row[ids]:
                 scored = torch.tensor(
                     scored_texts[number].ids[max(1, scored_texts[number].first) :], device=logps_RLV.device
                 )
                 picked_T = logps_RLV[row, last - len(scored) :].gather(-1, scored[:, None])
-                found[number] = float(picked_T.double().sum())
-    return found
+                # fp64, as in training: a comparison of two texts is a small difference of such sums.
+                sums[number] = float(picked_T.double().sum())
+    return sums
 
 
 def _batches(lasts: dict[tuple[int, ...], int], budget: int, vocabulary: int) -> Iterator[list[tuple[int, ...]]]:
     """Token rows of like length, as many as the budget holds, and as few logits as there may be."""
     batch: list[tuple[int, ...]] = []
     last = 0
+    # The longest first: a batch is as wide as its first row, so later ones can only fit better.
     for ids in sorted(lasts, key=len, reverse=True):
         many, most = len(batch) + 1, max(last, lasts[ids])
         if batch and (many * len(batch[0]) > budget or many * most * vocabulary > LOGITS):

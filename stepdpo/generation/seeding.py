@@ -9,20 +9,22 @@ from hashlib import blake2b
 
 def seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
     """One a prompt, from its text and its stream."""
+    # By a hash and not by Python's own, which changes from process to process: a resumed run writes the same texts.
     for prompt, stream in zip(prompts, times_before(prompts) if streams is None else streams, strict=True):
         yield blake2b(f"{seed}/{stream}/{prompt}".encode(), digest_size=8).digest()
 
 
 def numbered_seed(seed: bytes, number: int) -> int:
     """A seed of 31 bits, which every server takes, for a prompt's responses from `number` on."""
+    # Without the bit that a signed integer keeps for its sign.
     return int.from_bytes(blake2b(seed + number.to_bytes(8, "big"), digest_size=4).digest(), "big") >> 1
 
 
 def times_before(prompts: Sequence[str]) -> list[int]:
     """How often each prompt has come before in the list."""
-    seen: Counter[str] = Counter()
+    earlier: Counter[str] = Counter()
     times = []
     for prompt in prompts:
-        times.append(seen[prompt])
-        seen[prompt] += 1
+        times.append(earlier[prompt])
+        earlier[prompt] += 1
     return times

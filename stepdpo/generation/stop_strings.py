@@ -8,7 +8,8 @@ from typing import Any
 ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<end_of_turn>")
 """Special tokens that end a turn in chat templates, wherever the vocabulary has them."""
 TAIL = 8
-"""Tokens of the prompt that are decoded with the response."""
+"""Tokens of the prompt that are decoded with the response; a few are enough, as only the beginning of a text is read
+otherwise than the rest."""
 
 
 def eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -18,6 +19,7 @@ def eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     ids.add(tokenizer.eos_token_id)
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # A checkpoint's own list may name the end of text alone, and then a chat runs on past its turn.
     ids.update({**special, **added}.get(end) for end in ENDS)
     return tuple(sorted(number for number in ids if number is not None))
 
@@ -42,6 +44,8 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str], tokenizer: Any) -> None:
         self.stop, self.tokenizer = [text for text in stop if text], tokenizer
+        # In tokens: a character takes four at most (a byte each), and STOP_EVERY of decode_loop.py, with some to
+        # spare, may have been written since the last search.
         self.window = 16 + 4 * max(map(len, self.stop), default=0)
 
     def found(self, tokens: Sequence[int]) -> bool:
@@ -50,6 +54,7 @@ class StopStrings:
 
     def tokens_until(self, tokens: Sequence[int]) -> int:
         """How many tokens it took to complete the first stop string; all of them if there is none."""
+        # By halves, as a text once complete stays so: about ten decodings instead of one a token.
         low, high = 1, len(tokens)
         while low < high:
             middle = (low + high) // 2

@@ -21,7 +21,7 @@ from stepdpo.generation.prefix_sharing import register
 from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
-from stepdpo.models.load import DTYPES, Fresh, Pretrained
+from stepdpo.models.load import DTYPES, ModelSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
 
@@ -54,23 +54,23 @@ class TransformersSampler:
             raise ValueError(f"batch_tokens: expected a number from 1, got {self.batch_tokens}")
 
     @contextmanager
-    def open(self, model: str | Pretrained | Fresh) -> Iterator[LocalSampler]:
-        """Load the model (a folder, a hub name or a part of the configuration) and sample from it."""
-        spec = Pretrained(path=model) if isinstance(model, str) else model
+    def open(self, model: ModelSpec) -> Iterator[LocalSampler]:
+        """Load the model and sample from it."""
         device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
         name = self.dtype.value
         if self.dtype is Dtype.auto:
             name = "float32" if device.type == "cpu" else "bfloat16"
         budget = self.batch_tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        loaded = _loaded(spec, DTYPES[name])
-        yield LocalSampler(loaded.to(device).eval(), spec.tokenizer(), budget, self.progress)
+        loaded = _load(model, DTYPES[name])
+        yield LocalSampler(loaded.to(device).eval(), model.tokenizer(), budget, self.progress)
 
 
-def _loaded(spec: Any, dtype: torch.dtype) -> Any:
+def _load(spec: ModelSpec, dtype: torch.dtype) -> Any:
     """The model with the attention that shares prompts, or with torch's where it has one of its own."""
     try:
         return spec.model(register(), dtype)
     except UserError as error:
+        # Caused by a KeyError where the model has a list of attentions of its own, in which ours is not.
         if not isinstance(error.__cause__, KeyError):
             raise
         return spec.model("sdpa", dtype)
@@ -127,6 +127,7 @@ class LocalSampler:
         """
         batch: list[int] = []
         longest = 0
+        # The longest first: prompts of like length are padded least, and a budget that is too large fails at once.
         for index in sorted(range(len(ids)), key=lambda i: (-len(ids[i]), i)):
             room = self._room(ids[index], params)
             if room < 1:
@@ -158,6 +159,7 @@ class LocalSampler:
             if len(batch) == 1:
                 raise
             rows = []
+        # Outside the `except`: within it the traceback still holds the tensors of the failed attempt.
         if rows:
             yield from ((i, rows[at * params.n : (at + 1) * params.n]) for at, i in enumerate(batch))
             return
@@ -177,7 +179,7 @@ class LocalSampler:
         text = response_text(prompt, tokens[:-1] if ended else tokens, self.tokenizer)
         count, finish, stop = len(tokens), "eos" if ended else "length", ""
         if stops := [(at, -len(stop), stop) for stop in params.stop if stop and (at := text.find(stop)) >= 0]:
-            at, _, stop = min(stops)
+            at, _, stop = min(stops)  # the first in the text, of several there the longest
             text, finish = text[:at], "stop"
             count = StopStrings(params.stop, self.tokenizer).tokens_until(tokens)
         return Completion(text, count, finish, fsum(written.logps[:count]) if params.logps else None, stop)
@@ -185,6 +187,8 @@ class LocalSampler:
 
 def _uniforms(seeds: Sequence[bytes], params: Sampling, steps: int) -> npt.NDArray[np.float32]:
     """Random numbers of every response, a row each; a longer row begins with the shorter one."""
+    # Philox is counter-based: a stream of its own for every key, so thousands cost no more than one. Drawn by numpy
+    # on the CPU, so that a GPU samples what a CPU does, and a smaller batch what a larger one does.
     rows = [
         np.random.Generator(np.random.Philox(key=int.from_bytes(seed + number.to_bytes(8, "big"), "big")))
         .random(steps, dtype=np.float32)

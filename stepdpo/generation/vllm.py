@@ -13,7 +13,7 @@ from typing import Any
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.seeding import numbered_seed, seeds
-from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.tokens.tokenization import encode
 
 
@@ -49,31 +49,30 @@ class VllmSampler:
             raise ValueError("tensor_parallel must be at least 1, memory in (0, 1]")
 
     @contextmanager
-    def open(self, model: str | Pretrained | Fresh) -> Iterator[LocalVllm]:
+    def open(self, model: ModelSpec) -> Iterator[LocalVllm]:
         """Load the model. UserError where vLLM is not installed or the model is no checkpoint."""
         vllm = _library()
-        if isinstance(model, Fresh):
+        if not isinstance(model, Pretrained):
             raise UserError("sampler=vllm reads a checkpoint; model=fresh has none")
-        spec = Pretrained(path=model) if isinstance(model, str) else model
         given: dict[str, Any] = {
-            "model": str(spec.source),
-            "revision": spec.revision,
-            "trust_remote_code": spec.trust_remote_code,
+            "model": model.source,
+            "revision": model.revision,
+            "trust_remote_code": model.trust_remote_code,
             "tensor_parallel_size": self.tensor_parallel,
             "dtype": self.dtype.value,
             "gpu_memory_utilization": self.memory,
             "max_model_len": self.context,
             "enable_prefix_caching": self.prefix_caching,
             "enforce_eager": self.eager,
-            "seed": 0,
+            "seed": 0,  # of its own numbers; every prompt brings a seed with its parameters
             **self.options,
         }
-        sampler = LocalVllm(vllm, vllm.LLM(**given), spec.tokenizer(), self.progress, given)
+        sampler = LocalVllm(vllm, vllm.LLM(**given), model.tokenizer(), self.progress, given)
         try:
             yield sampler
         finally:
             del sampler.llm  # its processes and memory go with it
-            gc.collect()
+            gc.collect()  # the GPU's memory is wanted again in this process, by training or by another model
 
 
 class LocalVllm:

@@ -19,8 +19,8 @@ def fingerprint(folder: Path) -> str:
     """
     files = sorted(path for pattern in FILES for path in folder.glob(pattern))
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    seen = caches.entry("weights", {"folder": str(folder.resolve()), "files": [list(state) for state in states]})
-    known = seen.with_suffix(".json")
+    record = caches.entry("weights", {"folder": str(folder.resolve()), "files": [list(state) for state in states]})
+    known = record.with_suffix(".json")
     if known.is_file():
         try:
             return str(json.loads(known.read_text(encoding="utf-8"))["sha256"])
@@ -29,6 +29,7 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
+            # A hash of hashes: the files' names and bounds count, and none is read whole into memory.
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     known.parent.mkdir(parents=True, exist_ok=True)
     write_json(known, {"sha256": digest.hexdigest(), "folder": str(folder)})

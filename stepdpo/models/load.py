@@ -21,22 +21,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ModelSpec(Protocol):
-    """Any part of the config group `model`: where a model and its tokenizer come from."""
+    """A part of the group `model`: where a causal language model and its tokenizer come from."""
 
     @property
     def source(self) -> str:
-        """Folder or hub id."""
-        ...
-
-    def fingerprint(self) -> str:
-        """What tells its weights from others."""
-        ...
+        """Folder or hub id; what a template's card and a report know the model by."""
 
     def tokenizer(self) -> Any: ...
-
-    def model(self, attention: str, dtype: torch.dtype) -> Any:
-        """The model with an attention backend, set once and never changed."""
-        ...
+    def model(self, attention: str, dtype: torch.dtype) -> Any: ...
+    def fingerprint(self) -> str:
+        """What tells its weights from others'."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +76,7 @@ class Pretrained:
             config = AutoConfig.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
             )
+            # Some attentions read their dropout from the configuration at every call, where no nn.Dropout can be found.
             for key in ("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"):
                 if hasattr(config, key):
                     setattr(config, key, 0.0)
@@ -92,9 +87,10 @@ class Pretrained:
                 trust_remote_code=self.trust_remote_code,
                 dtype=dtype,
                 attn_implementation=attention,
-                use_safetensors=True,
+                use_safetensors=True,  # the other format is a pickle, which runs code when it is opened
             )
-        except KeyError as error:  # of a model that looks its attention up in a list of its own
+        except KeyError as error:
+            # Of a model that looks its attention up in a list of its own, and not among those registered.
             if error.args != (attention,):
                 raise
             raise UserError(
@@ -133,7 +129,7 @@ class Fresh:
 
     def model(self, attention: str, dtype: torch.dtype) -> Any:
         tokenizer = self.tokenizer()
-        torch.manual_seed(self.seed)
+        torch.manual_seed(self.seed)  # the weights are drawn from the global generator when the model is built
         config = Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=self.hidden_size,

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
-"""Most memory that one chunk's distribution takes."""
+"""Most memory that one chunk's distribution takes: with 150,000 words about a hundred positions, enough for a product
+of matrices to be worth reading the head."""
 KEEP_BYTES = 2**30
-"""Most memory that kept distributions take under `auto` on a CPU; on a GPU a tenth of its memory."""
+"""Most memory that kept distributions take under `auto` on a CPU, which holds everything else too; on a GPU a tenth of
+its memory, most of which weights and activations want."""
 
 
 class HeadMemory(Enum):
@@ -62,17 +64,19 @@ class _TokenScores(torch.autograd.Function):
         total, vocabulary = len(target_T), len(weight_VH)
         logps_T = hidden_TH.new_zeros(total, dtype=_wide(hidden_TH))
         kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
+        # Where distributions are kept there is one chunk, of all positions, and these are its tensors.
         kept = [logps_T.new_empty(total if keep else 0, vocabulary) for _ in range(2 if reference else 1)]
         for part in _parts(total, vocabulary, logps_T, keep):
-            rooms = [buffer[part] if keep else None for buffer in kept]
-            policy_CV, offset_T[part] = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], rooms[0])
+            out = [buffer[part] if keep else None for buffer in kept]
+            policy_CV, offset_T[part] = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], out[0])
             logps_T[part] = policy_CV.gather(1, target_T[part, None]).squeeze(1)
             if reference and reference_hidden_TH is not None:
-                log_CV, _ = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part], rooms[1])
-                kl_T[part] = _kl(log_CV, policy_CV)
+                log_CV, _ = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part], out[1])
+                kl_T[part] = _kl(log_CV, policy_CV)  # the reference first: its distribution weighs the differences
         ctx.save_for_backward(
             hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T
         )
+        # Not by save_for_backward, which forbids what the backward pass does with them: change them in place.
         ctx.form, ctx.kept = form, kept if keep else None
         return logps_T, kl_T
 
@@ -89,11 +93,15 @@ class _TokenScores(torch.autograd.Function):
                 policy_CV, probs_CV = kept[0], kept[-1]
             else:
                 policy_CV, _ = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part])
+            # Before exp_() overwrites the log-probabilities: with the offset added they are the logits, which the slope
+            # of a cap depends on.
             slope_CV = _slope(policy_CV, offset_T[part, None], ctx.form)
+            # In place throughout: grad_CV is the largest tensor of a step, and a second one would double the peak.
             grad_CV = policy_CV.exp_()
             if reference and reference_hidden_TH is not None:
                 if not kept:
                     probs_CV = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part])[0].exp_()
+                # (g_kl - g_logp) p - g_kl r; the onehot follows below.
                 grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part])[:, None])
                 grad_CV.addcmul_(probs_CV, -grad_kl_T[part, None])
             else:
@@ -134,7 +142,7 @@ class _Gradients:
 
 def _added(sum_VX: Tensor | None, grad_CV: Tensor, input_CX: Tensor) -> Tensor:
     """The sum with grad^T input; the first term is the sum, later ones are added in fp32 or wider."""
-    if sum_VX is None:
+    if sum_VX is None:  # often the only chunk, and then no zeros of the head's size are made
         return grad_CV.T @ input_CX
     sum_VX = sum_VX.to(_wide(sum_VX))
     if sum_VX.dtype == grad_CV.dtype:
@@ -143,23 +151,26 @@ def _added(sum_VX: Tensor | None, grad_CV: Tensor, input_CX: Tensor) -> Tensor:
 
 
 def _log_softmax(
-    hidden_CH: Tensor, low_CR: Tensor | None, head: Head, target_C: Tensor, room_CV: Tensor | None = None
+    hidden_CH: Tensor, low_CR: Tensor | None, head: Head, target_C: Tensor, out_CV: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(log-probabilities over the vocabulary, what was subtracted from the logits), at least fp32; in `room_CV`."""
+    """(log-probabilities over the vocabulary, what was subtracted from the logits), at least fp32; in `out_CV`."""
     kind = _wide(hidden_CH)
+    # The product in the model's own format, as the model itself would have it; fp32 begins at the logits.
     whole = kind == hidden_CH.dtype
-    logits_CV = torch.mm(hidden_CH, head.weight_VH.T, out=room_CV if whole else None)
+    logits_CV = torch.mm(hidden_CH, head.weight_VH.T, out=out_CV if whole else None)
     if low_CR is not None and head.up_VR is not None:
         logits_CV.addmm_(low_CR, head.up_VR.T)
     if not whole:
-        room_CV = torch.empty_like(logits_CV, dtype=kind) if room_CV is None else room_CV
-        logits_CV = room_CV.copy_(logits_CV)
+        out_CV = torch.empty_like(logits_CV, dtype=kind) if out_CV is None else out_CV
+        logits_CV = out_CV.copy_(logits_CV)
     if head.scale != 1:
         logits_CV.mul_(head.scale)
     if head.cap is not None:
         logits_CV.div_(head.cap).tanh_().mul_(head.cap)
     target_C1 = target_C[:, None]
     scored_C1 = logits_CV.gather(1, target_C1)
+    # The overload with `out`: torch.log_softmax would make a second tensor of this size. What it subtracts, the
+    # logsumexp, is had back from one column.
     torch.ops.aten._log_softmax.out(logits_CV, -1, False, out=logits_CV)
     return logits_CV, (scored_C1 - logits_CV.gather(1, target_C1)).squeeze(1)
 
@@ -182,9 +193,11 @@ def _at(tensor: Tensor | None, part: slice) -> Tensor | None:
 
 def _kl(log_CV: Tensor, policy_CV: Tensor) -> Tensor:
     """KL(reference, policy) of each row. `log_CV`, the reference's log-probabilities, become probabilities in place."""
+    # In parts of CHUNK_BYTES even where the distributions are kept whole: the difference is a tensor of its own.
     kl_C = torch.empty_like(log_CV[:, 0])
     for part in _parts(log_CV.shape[0], log_CV.shape[1], log_CV, False):
         ratio_CV = log_CV[part] - policy_CV[part]
+        # From log-probabilities, never log(softmax): a gap of 200 nats would be 0 times minus infinity.
         kl_C[part] = torch.einsum("cv,cv->c", log_CV[part].exp_(), ratio_CV)
     return kl_C
 
@@ -192,7 +205,7 @@ def _kl(log_CV: Tensor, policy_CV: Tensor) -> Tensor:
 def _parts(total: int, vocabulary: int, like: Tensor, whole: bool) -> Iterator[slice]:
     """All positions at once, or equal parts whose logits fit into CHUNK_BYTES each."""
     count = 1 if whole else max(1, -(-total * vocabulary * like.element_size() // CHUNK_BYTES))
-    step = max(1, -(-total // count))
+    step = max(1, -(-total // count))  # equal parts: the whole head would be read for a last few positions
     return (slice(at, min(at + step, total)) for at in range(0, total, step))
 
 
@@ -225,16 +238,18 @@ def token_scores(
 
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
     first); the reference's head is scaled and capped as the policy's. Gradients flow to `hidden_TH`, `low_TR` and the
-    head alone. Under autocast all operands are cast here, so that the backward pass, which autocast does not reach,
-    computes the same logits again.
+    head alone.
     """
     hidden_TH, weight_VH = _autocast(hidden_TH), _autocast(head.weight_VH)
     low_TR, up_VR, reference_hidden_TH, reference_VH = (
         _autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
     )
+    # A distribution of the policy at every position, and one of the reference where there is one.
     needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * _wide(hidden_TH).itemsize
     kept = keep is HeadMemory.save or (keep is HeadMemory.auto and _fits(needed, hidden_TH.device))
     form = (head.scale, head.cap)
+    # Cast above and switched off here: autocast does not reach a custom Function's backward pass, which would else
+    # multiply in another format than the forward pass did.
     with torch.autocast(hidden_TH.device.type, enabled=False):
         logps_T, kl_T = _TokenScores.apply(  # type: ignore[no-untyped-call]
             hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, form,

@@ -22,11 +22,9 @@ ALL = "all-linear"
 
 
 class Adapter(Protocol):
-    """Any part of the config group `adapter`: which weights of a model are trained."""
+    """A part of the group `adapter`: which weights of a model are trained."""
 
-    def attach(self, model: Any) -> Any:
-        """The model with its adapter in place, everything else frozen."""
-        ...
+    def attach(self, model: Any) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,14 @@ class Lora:
             bias="none",
             use_rslora=self.rslora,
         )
-        model.requires_grad_(False)
+        model.requires_grad_(False)  # before the adapters are there, so that theirs stay trainable
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # head=true: merged files untie
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed)  # within the fork: what is drawn after an adapter does not depend on it
             model = peft.inject_adapter_in_model(config, model, adapter_name=NAME)
-        for layer in layers(model).values():  # peft keeps adapters of bfloat16 models in float32
+        # peft keeps adapters of bfloat16 models in float32. Here a model has one number format, and DeepSpeed keeps
+        # master weights in float32 of its own.
+        for layer in layers(model).values():
             for part in (layer.lora_A[NAME], layer.lora_B[NAME]):
                 part.to(layer.base_layer.weight.dtype).requires_grad_(True)
         return model
@@ -104,6 +104,7 @@ def targets(model: Any, wanted: str | list[str], head: bool) -> list[str]:
         if not any(_fits(one, name) for one in inner):
             known = {_last(one) for one in inner}
             raise UserError(f"adapter.targets: the model has no linear layer {name!r}; {nearest(name, known)}")
+    # The head by its whole name: peft matches ends of names, and an inner layer may be called like it.
     return sorted({*chosen, *(heads if head else ())})
 
 
@@ -140,6 +141,7 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     For passes without a gradient that end inside the block. A backward pass computes checkpointed activations again,
     and must find the adapters as its forward pass had them.
     """
+    # Only those that are on: one switched off by an outer block must not come back at the end of this one.
     adapted = [layer for layer in layers(model).values() if not layer.disable_adapters]
     for layer in adapted:
         layer.enable_adapters(False)
@@ -178,7 +180,10 @@ def merged(weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: st
     for layer, s in scaling.items():
         down_RI, up_OR = (weights[f"{layer}.{part}.{NAME}.weight"] for part in ("lora_A", "lora_B"))
         name = f"{layer}.weight"
+        # Tied embeddings are one matrix, under the embeddings' name. An adapter on the head must not reach the input
+        # side, so the head becomes a matrix of its own and the two are no longer tied.
         base_OI = plain[name] if name in plain or tied is None else plain[tied]
+        # Merged in float32: a product of low-rank factors is often smaller than bfloat16's step at the weight.
         update_OI = s * (up_OR.float() @ down_RI.float())
         plain[name] = (base_OI.float() + update_OI).to(base_OI.dtype)
     return plain

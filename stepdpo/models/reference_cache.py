@@ -30,7 +30,7 @@ from stepdpo.tokens.batch_sampler import MicroBatch
 from stepdpo.tokens.token_store import TokenStore
 
 FULL, MANY = 256 * 2**20, 100_000
-"""Bytes of hidden states, or pairs, that a process holds before it writes a file."""
+"""Bytes of hidden states, or pairs, that a process holds before it writes a file: memory stays flat, files few."""
 
 
 @torch.no_grad()
@@ -45,13 +45,14 @@ def write_shards(
 ) -> None:
     """Score this process's micro-batches with the model as it is now, and write them as safetensors files of `name`.
 
+    `score` is `Scorer.forward`, as an engine runs it; `rank` is the process's number, which its files are named by.
     Every process writes at least one file, so that it can be told from one that never came.
     """
     shard = _Shard(trees, keep_hidden)
     number = 0
     for micro_batch in micro_batches:
         logps_B2, _, _, hidden_TH = score(micro_batch.batch)
-        if micro_batch.weight == 0:
+        if micro_batch.weight == 0:  # a stand-in, that all processes make equally many passes
             continue
         shard.add(micro_batch.batch, logps_B2, hidden_TH)
         if shard.bytes >= FULL or len(shard.ids) >= MANY:
@@ -74,6 +75,8 @@ class _Shard:
         self.ids += batch.pair_ids
         self.logps.append(logps_B2.cpu())
         if self.keep_hidden:
+            # A tree of several pairs holds a shared prediction once. On disc every pair has its own copy, so that any
+            # batch can be put together from the rows of its pairs.
             own = batch.prediction_P
             self.hidden.append((hidden_TH if own is None else hidden_TH[own.to(hidden_TH.device)]).cpu())
             self.bytes += self.hidden[-1].nbytes
@@ -99,6 +102,7 @@ def verify(folder: Path, name: str, part: int = 0, parts: int = 1) -> str:
         listed: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for number, (file, (size, digest)) in enumerate(sorted(listed.items())):
             path = folder / file
+            # Sizes of all files by every process, contents each by one: together they read the whole cache once.
             if path.stat().st_size != size or (number % parts == part and _hash(path) != digest):
                 return f"{file} has changed since it was written"
     except FileNotFoundError as error:
@@ -148,6 +152,7 @@ class ReferenceScores:
     def attach(self, batch: TreeBatch) -> TreeBatch:
         """The batch with the reference's numbers for its pairs. KeyError for a pair that is not there."""
         wanted = np.asarray(batch.pair_ids, np.int64)
+        # A number that is not there lands beside its place, or past the end: hence the minimum, and the comparison.
         rows = np.minimum(np.searchsorted(self.ids, wanted), max(0, len(self.ids) - 1))
         if len(self.ids) == 0 or (self.ids[rows] != wanted).any():
             raise KeyError(f"no reference scores for some of the pairs {batch.pair_ids[:5]}...")
@@ -165,9 +170,10 @@ class ReferenceScores:
                 stored = file.get_slice("hidden")
                 for place in np.flatnonzero(self.files[rows] == number).tolist():
                     start, count = int(self.starts[rows[place]]), int(self.counts[rows[place]])
+                    # Cloned: a view would hold the file's mapping, and with it every page that was read.
                     parts[place] = stored[start : start + count].clone()
         hidden = torch.cat([parts[place] for place in range(len(rows))])
         if batch.prediction_P is None:
             return hidden
-        # of predictions that several pairs share, any pair's will do
+        # Of predictions that several pairs share, any pair's copy will do: they are of one position of one model.
         return hidden.new_zeros(len(batch.target_T), hidden.shape[1]).index_copy(0, batch.prediction_P, hidden)

@@ -28,6 +28,7 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None
     tied = getattr(model.config, "tie_word_embeddings", False)
     untie = tied and head in adapted.values()
     scaling = {name: float(layer.scaling[NAME]) for name, layer in adapted.items()}
+    # Merged before saving, so that a checkpoint is a plain model to programs that know nothing of adapters.
     whole = merged(weights, scaling, f"{embeddings}.weight" if untie else None)
     _without_adapters(model, untie).save_pretrained(folder, state_dict=whole)
     (folder / ADAPTER).mkdir(exist_ok=True)
@@ -40,6 +41,7 @@ def _without_adapters(model: Any, untie: bool) -> Any:
     config = copy.deepcopy(model.config)
     if untie:
         config.tie_word_embeddings = False
+    # save_pretrained wants a module to take names and tied weights from; on `meta` that costs no memory.
     with torch.device("meta"):
         bare = type(model)(config)
     bare.generation_config = model.generation_config

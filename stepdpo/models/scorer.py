@@ -37,6 +37,7 @@ class Scorer(nn.Module):
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
         kept = reference_head_VH
+        # A trained head moves away from the reference's, and ZeRO may have split it over the processes: hence `gather`.
         if kept is None and keep_reference_head and head_parts(model.get_output_embeddings())[0].requires_grad:
             kept = head_of(model, gather)
         self.register_buffer("reference_head_VH", kept, persistent=False)
@@ -46,6 +47,7 @@ class Scorer(nn.Module):
 
         kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
         """
+        # The backbone alone: the model's own forward pass would put the head on every position of every row.
         backbone = getattr(self.model, self.model.base_model_prefix)
         batch = fitted(batch, self.model)
         hidden_RLH = backbone(
@@ -54,6 +56,7 @@ class Scorer(nn.Module):
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
         logps_T, kl_T = self._token_scores(hidden_TH, batch)
         responses = SIDES * batch.pairs
+        # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
         summed = [
             sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
             for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
@@ -62,10 +65,12 @@ class Scorer(nn.Module):
 
     def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
+        # The adapter's first factor here, by autograd; logprobs.py takes low_TR as one more input of the head.
         low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
         reference_TH = reference_VH = None
         if batch.reference_hidden_TH is not None:
             reference_TH = batch.reference_hidden_TH.to(hidden_TH.dtype)
+            # A frozen head is the reference's too, so the policy's own serves and is not copied.
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
         return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.keep)

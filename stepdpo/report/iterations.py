@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.evaluation.statistics import summarise
-from stepdpo.report.tables import Evaluation, pair_up, read_evaluations
+from stepdpo.report.tables import Evaluation, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
 
 GRADER = "strict"
@@ -29,56 +29,66 @@ LEGEND = """\
 Accuracy: strict grader, with its standard error. p: exact two-sided McNemar test on the same problems, not corrected
 for the number of rows. Round 0 is the base.
 """
-Found = dict[tuple[str, str], Evaluation]
+ByKey = dict[tuple[str, str], Evaluation]
+"""Evaluations of one model by task and decoder."""
 
 
 def rounds_table(trained: Sequence[Path], base: Path | None) -> tuple[list[dict[str, Any]], str]:
     """(rows, text) of the rounds whose trainings are in `trained`; `base` holds the evaluations of round 0."""
     before = first = _evaluations(base) if base else {}
-    rows = [_row(0, {}, key, it, {}, {}) for key, it in first.items() if _asked(key, trained)]
+    rows = [_row(0, {}, key, evaluation, {}, {}) for key, evaluation in first.items() if _is_shared(key, trained)]
     for number, folder in enumerate(trained, start=1):
-        found = _evaluations(folder)
-        rows += [_row(number, _facts(folder), key, it, first, before) for key, it in found.items()]
-        if not found:
-            rows.append(_row(number, _facts(folder), ("", ""), None, {}, {}))
-        before = found
+        current, counts = _evaluations(folder), _counts(folder)
+        rows += [_row(number, counts, key, evaluation, first, before) for key, evaluation in current.items()]
+        if not current:
+            rows.append(_row(number, counts, ("", ""), None, {}, {}))
+        before = current
     lines = [list(COLUMNS), ["---"] * len(COLUMNS), *([cell(row) for cell in COLUMNS.values()] for row in rows)]
     return rows, "\n".join(["| " + " | ".join(cells) + " |" for cells in lines]) + f"\n\n{LEGEND}"
 
 
-def _asked(key: tuple[str, str], trained: Sequence[Path]) -> bool:
+def _is_shared(key: tuple[str, str], trained: Sequence[Path]) -> bool:
     """Whether a round was evaluated on that too: a base serves many runs."""
     return any(key in _evaluations(folder) for folder in trained)
 
 
-def _evaluations(folder: Path) -> Found:
-    return {it.key: it for it in read_evaluations(folder)} if any(folder.glob("eval/*/summary.json")) else {}
+def _evaluations(folder: Path) -> ByKey:
+    if not any(folder.glob("eval/*/summary.json")):
+        return {}
+    return {evaluation.key: evaluation for evaluation in read_evaluations(folder)}
 
 
-def _facts(trained: Path) -> dict[str, Any]:
-    made = read_json(trained.parent / "pairs" / "summary.json")
+def _counts(trained: Path) -> dict[str, Any]:
+    """What a round's pairs and its training came to."""
+    pairs = read_json(trained.parent / "pairs" / "summary.json")
     seconds = trained.parent / SECONDS
     return {
-        "problems": made["counts"]["problems"],
-        "pairs": made["counts"]["pairs"],
-        "pairs_seconds": made["seconds"],
+        "problems": pairs["counts"]["problems"],
+        "pairs": pairs["counts"]["pairs"],
+        "pairs_seconds": pairs["seconds"],
         "train_seconds": read_json(seconds)["train"] if seconds.is_file() else None,
     }
 
 
 def _row(
-    number: int, facts: Mapping[str, Any], key: tuple[str, str], it: Evaluation | None, base: Found, before: Found
+    number: int,
+    counts: Mapping[str, Any],
+    key: tuple[str, str],
+    evaluation: Evaluation | None,
+    base: ByKey,
+    before: ByKey,
 ) -> dict[str, Any]:
-    numbers = summarise(it.attempts) if it else None
+    # Accuracies are counted again from the attempts, so that every row is by one version of the statistics.
+    numbers = summarise(evaluation.attempts) if evaluation else None
     block = numbers["graders"][GRADER] if numbers else {}
     return {
         "round": number,
-        **{name: facts.get(name) for name in ("problems", "pairs", "pairs_seconds", "train_seconds")},
+        **{name: counts.get(name) for name in ("problems", "pairs", "pairs_seconds", "train_seconds")},
         "task": key[0],
         "n": numbers["n"] if numbers else None,
         **{name: block.get(name) for name in ("correct", "accuracy", "stderr")},
-        "p_base": pair_up(base[key], it, GRADER).p_value if it and key in base else None,
-        "p_before": pair_up(before[key], it, GRADER).p_value if it and key in before else None,
+        "p_base": compare_paired(base[key], evaluation, GRADER).p_value if evaluation and key in base else None,
+        "p_before": compare_paired(before[key], evaluation, GRADER).p_value if evaluation and key in before else None,
     }
 
 

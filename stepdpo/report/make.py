@@ -8,8 +8,8 @@ from typing import Any
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
-from stepdpo.report.render import RENDERERS, compared, show, terminal
-from stepdpo.report.tables import Evaluation, find_base, pair_up, read_evaluations, run_rows
+from stepdpo.report.render import RENDERERS, comparison, show, terminal
+from stepdpo.report.tables import Evaluation, compare_paired, find_base, read_evaluations, run_rows
 from stepdpo.runtime.atomic_io import write_text
 
 SURE = 0.05
@@ -29,9 +29,11 @@ def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | N
         evaluations = read_evaluations(run)
         against = base or find_base(run, evaluations)
         if against:
+            # One base under two names (a link, a relative path) is read, and listed, once.
             against = against.resolve()
             bases.setdefault(against, read_evaluations(against))
         rows += run_rows(run, evaluations, bases[against] if against else [])
+    # A base that is reported on itself has its rows there, held against its own base.
     own = {run.resolve() for run in runs}
     first = [row for path, found in bases.items() if path not in own for row in run_rows(path, found, [])]
     rows = [*first, *rows]
@@ -50,8 +52,8 @@ def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
     """One sentence a run and task (strict grader): what the run has over its control, said as it is."""
     words = []
     for run in runs:
-        for row in compare(control, run):
-            if row["grader"] != "strict":
+        for row in compare_runs(control, run):
+            if row["grader"] != "strict":  # the one to believe; the official one is for published numbers
                 continue
             better, sure = row["delta"] > 0, row["p_value"] < SURE
             verdict = ("beats its control" if better else "loses to its control") if sure else "no sure difference"
@@ -64,9 +66,9 @@ def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
     return words
 
 
-def compare(a: Path, b: Path) -> list[dict[str, Any]]:
+def compare_runs(a: Path, b: Path) -> list[dict[str, Any]]:
     """Compare two runs on what both were evaluated on; delta is `b` minus `a` (control first)."""
-    first, second = ({it.key: it for it in read_evaluations(run)} for run in (a, b))
+    first, second = ({evaluation.key: evaluation for evaluation in read_evaluations(run)} for run in (a, b))
     shared = [key for key in first if key in second]
     if not shared:
         here, there = " ".join(next(iter(first))), [" ".join(key) for key in second]
@@ -74,12 +76,12 @@ def compare(a: Path, b: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for key in shared:
         for grader in GRADERS:
-            pair = pair_up(first[key], second[key], grader)
+            pair = compare_paired(first[key], second[key], grader)
             rows.append({
                 "a": a.name, "b": b.name, "task": key[0], "decode": key[1], "grader": grader, "n": pair.n,
                 "accuracy_a": pair.base_correct / pair.n, "accuracy_b": pair.correct / pair.n,
                 "gained": pair.gained, "lost": pair.lost,
                 "delta": pair.delta, "stderr": pair.stderr, "p_value": pair.p_value,
             })  # fmt: skip
-    show(compared(rows))
+    show(comparison(rows))
     return rows

@@ -47,6 +47,7 @@ def clean(text: str) -> str:
 def show(table: RenderableType) -> None:
     """Print to the terminal; into a file or a pipe, wide enough that nothing wraps."""
     console = Console()
+    # A file has no width, and rich would take 80 columns for it.
     if not console.is_terminal:
         console.width = max(console.width, 200)
     console.print(table)
@@ -57,8 +58,8 @@ def terminal(rows: Rows) -> Table:
     return _table({name: [cell(row) for row in rows] for name, cell in CELLS.items()})
 
 
-def compared(rows: Rows) -> Table:
-    """A rich table of the rows of `compare`."""
+def comparison(rows: Rows) -> Table:
+    """A rich table of the rows of `compare_runs`."""
     return _table({
         **{name: [str(row[name]) for row in rows] for name in ("a", "b", "task", "decode", "grader", "n")},
         "of a": [_percent(row["accuracy_a"]) for row in rows],
@@ -113,5 +114,6 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
+    # Names are a user's, and a report is opened in programs that obey markup.
     text = clean(text).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + letter if letter in "\\|`*[]" else letter for letter in text)

@@ -73,10 +73,11 @@ def run_rows(run: Path, evaluations: Sequence[Evaluation], base: Sequence[Evalua
     ]
 
 
-def pair_up(base: Evaluation, other: Evaluation, grader: str) -> Paired:
+def compare_paired(base: Evaluation, other: Evaluation, grader: str) -> Paired:
     """Compare two evaluations problem by problem; UserError when they are not about the same problems."""
     questions = {attempt.problem_id: attempt.question for attempt in base.attempts}
     for attempt in other.attempts:
+        # Ids are often mere numbers, and then another split or an older file has the same ones.
         if questions.get(attempt.problem_id, attempt.question) != attempt.question:
             raise UserError(f"{other.folder} and {base.folder} ask different questions under id {attempt.problem_id!r}")
     try:
@@ -89,6 +90,7 @@ def settings(run: Path) -> dict[str, str]:
     """What the run was made with, by the names its config and manifest give; empty where they give none."""
     path = run / "config.yaml"
     try:
+        # Unresolved: what a configuration refers to (environment, other nodes) need not be there any more.
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.exists() else {}
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error
@@ -114,21 +116,23 @@ def _name(node: Any, choice: str | None) -> str:
     return str(node.get(TARGET, "")).rpartition(".")[2].lower()
 
 
-def _row(run: str, named: Mapping[str, str], it: Evaluation, grader: str, base: Evaluation | None) -> dict[str, Any]:
-    numbers = summarise(it.attempts)
+def _row(
+    run: str, named: Mapping[str, str], evaluation: Evaluation, grader: str, base: Evaluation | None
+) -> dict[str, Any]:
+    numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
-    pair = pair_up(base, it, grader) if base else None
-    if pair and pair.n < len(it.attempts):
-        answered = f"{pair.n} of {len(it.attempts)} problems"
-        log.warning("%s: delta is over the %s that the base answered too", it.folder, answered)
+    pair = compare_paired(base, evaluation, grader) if base else None
+    if pair and pair.n < len(evaluation.attempts):
+        answered = f"{pair.n} of {len(evaluation.attempts)} problems"
+        log.warning("%s: delta is over the %s that the base answered too", evaluation.folder, answered)
     return {
         "run": run,
-        "model": named["model"] or str(it.summary.get("model", "")),
+        "model": named["model"] or str(evaluation.summary.get("model", "")),
         **{key: named[key] for key in ("algo", "level", "prefix")},
-        "template": str(it.summary.get("template") or named["template"]),
+        "template": str(evaluation.summary.get("template") or named["template"]),
         "dataset": named["dataset"],
-        "task": it.task,
-        "decode": it.decode,
+        "task": evaluation.task,
+        "decode": evaluation.decode,
         "grader": grader,
         "n": numbers["n"],
         **{key: block[key] for key in ("correct", "accuracy", "stderr", "ci_low", "ci_high")},
@@ -147,9 +151,11 @@ def _evaluation(folder: Path) -> Evaluation:
     if not isinstance(summary, dict):
         raise UserError(f"{folder / SUMMARY}: expected an object")
     attempts = tuple(_attempt(row, f"{path}: attempt {i}") for i, row in enumerate(read_jsonl(path), start=1))
+    # Attempts are compared by their problem's id, so a second answer would silently replace the first.
     ids = [attempt.problem_id for attempt in attempts]
     if len(set(ids)) != len(ids):
         raise UserError(f"{path}: problem {next(i for i in ids if ids.count(i) > 1)!r} is answered more than once")
+    # The files of an evaluation that was stopped, or of two, do not agree.
     if not attempts or summary.get("n", len(attempts)) != len(attempts):
         raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
     task = str(summary.get("task") or folder.name)

@@ -18,7 +18,7 @@ from benchmarks.cases import SIDES
 from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 aten = torch.ops.aten
-N, H, V = small.SHAPE.trunk_weights, small.SHAPE.hidden, small.SHAPE.vocab
+N, H, V = small.SHAPE.backbone_weights, small.SHAPE.hidden, small.SHAPE.vocab
 
 
 def flash(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:

@@ -14,12 +14,12 @@ import pytest
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.vllm import VllmSampler, completion, given_logp, sampling_params
-from stepdpo.models.load import Fresh
+from stepdpo.models.load import Fresh, Pretrained
 
 
 def test_without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(UserError, match=r"stepdpo\[vllm\]"), VllmSampler().open("model"):
+    with pytest.raises(UserError, match=r"stepdpo\[vllm\]"), VllmSampler().open(Pretrained(path="model")):
         pass
 
 

@@ -14,7 +14,7 @@ from support.twins import Gradient, close, gradient_of
 from torch import Tensor
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention import cpu_block
 from stepdpo.models.attention.registry import Attention, fitted, padded, register, tree_inputs
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
@@ -22,21 +22,21 @@ from stepdpo.tokens.token_tree import Segment, TokenSequence, TokenTree, build_t
 from stepdpo.training.engine.settings import recompute_activations
 
 
-def tree(*paths: str) -> TokenTree:
-    """Letters are tokens; every second path is the rejected side of a pair."""
+def tree(*sequences: str) -> TokenTree:
+    """Letters are tokens; every second sequence is the rejected side of a pair."""
     return build_tree(
-        [TokenSequence(np.array([ord(c) - 90 for c in p], np.int32), 2, owner) for owner, p in enumerate(paths)],
-        pair_ids=range((len(paths) + 1) // 2),
-        confidences=[1.0] * ((len(paths) + 1) // 2),
+        [TokenSequence(np.array([ord(c) - 90 for c in p], np.int32), 2, owner) for owner, p in enumerate(sequences)],
+        pair_ids=range((len(sequences) + 1) // 2),
+        confidences=[1.0] * ((len(sequences) + 1) // 2),
     )
 
 
 PAIR = tree("abcdef", "abcxyz")
 SEARCH = tree("abcdefgh", "abcdefxy", "abcdpq", "abcdpr", "abst", "abcdefgz", "abcdpqrstu", "absu")
-"""Four pairs of one problem: forks below forks below forks, a path that is the beginning of another."""
+"""Four pairs of one problem: forks below forks below forks, a sequence that is the beginning of another."""
 SINGLE = tree("hijklm")
 APART = tree("abc", "xbc")
-"""Two paths without a common beginning."""
+"""Two sequences without a common beginning."""
 LONG = tree("ab" * 80 + "c", "ab" * 80 + "de" * 40, "ab" * 80 + "dede" + "f" * 100, "ab" * 30 + "g" * 70)
 """Longer than a block of queries, with forks inside blocks and branches of more than one."""
 BATCHES = {
@@ -84,9 +84,9 @@ def backward(model: Any, hidden: Tensor) -> Gradient:
 
 
 def kernels(monkeypatch: pytest.MonkeyPatch, which: str) -> str:
-    """`blocks` is the CPU's own way; `plain` what runs do on other devices."""
+    """`blocks` is the CPU's own way; `plain` what `attention=runs` does on other devices."""
     if which == "plain":
-        monkeypatch.setattr(runs.flash, "suits", lambda query, value: False)
+        monkeypatch.setattr(cpu_block, "supports", lambda query, value: False)
     return register(Attention.dense if which == "dense" else Attention.runs)
 
 
@@ -126,9 +126,9 @@ def test_each_path_is_as_if_it_stood_alone() -> None:
         hidden = ours(one, batch)[0]
         ends = batch.ends_RL[0].tolist()
         for last in range(len(ends)):
-            path = [k for k in range(last + 1) if last < ends[k]]
-            alone = other.model(input_ids=batch.input_ids_RL[:, path], use_cache=False).last_hidden_state[0]
-            torch.testing.assert_close(hidden[path], alone, rtol=1e-7, atol=1e-7)
+            sequence = [k for k in range(last + 1) if last < ends[k]]
+            alone = other.model(input_ids=batch.input_ids_RL[:, sequence], use_cache=False).last_hidden_state[0]
+            torch.testing.assert_close(hidden[sequence], alone, rtol=1e-7, atol=1e-7)
 
 
 def test_several_rows() -> None:

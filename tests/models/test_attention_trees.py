@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
-from stepdpo.models.attention import cpu_block as flash
-from stepdpo.models.attention import dense, flex
-from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention import cpu_block, dense, flex, segments
 from stepdpo.models.attention.metadata import BLOCK, TreeMask
 from stepdpo.models.attention.registry import padded
 from stepdpo.tokens.batch import TreeBatch
@@ -23,20 +21,22 @@ from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 def random_batch(seed: int, longest: int, leaves: int, trees: int = 1) -> TreeBatch:
-    """Search trees whose every new path leaves an earlier one somewhere."""
+    """Search trees whose every new sequence leaves an earlier one somewhere."""
     generator = np.random.default_rng(seed)
 
-    def stretch() -> np.ndarray:
+    def tokens() -> np.ndarray:
         return generator.integers(0, 64, int(generator.integers(1, longest))).astype(np.int32)
 
-    made = []
+    built = []
     for _ in range(trees):
-        paths = [np.concatenate([stretch(), stretch()])]
+        sequences = [np.concatenate([tokens(), tokens()])]
         for _ in range(leaves - 1):
-            earlier = paths[generator.integers(len(paths))]
-            paths.append(np.concatenate([earlier[: generator.integers(1, len(earlier) + 1)], stretch()]))
-        made.append(build_tree([TokenSequence(p, 1, i) for i, p in enumerate(paths)], range(leaves), [1.0] * leaves))
-    return collate(made)
+            earlier = sequences[generator.integers(len(sequences))]
+            sequences.append(np.concatenate([earlier[: generator.integers(1, len(earlier) + 1)], tokens()]))
+        built.append(
+            build_tree([TokenSequence(p, 1, i) for i, p in enumerate(sequences)], range(leaves), [1.0] * leaves)
+        )
+    return collate(built)
 
 
 def heads(length: int, groups: int, share: int, size: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -74,7 +74,7 @@ def test_blocks_are_the_rule(seed: int, longest: int, leaves: int, groups: int, 
     batch = random_batch(seed, longest, leaves, trees=2)
     inputs = heads(batch.input_ids_RL.shape[1], groups, share, size=8)
     expected = written_out(*inputs, batch, 0.3)
-    for attend in (runs.attend, dense.attend):
+    for attend in (segments.attend, dense.attend):
         output = attend(*inputs, tree_of(batch), 0.3, None)
         torch.testing.assert_close(output, expected)
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed), dtype=output.dtype)
@@ -86,12 +86,12 @@ def test_blocks_are_the_rule(seed: int, longest: int, leaves: int, groups: int, 
             torch.testing.assert_close(mine, other)
 
 
-def test_a_path_longer_than_the_first_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash, "WIDTH", 128)
+def test_a_sequence_longer_than_the_first_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_block, "WIDTH", 128)
     batch = random_batch(0, longest=400, leaves=3)
     assert batch.position_ids_RL.max() > 300
     inputs = heads(batch.input_ids_RL.shape[1], 1, 2, size=8)
-    torch.testing.assert_close(runs.attend(*inputs, tree_of(batch), 0.3, None), written_out(*inputs, batch, 0.3))
+    torch.testing.assert_close(segments.attend(*inputs, tree_of(batch), 0.3, None), written_out(*inputs, batch, 0.3))
 
 
 def test_values_of_another_size() -> None:
@@ -100,7 +100,7 @@ def test_values_of_another_size() -> None:
     query, key, _ = heads(batch.input_ids_RL.shape[1], 2, 1, size=8)
     value = torch.randn(1, 2, query.shape[2], 6, dtype=torch.float64)
     torch.testing.assert_close(
-        runs.attend(query, key, value, tree_of(batch), 0.3, None), written_out(query, key, value, batch, 0.3)
+        segments.attend(query, key, value, tree_of(batch), 0.3, None), written_out(query, key, value, batch, 0.3)
     )
 
 
@@ -109,9 +109,9 @@ def test_values_of_another_size() -> None:
     [(2, 4, 1, 4), (2, 4, 2, 4), (2, 4, 3, 2), (2, 4, 8, 1), (2, 4, 64, 1), (1, 6, 2, 3), (4, 7, 2, 7), (3, 1, 8, 1)],
 )
 def test_threads_that_all_have_heads(groups: int, share: int, threads: int, laid: int) -> None:
-    """As many heads one after another as leave a piece for each thread: 8 heads, 3 threads, two by two makes four."""
-    made = flash._heads(groups * share, groups, threads)
-    assert (made.groups, made.shares * made.folded, made.folded) == (groups, share, laid)
+    """As many heads one after another as leave work for each thread: 8 heads, 3 threads, two by two makes four."""
+    layout = cpu_block._heads(groups * share, groups, threads)
+    assert (layout.groups, layout.shares * layout.folded, layout.folded) == (groups, share, laid)
 
 
 # FlexAttention's mask

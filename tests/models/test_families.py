@@ -1,4 +1,4 @@
-"""Each architecture of our recipes: packed trees against the stock model, path by path and in the gradient."""
+"""Each architecture of our recipes: packed trees against the stock model, sequence by sequence and in the gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepdpo.tokens.token_tree import TokenSequence, build_tree
 
 
 def batch() -> TreeBatch:
-    """A search tree of four paths and a pair, the longest path as long as the families' sliding window."""
+    """A search tree of four sequences and a pair, the longest sequence as long as the families' sliding window."""
     generator = np.random.default_rng(0)
     trunk, chain = (generator.integers(3, 64, size).astype(np.int32) for size in (12, 20))
     own = [generator.integers(3, 64, size).astype(np.int32) for size in (3, 7, 2, 9, 5, 4)]
@@ -33,11 +33,11 @@ def batch() -> TreeBatch:
     return collate(
         [
             build_tree(
-                [TokenSequence(p, 2, owner) for owner, p in enumerate(paths)],
-                range(len(paths) // 2),
-                [1.0] * len(paths),
+                [TokenSequence(p, 2, owner) for owner, p in enumerate(sequences)],
+                range(len(sequences) // 2),
+                [1.0] * len(sequences),
             )
-            for paths in (search, pair)
+            for sequences in (search, pair)
         ]
     )
 
@@ -45,8 +45,8 @@ def batch() -> TreeBatch:
 BATCH = batch()
 
 
-def paths() -> list[list[int]]:
-    """The positions of each leaf's path."""
+def sequences() -> list[list[int]]:
+    """The positions of each leaf's sequence."""
     ends = BATCH.ends_RL[0].tolist()
     depth = BATCH.position_ids_RL[0].tolist()
     leaves = [i for i in range(len(ends)) if i + 1 == len(ends) or depth[i + 1] != depth[i] + 1]
@@ -64,9 +64,9 @@ def direction(hidden: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_paths_and_gradients_are_the_stock_models(name: str) -> None:
-    """Each path alone through stock attention gives hidden states, and a weighted sum over paths the gradient.
+    """Each sequence alone through stock attention gives hidden states, and a weighted sum over sequences the gradient.
 
-    Eager attention has the caps that others lack, and takes its softmax in single precision. A path alone knows
+    Eager attention has the caps that others lack, and takes its softmax in single precision. A sequence alone knows
     its own positions, windows and rotary bases, and no tree.
     """
     capped = name == "gemma2"
@@ -75,12 +75,12 @@ def test_paths_and_gradients_are_the_stock_models(name: str) -> None:
     theirs = families.model(name, "eager" if capped else "sdpa").double()
     refuse_sliding_window(ours.config, longest=32)
     hidden = backbone(ours, input_ids=BATCH.input_ids_RL, position_ids=BATCH.position_ids_RL, **tree_inputs(BATCH))[0]
-    assert len(paths()) == 6
+    assert len(sequences()) == 6
     loss, expected = hidden.new_zeros(()), hidden.new_zeros(())
-    for weight, path in enumerate(paths(), start=1):
-        alone = backbone(theirs, input_ids=BATCH.input_ids_RL[:, path], use_cache=False)[0]
-        torch.testing.assert_close(hidden[path], alone, rtol=off, atol=off)
-        loss = loss + weight * (direction(alone) * hidden[path]).sum()
+    for weight, sequence in enumerate(sequences(), start=1):
+        alone = backbone(theirs, input_ids=BATCH.input_ids_RL[:, sequence], use_cache=False)[0]
+        torch.testing.assert_close(hidden[sequence], alone, rtol=off, atol=off)
+        loss = loss + weight * (direction(alone) * hidden[sequence]).sum()
         expected = expected + weight * (direction(alone) * alone).sum()
     loss.backward()
     expected.backward()

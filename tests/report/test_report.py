@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Attempt, Grade
 from stepdpo.evaluation.statistics import mcnemar, summarise, wilson
-from stepdpo.report.make import compare, report
+from stepdpo.report.make import compare_runs, report
 from stepdpo.runtime.atomic_io import write_json, write_jsonl, write_text
 
 FIELDS = [
@@ -159,14 +159,14 @@ def test_fewer_problems_in_the_base(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def test_compare(tmp_path: Path) -> None:
     control, dpo = make(tmp_path, "control", "+--+"), make(tmp_path, "dpo", "+++-")
-    row = only(compare(control, dpo), grader="strict")
+    row = only(compare_runs(control, dpo), grader="strict")
     assert (row["a"], row["b"], row["n"], row["accuracy_a"], row["accuracy_b"]) == ("control", "dpo", 4, 0.5, 0.75)
     assert (row["gained"], row["lost"], row["delta"], row["p_value"]) == (2, 1, 0.25, 1.0)
     assert row["stderr"] == pytest.approx((11 / 16 / 4) ** 0.5)
-    back = only(compare(dpo, control), grader="strict")
+    back = only(compare_runs(dpo, control), grader="strict")
     assert (back["delta"], back["p_value"]) == (-row["delta"], row["p_value"])
     with pytest.raises(UserError, match="share no task"):
-        compare(control, make(tmp_path, "math", "+", task="math"))
+        compare_runs(control, make(tmp_path, "math", "+", task="math"))
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -208,14 +208,14 @@ def test_other_questions_under_the_same_ids(tmp_path: Path) -> None:
     path = other / "eval" / "gsm8k" / "attempts.jsonl"
     path.write_text(path.read_text().replace("0+1?", "another?"))
     with pytest.raises(UserError, match="different questions under id 'p0'"):
-        compare(run, other)
+        compare_runs(run, other)
 
 
 @pytest.mark.parametrize("payload", ["\x1b[2J\x1b[H", "[red]x[/red]", "[/nonsense]", "\u202egnp", "a\r\nb\x07"])
 def test_names_cannot_steer_the_terminal(tmp_path: Path, payload: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = make(tmp_path, "dpo", "+", task=f"t{payload.replace('/', '_')}", extra={"template": payload})
     report([run], None, tmp_path / "out")
-    compare(run, run)
+    compare_runs(run, run)
     shown = capsys.readouterr().out + (tmp_path / "out" / "report.md").read_text()
     assert not [letter for letter in shown if not letter.isprintable() and letter != "\n"]
 

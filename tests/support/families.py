@@ -57,11 +57,11 @@ def config(name: str, **more: Any) -> Any:
 
 def model(name: str, attention: str, **more: Any) -> Any:
     """The same weights every time; norms, which start at one, are moved as well."""
-    made = config(name, **more)
-    made._attn_implementation = attention
+    settings = config(name, **more)
+    settings._attn_implementation = attention
     torch.manual_seed(0)
     kind = FAMILIES[name][0].removesuffix("Text")
-    built = getattr(transformers, f"{kind}ForCausalLM")(made)
+    built = getattr(transformers, f"{kind}ForCausalLM")(settings)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -42,6 +42,7 @@ class Found:
 
 def official_answers(response: str) -> list[str]:
     """Answers by the rules of the Step-DPO evaluation, first rule that fires; not yet normalised."""
+    # The order, and "he answer is" for both spellings of its first letter, are the published code's.
     opening, closing = FINAL_HOPE
     if opening in response and closing in response:
         answers = [response.split(opening, 1)[1].split(closing, 1)[0]]
@@ -76,8 +77,10 @@ def find_answer(response: str) -> Found | None:
     bare: the whole text, where it is nothing but an answer;
     last: the last formula or number.
     """
+    # What follows the end of a turn was written to nobody: it is often another problem with an answer of its own.
     text = END_MARKS.split(response.strip(), maxsplit=1)[0].strip()
     group = last_boxes(text)
+    # Only behind the last box: a model that puts its answer in a box afterwards means the box.
     hopes = list(HOPE.finditer(text, group[-1].end if group else 0))
     if hopes and "final answer is" not in hopes[-1]["answer"] and (answer := _phrase_answer(hopes[-1]["answer"])):
         return Found(answer, "hope")
@@ -86,9 +89,10 @@ def find_answer(response: str) -> Found | None:
     if OPENING.search(text):  # a box that never closes: the response was cut off in its answer
         return None
     _, hashes, hashed = text.rpartition("####")
+    # GSM8K's mark. Markdown has it too, so a sentence with the phrase under such a heading is left to the next rule.
     if hashes and not PHRASE.search(hashed) and (answer := hashed.strip().split("\n", 1)[0]):
         return Found(answer, "hashes")
-    for match in reversed(list(PHRASE.finditer(text))[-20:]):
+    for match in reversed(list(PHRASE.finditer(text))[-20:]):  # a text that repeats itself is not searched for ever
         if answer := _phrase_answer(text[match.end() : match.end() + REACH]):
             return Found(answer, "phrase")
     if bare := _bare(text):
@@ -106,6 +110,7 @@ def _phrase_answer(rest: str) -> str:
         return ", ".join(_content(span) for span in spans) + _percent(rest, spans[-1].end())
     line = rest[: end.start()] if (end := SENTENCE_END.search(rest)) else rest
     line = line.strip().strip('*_"“”').strip()
+    # A sentence and no answer, such as `that he has 5 apples left`: the number in it is meant.
     if any(character.isdigit() for character in line) and PLAIN_WORD.match(line):
         return _last(line)
     return line

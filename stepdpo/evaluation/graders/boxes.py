@@ -42,6 +42,7 @@ def boxes(text: str) -> list[Box]:
             opening = stack.pop()
             if opening in starts:
                 content = text[opening + 1 : at].strip()
+                # Boxes within this one are closed by now, and last in the list. One that is all of it stands for it.
                 while found and found[-1].start > starts[opening]:
                     inner = found.pop()
                     if content == text[inner.start : inner.end]:
@@ -63,6 +64,7 @@ def last_boxes(text: str) -> list[Box]:
 
 def _linked(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer."""
+    # Farther apart, or in another sentence, two boxes are a step's result and the answer, of which the last counts.
     if len(between) > 70 or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
         return False
     words = set(WORD.findall(between))

@@ -38,6 +38,8 @@ def same(prediction: str, gold: str, leaf: Leaf) -> Verdict:
     prediction, gold = _tidy(prediction), _tidy(gold)
     if not prediction or not gold:
         return False
+    # Cheap and sure first. Names go before lists, as `x = 1, 2` is a list with a name; lists before formulas, as a
+    # reader of formulas stops at a comma.
     plain = _plain(prediction, gold)
     if plain is not None:
         return plain
@@ -50,7 +52,7 @@ def same(prediction: str, gold: str, leaf: Leaf) -> Verdict:
     unions = prediction.split(r"\cup"), gold.split(r"\cup")
     if len(unions[0]) == len(unions[1]) > 1:
         return cover(unions[0], unions[1], _with(leaf))
-    plain = _plain(prediction, gold)
+    plain = _plain(prediction, gold)  # again, now that names are gone
     return leaf(prediction, gold) if plain is None else plain
 
 
@@ -74,6 +76,7 @@ def _plain(prediction: str, gold: str) -> Verdict:
         return number
     if "_" in prediction + gold and (left := BASED.fullmatch(prediction)) and (right := BASED.fullmatch(gold)):
         return left[1] == right[1] and (left[2] is None or right[2] is None or left[2] == right[2])
+    # Two times of day that are not the same text; a reader of formulas would take the colon for a division.
     if CLOCK.fullmatch(prediction) and CLOCK.fullmatch(gold):
         return False
     if LETTER.fullmatch(gold) and re.match(rf"\({gold}\)|{gold}[.:)]\s", prediction):
@@ -115,6 +118,7 @@ def _members(text: str) -> list[str]:
         text = text[2:-2]
     members = []
     for part in split_list(text):
+        # Of two signs nobody says whether they go together: two members or four.
         signs = len(PLUS_MINUS.findall(part))
         members += [PLUS_MINUS.sub(sign, part).lstrip("+") for sign in "+-"] if signs == 1 else [part]
     return list(dict.fromkeys(_tidy(member) for member in members))
@@ -125,6 +129,7 @@ def _lists(prediction: str, gold: str, leaf: Leaf) -> Verdict:
     left, right = _members(prediction), _members(gold)
     fences = [_fence(text) for text in (prediction, gold)]
     tuples = [fence[1] if fence and fence[0] != "{}" and len(fence[1]) > 1 else None for fence in fences]
+    # `1, 2` names two answers in any order; `(1, 2)` is one, whose order counts, and never a set.
     if not any(tuples):
         return cover(left, right, _with(leaf))
     if any(fence and fence[0] == "{}" for fence in fences):

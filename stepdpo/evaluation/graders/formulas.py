@@ -30,14 +30,17 @@ def same_formula(prediction: str, gold: str) -> bool:
 
     from stepdpo.evaluation.graders.latex import read_plainly
 
+    # Our own reader first: it knows fewer formulas, and is quick where it knows them.
     left, right = _read(prediction, read_plainly), _read(gold, read_plainly)
     if left is not None and right is not None and (verdict := compare_values(left, right)) is not None:
         return verdict
+    # A single value is no tuple, interval or union, whatever a lenient parser makes of them.
     if (left is not None and _is_collection(gold)) or (right is not None and _is_collection(prediction)):
         return False
     left, right = _read(prediction, _formula), _read(gold, _formula)
     if left is None or right is None or compare_values(left, right) is False:
         return False
+    # Without Math-Verify's own timeout, which is an alarm as well and would replace the worker's.
     return bool(verify(right, left, allow_set_relation_comp=True, timeout_seconds=None))
 
 

@@ -68,6 +68,8 @@ class Reader:
     def attempt(self, step: Callable[[], Any]) -> Any:
         """What `step` reads, or None and nothing read: the formula then ends before it."""
         start, bars = self.at, self.bars
+        # What could not be read from here once cannot be read the second time. Without this note, nested brackets would
+        # be tried again at every level, in time exponential in their depth.
         if start in self.dead:
             return None
         try:
@@ -115,6 +117,7 @@ class Reader:
 
     def starts_factor(self, plain: bool) -> bool:
         token = self.peek()
+        # Within bars the next one closes them: |a|b|c| is read as |a| b |c|.
         if token == "|" and not self.bars:
             return True
         if token in words.STOPS or (token == "{" and self.peek(1) == "}"):
@@ -149,7 +152,7 @@ class Reader:
             self.bars -= 1
             return sympy.Abs(value)
         if token in words.FENCES:
-            bars, self.bars = self.bars, 0
+            bars, self.bars = self.bars, 0  # bars within brackets are pairs of their own
             self.take()
             value = self.sum()
             self.take(words.FENCES[token])
@@ -229,6 +232,7 @@ class Reader:
         if token == "{":
             return self.factor()
         if token.isdigit():
+            # `\frac12` is one half: a number of several digits is taken apart, and gives its first.
             self.tokens[self.at : self.at + 1] = [("number", digit) for digit in token]
             return sympy.Integer(self.take())
         raise Unreadable(token)

@@ -55,6 +55,8 @@ CHOICE = re.compile(r"\(?([A-Z])\)?[.:)]?")
 def normalise(answer: str) -> str:
     """The one spelling of `answer`; applying it again changes nothing."""
     text = answer
+    # One rule uncovers what another takes away (a unit within a wrapped text within a sentence). A few rounds settle
+    # every answer known, and a bound keeps a hostile one from going on.
     for _ in range(4):
         before, text = text, _once(text)
         if text == before:
@@ -63,6 +65,9 @@ def normalise(answer: str) -> str:
 
 
 def _once(text: str) -> str:
+    # The order matters. Grouping before spacing, as `1\,000` is one number and `1\, 2` two; a text that is wrapped as a
+    # whole before units, as it is words; units while they still stand in their wrappers; thousands last, when nothing
+    # but the number is left.
     text = BLANKS.sub(" ", SLASHES.sub(r"\\", text.translate(UNICODE)))
     text = BLANKS.sub(" ", SPACING.sub(" ", GROUPING.sub("", text)))
     text = BLANKS.sub(" ", ORNAMENT.sub("", text)).strip()
@@ -100,7 +105,7 @@ def _braced(match: re.Match[str]) -> str:
 
 def _plain_decimal(match: re.Match[str]) -> str:
     mantissa, exponent = match[1], int(match[2])
-    if abs(exponent) > 30:
+    if abs(exponent) > 30:  # written out, a few characters would become an answer of any length
         return match.group()
     sign, digits = ("-" if mantissa.startswith("-") else ""), mantissa.lstrip("+-")
     whole, _, part = digits.partition(".")

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from stepdpo.evaluation.graders.logic import Verdict
 
+# Repetitions are bounded throughout: this runs outside the workers, and a number of a million digits takes its time.
 DECIMAL = r"[-+]?(?:\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
 PLAIN = re.compile(rf"(?P<value>{DECIMAL})(?P<percent>%?)")
 RATIO = re.compile(
@@ -14,6 +15,7 @@ RATIO = re.compile(
     rf"(?:\\frac\s*\{{\s*(?P<upper>{DECIMAL})\s*\}}\s*\{{\s*(?P<lower>{DECIMAL})\s*\}}"
     r"|(?<!\d)(?P<over>[-+]?\d{1,50})\s*/\s*(?P<under>\d{1,50}))(?P<percent>%?)"
 )
+# Two digits or more behind the comma, as `1,2` is a list; three may be thousands, so the other side must have a point.
 DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d{2,}")
 CLOSE = Fraction(1, 1_000_000)
 
@@ -28,6 +30,7 @@ def same_number(prediction: str, gold: str) -> Verdict:
     left, right = _values(prediction), _values(gold)
     if left is None or right is None:
         return True if _decimal_commas(prediction, gold) else None
+    # With a sign on both sides, or on neither, there is nothing to guess.
     if len(left) == len(right):
         left, right = left[:1], right[:1]
     exact = "." not in prediction and "." not in gold
@@ -45,6 +48,7 @@ def _values(text: str) -> list[Fraction] | None:
             return None
         lower = Fraction(match["lower"] or match["under"])
         upper = Fraction(match["upper"] or match["over"])
+        # Divided by zero, or a mixed number with a negative fraction, which nobody writes and means.
         if lower == 0 or (match["whole"] and upper < 0):
             return None
         value = Fraction(match["whole"] or 0) + upper / lower

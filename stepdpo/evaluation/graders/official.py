@@ -11,7 +11,7 @@ from stepdpo.evaluation.graders.logic import unknown
 from stepdpo.evaluation.graders.official_equal import match
 from stepdpo.evaluation.graders.official_text import normalise
 from stepdpo.evaluation.graders.pending import Comparison, Pending, settle
-from stepdpo.evaluation.graders.pool import ask
+from stepdpo.evaluation.graders.pool import compare
 
 AND = re.compile(r"\\text\{\s*and\s*\}")
 
@@ -27,16 +27,18 @@ class Official:
     def grade(self, response: str, problem: Problem) -> Grade:
         """Grade one response; formulas are compared in a shared worker, in bounded time."""
         examined = self.examine(response, problem)
-        return examined if isinstance(examined, Grade) else examined.grade(ask(examined.comparison))
+        return examined if isinstance(examined, Grade) else examined.grade(compare(examined.comparison))
 
     def examine(self, response: str, problem: Problem) -> Grade | Pending:
         """The grade, as far as strings and numbers decide it."""
         golds = tuple(dict.fromkeys(problem.answers))
+        # The published code's exception for matrices: doubled backslashes are taken for single ones.
         if "The answer is:" in response and len(golds) == 1 and r"\begin{pmatrix}" in golds[0]:
             golds, response = (golds[0].replace("\\\\", "\\"),), response.replace("\\\\", "\\")
         predictions: list[str] = []
         for answer in official_answers(response):
             predictions += _several(normalise(answer), problem.question)
+        # With n golds the last n answers count: earlier boxes are results of steps.
         last = list(dict.fromkeys(predictions))[-len(golds) :]
         comparison = Comparison("official", tuple(last), golds)
         return settle(comparison, "official rules", lambda p, g: match(p, g, unknown))

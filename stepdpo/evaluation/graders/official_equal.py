@@ -32,6 +32,7 @@ def math_equal(prediction: str, gold: str, symbolic: Leaf) -> Verdict:
     """Numbers leniently, tuples and matrices by element, equations by difference, all else by `symbolic`."""
     if prediction == gold:
         return True
+    # The published code refuses this one power by name.
     if not prediction or "^{216}" in prediction:
         return False
     numbers = _number(prediction), _number(gold)
@@ -117,6 +118,7 @@ def symbolic_equal(left: str, right: str) -> bool:
         raise
     except Exception:  # sympy and the reader refuse in many ways; what cannot be read equals nothing
         return False
+    # Values far apart are different, and are told so in milliseconds; simplify may take minutes to give up.
     if compare_values(*values) is False:
         return False
     try:

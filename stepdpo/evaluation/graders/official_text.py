@@ -11,6 +11,7 @@ SYMBOLS = (("\\$", ""), ("$", ""), ("x\\in", ""), ("\\%", "%"), (" .", " 0."), (
 
 def normalise(answer: str) -> str:
     """Normalise a predicted answer (golds are compared as they are)."""
+    # Replacements in the published order, which their results depend on: `inf` after `infinity`, units after \text.
     text = answer.strip().replace("\n", "").rstrip(".").replace("\\!", "")
     if text.startswith(r"\text{") and text.endswith("}"):
         text = text[len(r"\text{") : -1]

@@ -17,7 +17,7 @@ LONGEST = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a worker is asked: do these predictions meet these golds under this rule?"""
+    """A request to a worker: do these predictions meet these golds under this rule?"""
 
     rule: str
     """`official` or `strict`."""

@@ -28,28 +28,30 @@ from stepdpo.evaluation.graders.pending import CRASH, OUTCOMES, Comparison, Pend
 
 GradeMany = Callable[[Sequence[tuple[str, Problem]], Any], list[Grade]]
 ROOT = str(Path(__file__).resolve().parents[3])
-REMEMBERED = 20_000
+CACHED = 20_000
+"""Comparisons whose outcomes are kept: samples of one problem repeat their answers, and a bomb costs its time once."""
 START, GRACE = 60.0, 2.0
-"""Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced."""
+"""Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced. To start
+is to import sympy, which on a busy machine is slow."""
 
 
 class Worker:
-    """One worker process, started when it is first asked."""
+    """One worker process, started with its first request."""
 
     def __init__(self, timeout: float, megabytes: int) -> None:
         self.command = [sys.executable, "-P", "-m", "stepdpo.evaluation.graders.worker", str(timeout), str(megabytes)]
         self.timeout = timeout
-        self.asked = 0
+        self.requests = 0
         self.process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, comparison: Comparison) -> str:
+    def compare(self, comparison: Comparison) -> str:
         """One of the outcomes of pending.py. Raises RuntimeError if no worker can be started."""
         fresh = self.process is None
         if self.process is None:
             self.process = self._start()
-        self.asked += 1
+        self.requests += 1
         request = json.dumps([comparison.rule, comparison.predictions, comparison.golds])
-        answer = self._exchange(self.process, f"{self.asked} {request}\n".encode(), START if fresh else GRACE)
+        answer = self._exchange(self.process, f"{self.requests} {request}\n".encode(), START if fresh else GRACE)
         if answer:
             return answer
         self.close()
@@ -63,7 +65,7 @@ class Worker:
         assert stdin is not None
         assert stdout is not None
         deadline = time.monotonic() + self.timeout + grace
-        arrivals = select.poll()
+        arrivals = select.poll()  # select() refuses descriptors from 1024 on, which a large program may have
         arrivals.register(stdout)
         received = b""
         try:
@@ -76,7 +78,8 @@ class Worker:
                 received += chunk
                 for line in received.decode().splitlines():
                     number, _, outcome = line.partition(" ")
-                    if number == str(self.asked) and outcome in OUTCOMES:
+                    # An answer to an earlier request, given up, may still arrive; it goes by another number.
+                    if number == str(self.requests) and outcome in OUTCOMES:
                         return outcome
         except OSError:
             pass
@@ -86,6 +89,7 @@ class Worker:
         paths = [ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
+        # A session of its own, so that a worker and the child forked from it are ended together.
         return subprocess.Popen(self.command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
 
     def close(self) -> None:
@@ -103,42 +107,44 @@ class Worker:
 
 
 class Pool:
-    """A few workers for any number of threads, and a memory of what they have said."""
+    """A few workers for any number of threads, and a cache of what they have found."""
 
     def __init__(self, workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> None:
-        self.owner = os.getpid()
+        self.owner = os.getpid()  # a forked process inherits the pool, but must not read its workers' pipes
         self.all = [Worker(timeout, megabytes) for _ in range(workers)]
+        # The last one back is the first one out: where one worker is enough, the others are never started.
         self.idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for worker in self.all:
             self.idle.put(worker)
-        self.said: OrderedDict[Comparison, str] = OrderedDict()
+        self.cache: OrderedDict[Comparison, str] = OrderedDict()
         self.lock = threading.Lock()
 
-    def ask(self, comparison: Comparison) -> str:
+    def compare(self, comparison: Comparison) -> str:
         """The outcome of one comparison, at most about the timeout later."""
         with self.lock:
-            if comparison in self.said:
-                return self.said[comparison]
+            if comparison in self.cache:
+                return self.cache[comparison]
         worker = self.idle.get()
         try:
-            result = worker.ask(comparison)
+            result = worker.compare(comparison)
         finally:
             self.idle.put(worker)
         with self.lock:
-            self.said[comparison] = result
-            while len(self.said) > REMEMBERED:
-                self.said.popitem(last=False)
+            self.cache[comparison] = result
+            while len(self.cache) > CACHED:
+                self.cache.popitem(last=False)
         return result
 
     def grade_many(self, items: Sequence[tuple[str, Problem]], grader: Any) -> list[Grade]:
         """Grade responses in order; a grader that needs no workers is simply called."""
         examine = getattr(grader, "examine", grader.grade)
         examined: list[Grade | Pending] = [examine(response, problem) for response, problem in items]
-        open_questions = dict.fromkeys(e.comparison for e in examined if isinstance(e, Pending))
-        if not open_questions:
+        # Each comparison once, whatever the number of responses that come to it.
+        comparisons = dict.fromkeys(e.comparison for e in examined if isinstance(e, Pending))
+        if not comparisons:
             return [e for e in examined if isinstance(e, Grade)]
         with ThreadPoolExecutor(len(self.all)) as threads:
-            answers = dict(zip(open_questions, threads.map(self.ask, open_questions), strict=True))
+            answers = dict(zip(comparisons, threads.map(self.compare, comparisons), strict=True))
         return [e if isinstance(e, Grade) else e.grade(answers[e.comparison]) for e in examined]
 
     def close(self) -> None:
@@ -164,14 +170,14 @@ _shared: list[Pool] = []
 _opening = threading.Lock()
 
 
-def ask(comparison: Comparison) -> str:
-    """Ask the pool that single calls of `grade` share; it opens by itself and lasts as long as the process."""
+def compare(comparison: Comparison) -> str:
+    """By the pool that single calls of `grade` share; it opens by itself and lasts as long as the process."""
     with _opening:
         if not _shared or _shared[0].owner != os.getpid():
             if not _shared:
                 atexit.register(_close_shared)
             _shared[:] = [Pool()]
-    return _shared[0].ask(comparison)
+    return _shared[0].compare(comparison)
 
 
 def _close_shared() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+# Positive numbers, none of them simple, so that formulas which differ hardly ever agree there. Symbols take them in the
+# order of their names, the same ones on both sides.
 POINTS = (
     "0.7310585786",
     "1.2689414214",
@@ -14,7 +16,7 @@ POINTS = (
     "0.9159655942",
 )
 APART = 1e-4
-DIGITS = 30
+DIGITS = 30  # five more than are compared: the last ones are of the rounding
 
 
 def compare_values(left: Any, right: Any) -> bool | None:

@@ -10,7 +10,7 @@ from stepdpo.evaluation.graders.equivalence import same_answer
 from stepdpo.evaluation.graders.logic import unknown
 from stepdpo.evaluation.graders.normalise import normalise
 from stepdpo.evaluation.graders.pending import LONGEST, Comparison, Pending, settle
-from stepdpo.evaluation.graders.pool import ask
+from stepdpo.evaluation.graders.pool import compare
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Strict:
     def grade(self, response: str, problem: Problem) -> Grade:
         """Grade one response; formulas are compared in a shared worker, in bounded time."""
         examined = self.examine(response, problem)
-        return examined if isinstance(examined, Grade) else examined.grade(ask(examined.comparison))
+        return examined if isinstance(examined, Grade) else examined.grade(compare(examined.comparison))
 
     def examine(self, response: str, problem: Problem) -> Grade | Pending:
         """The grade, as far as strings and numbers decide it."""

@@ -54,6 +54,8 @@ def serve(requests: int, answers: int, state: mmap.mmap, seconds: float, megabyt
     """The child: answer requests until the input ends."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+    # The default action ends the process at once. A Python handler would wait for the interpreter, which may be deep in
+    # arithmetic on large integers.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     buffer = b""
     while True:
@@ -80,12 +82,13 @@ def main(seconds: float, megabytes: int) -> None:
     warnings.simplefilter("ignore")
     for formula in TYPICAL:
         same_formula(formula, formula)
+    # Answers have a descriptor of their own, so that nothing a library prints can be taken for one.
     answers = os.dup(1)
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    state = mmap.mmap(-1, 8)
-    gc.freeze()
+    state = mmap.mmap(-1, 8)  # shared with the children: what one was working on outlives it
+    gc.freeze()  # a child's collector leaves these objects alone, and their memory stays shared
     while True:
         note(state, IDLE)
         child = os.fork()

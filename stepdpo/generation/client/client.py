@@ -1,6 +1,6 @@
-"""A connection to an OpenAI-compatible server: requests repeated until they succeed, counted, so many at a time.
+"""A connection to an OpenAI-compatible server: retries with exponential backoff, a limit on requests at a time, counts.
 
-What is asked is the business of the parts above; what can go wrong on the way is handled here.
+What is requested is the business of the parts above; what can go wrong on the way is handled here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from stepdpo.core.errors import Outage, UserError, nearest
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.client.parsing import json_object, listed
-from stepdpo.generation.client.retry import delay, passing, retry_after
+from stepdpo.generation.client.retry import delay, may_pass, retry_after
 from stepdpo.generation.client.transcript import Exchange, costs, without
 from stepdpo.runtime.secrets import redact_text
 
@@ -37,7 +37,7 @@ class RequestRefused(Exception):
     """The server will not answer this request, however often it is sent."""
 
 
-class _Again(Exception):
+class _Retry(Exception):
     """An attempt that failed and may be repeated, perhaps after some seconds."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
@@ -56,47 +56,51 @@ class Client:
     ) -> None:
         self.spec, self.part, self.key, self.record = spec, part, key, record
         self.openai, self.runner = openai, runner
-        # We repeat and time requests ourselves.
+        # Retries and timeouts are ours, so that every attempt is counted and recorded.
         self.connection = openai.AsyncOpenAI(base_url=spec.url, api_key=key or "none", max_retries=0, timeout=None)
         self.model = spec.model or ""
         self.models: list[str] = []
         self.context: int | None = None
         """Positions of the model, where the server says so."""
         self.counts: Counter[str] = Counter()
+        # Held through the repetitions too: a server in trouble is not sent more while others wait.
         self.slots = asyncio.Semaphore(spec.concurrency)
         self.looking, self.quiet_until = False, 0.0
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was asked: for the record."""
+        """Where requests went: for the record."""
         return {"url": redact_text(self.spec.url), "model": self.model}
 
     def each(self, work: Callable[[Item], Coroutine[Any, Any, Result]], items: Sequence[Item]) -> list[Result]:
         """The work on every item, together, in their order. A failure stops the rest."""
         return self.runner.run(_together([work(item) for item in items]))
 
-    async def ask(self, chat: bool, request: Mapping[str, Any], extra: Mapping[str, Any], read: Read[Result]) -> Result:
+    async def request(
+        self, chat: bool, fields: Mapping[str, Any], extra: Mapping[str, Any], read: Read[Result]
+    ) -> Result:
         """Send a request, to the chat or the completions endpoint, until `read` can make something of the reply.
 
         `extra` are fields that the official client does not know. `read` raises ValueError for a reply that is no
-        answer. Raises Refused, and Outage when every repetition failed.
+        answer. Raises RequestRefused, and Outage when every repetition failed.
         """
         resource = self.connection.chat.completions if chat else self.connection.completions
-        body = {"model": self.model, **request}
+        body = {"model": self.model, **fields}
 
         async def send() -> Any:
             return await resource.with_raw_response.create(**body, extra_body=dict(extra) or None)
 
         async with self.slots:
-            return await self._repeated(send, read, {**body, **extra}, self.spec.retries)
+            return await self._with_retries(send, read, {**body, **extra}, self.spec.retries)
 
-    def look(self, optional: bool) -> None:
+    def find_model(self, optional: bool) -> None:
         """Learn the model's name and how many positions it has."""
         send: Send = self.connection.models.with_raw_response.list
         self.looking = bool(self.model)
         try:
-            entries = self.runner.run(self._repeated(send, listed, {}, 0 if optional else self.spec.retries))
+            entries = self.runner.run(self._with_retries(send, listed, {}, 0 if optional else self.spec.retries))
         except (RequestRefused, Outage) as error:
+            # The list is a convenience: where the model is named, a server without one can be worked with.
             if self.model and (optional or isinstance(error, RequestRefused)):
                 return
             raise UserError(f"{self.part}: {error}") from None
@@ -109,11 +113,11 @@ class Client:
             (self.model,) = entries
         self.context = entries.get(self.model)
 
-    async def _repeated(self, send: Send, read: Read[Result], request: Mapping[str, Any], retries: int) -> Result:
+    async def _with_retries(self, send: Send, read: Read[Result], request: Mapping[str, Any], retries: int) -> Result:
         for attempt in range(retries + 1):
             try:
                 return await self._attempt(send, read, request, attempt)
-            except _Again as trouble:
+            except _Retry as trouble:
                 if attempt == retries:
                     tried = f" (tried {retries + 1} times)" if retries else ""
                     raise Outage(f"{redact_text(self.spec.url)}: {trouble}{tried}") from None
@@ -128,8 +132,8 @@ class Client:
             return read(reply)
         except ValueError as wrong:
             error = str(wrong)
-            raise _Again(error) from None
-        except (_Again, RequestRefused, Outage, UserError) as wrong:
+            raise _Retry(error) from None
+        except (_Retry, RequestRefused, Outage, UserError) as wrong:
             error = str(wrong)
             raise
         finally:
@@ -139,22 +143,23 @@ class Client:
     async def _sent(self, send: Send) -> dict[str, Any]:
         openai = self.openai
         try:
+            # Over the whole answer; the client's own timeout begins anew with every byte that arrives.
             async with asyncio.timeout(self.spec.timeout):
                 text = (await send()).text
         except TimeoutError:
-            raise _Again(f"no answer within {self.spec.timeout:g} s") from None
+            raise _Retry(f"no answer within {self.spec.timeout:g} s") from None
         except openai.APIStatusError as error:
             raise self._meaning(error.status_code, error.response.headers, error.message) from None
         except openai.APIConnectionError:
-            raise _Again("no connection") from None
+            raise _Retry("no connection") from None
         return json_object(text)
 
     def _meaning(self, status: int, headers: Mapping[str, str], words: str) -> Exception:
         """What a status other than 2xx comes to. A server's words may hold the key, so those about it are left out."""
         if self.looking and status not in (401, 403):
             return RequestRefused(f"status {status}")  # some have no list of models, or fail to make one; they are up
-        if passing(status):
-            return _Again(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
+        if may_pass(status):
+            return _Retry(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
         if status in (401, 403):
             held = f"refuses the key in {self.spec.api_key_env}" if self.key else "wants a key"
             return self.mended(f"{redact_text(self.spec.url)} {held} (status {status})")
@@ -200,7 +205,7 @@ def connect(server: Server, part: str, optional: bool = False, record: Record | 
     with asyncio.Runner() as runner:
         client = Client(server, part, key, openai, runner, record)
         try:
-            client.look(optional)
+            client.find_model(optional)
             yield client
         finally:
             runner.run(client.connection.close())
@@ -211,6 +216,7 @@ async def _together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]
     try:
         return await asyncio.gather(*tasks)
     finally:
+        # gather lets the others run on after a failure; here they are stopped, and waited for.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

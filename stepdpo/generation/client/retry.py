@@ -1,28 +1,30 @@
-"""When to send a request again. Pure functions: chance and the time of day come in."""
+"""Retry with exponential backoff: when to send a request again. Pure; chance and the time of day come in."""
 
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
 CEILING = 60.0
-"""Longest wait of the backoff's own, in seconds."""
+"""Longest wait of the backoff's own, in seconds: a server that comes back is not left idle for long."""
 LONGEST = 600.0
-"""Longest wait that a server may ask for."""
+"""Longest wait that a server may ask for, in seconds: a wrong header must not stop a run for a day."""
 
 
-def passing(status: int) -> bool:
+def may_pass(status: int) -> bool:
     """Whether the same request may succeed later."""
+    # Timeout, conflict, too early, too many; everything else below 500 is about the request itself.
     return status in (408, 409, 425, 429) or status >= 500
 
 
-def delay(attempt: int, backoff: float, asked: float | None, chance: float) -> float:
+def delay(attempt: int, backoff: float, wanted: float | None, chance: float) -> float:
     """Seconds to wait after attempt `attempt` (from 0): what the server asked for, or the backoff doubled each time.
 
     The backoff's own waits are shortened by up to a half, by `chance` in [0, 1), so that requests which failed together
     do not come back together.
     """
-    if asked is not None:
-        return min(asked, LONGEST)
+    if wanted is not None:
+        return min(wanted, LONGEST)
+    # The exponent is bounded too, since a float overflows at 2 ** 1024. Jitter only shortens: CEILING stays the most.
     return min(backoff * 2.0 ** min(attempt, 60), CEILING) * (1 - chance / 2)
 
 

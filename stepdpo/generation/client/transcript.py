@@ -47,12 +47,13 @@ class Transcript:
 
     def __init__(self, path: Path, key: str) -> None:
         self.key, self.totals = key, Counter[str]()
+        # Bytes, since the file is cut at a byte; appending, so that nothing of an earlier run is overwritten.
         self.file = path.open("a+b")
         whole = 0
         self.file.seek(0)
         for number, line in enumerate(self.file, start=1):
             if not line.endswith(b"\n"):
-                break  # torn when a run was killed
+                break  # torn when a run was killed; `whole` ends before it
             try:
                 row = json.loads(line)
                 self.totals.update(costs(row["attempt"], row["error"], row["reply"]))
@@ -81,6 +82,7 @@ class Transcript:
         """Append one."""
         row = {field.name: getattr(exchange, field.name) for field in fields(exchange)}
         row["seconds"] = round(exchange.seconds, 3)
+        # The key stands in no request, but a server may repeat it in its error.
         self.file.write(without(self.key, encode(row)).encode() + b"\n")
-        self.file.flush()
+        self.file.flush()  # a reply that was paid for outlives the process
         self.totals.update(costs(exchange.attempt, exchange.error, exchange.reply))

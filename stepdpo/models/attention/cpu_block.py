@@ -1,9 +1,9 @@
 """Tree attention of one packed row on the CPU: blocks of queries over just their keys, forward and backward.
 
-PyTorch's CPU flash kernel takes keys 512 at a time and masks what a query must not see, so a causal run of a few
-hundred tokens costs twice what it should. Here each run is cut into blocks of queries, and a block meets only the
-keys up to its last query. Query heads that share a key head are laid one after another as queries, so that keys are
-never repeated. The result is plain softmax attention, exact to rounding.
+PyTorch's CPU flash kernel takes keys 512 at a time and masks what a query must not see, so a causal segment of a
+few hundred tokens costs twice what it should. Here each segment is cut into blocks of queries, and a block meets only
+the keys up to its last query. Query heads that share a key head are laid one after another as queries, so that keys
+are never repeated. The result is plain softmax attention, exact to rounding.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from stepdpo.tokens.token_tree import Segment
 BLOCK = 64
 """Queries a block: 48 to 96 were fastest; fewer and the calls cost more, more and masked keys do."""
 WIDTH = 4096
-"""Keys the causal mask is first made for; it doubles when a path is longer."""
+"""Keys the causal mask is first made for; it doubles when a sequence is longer."""
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def suits(query: Tensor, value: Tensor) -> bool:
+def supports(query: Tensor, value: Tensor) -> bool:
     """Whether the kernel can be used."""
     return query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
 
@@ -73,12 +73,14 @@ class _Heads:
 def _heads(query_heads: int, groups: int, threads: int) -> _Heads:
     """Fold as many query heads as leaves the kernel (which shares out heads) work for all threads."""
     size = query_heads // groups
+    # A key head read once for all its query heads is the fastest layout (one long block of queries against the same
+    # keys), but the kernel gives each (key head, share) to one thread: with fewer of them than threads, some idle.
     folded = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or query_heads // f >= threads))
     return _Heads(groups, size // folded, folded)
 
 
 def _keys(x_GLD: Tensor, segment: Segment) -> Tensor:
-    """What a run sees: its ancestors', then its own."""
+    """What a segment sees: its ancestors', then its own."""
     if not segment.ancestors:
         return x_GLD[:, segment.start : segment.stop]
     return torch.cat([x_GLD[:, a:b] for a, b in (*segment.ancestors, (segment.start, segment.stop))], dim=1)
@@ -95,13 +97,15 @@ def _blocks(segment: Segment) -> Iterator[tuple[int, int, int]]:
 @lru_cache(maxsize=8)
 def _causal(width: int, folded: int, dtype: torch.dtype) -> Tensor:
     """(folded, BLOCK, width): query i of a block sees all but the last BLOCK - 1 - i keys."""
+    # One mask serves every block: the last columns are the block's own triangle, and a block that sees fewer keys
+    # takes fewer columns from the left.
     mask = torch.full((BLOCK, width), float("-inf"), dtype=dtype).triu(width - BLOCK + 1)
     return mask.expand(folded, -1, -1).contiguous()
 
 
 def _mask(queries: int, keys: int, folded: int, dtype: torch.dtype) -> Tensor:
     """The last `queries` of `keys` positions attend causally."""
-    width = WIDTH
+    width = WIDTH  # doubled and not fitted, so that lru_cache meets few widths
     while width < keys + BLOCK:
         width *= 2
     stop = width - BLOCK + queries
@@ -118,6 +122,8 @@ class _Row(torch.autograd.Function):
         ctx.heads = heads = _heads(query.shape[1], key.shape[1], torch.get_num_threads())
         ctx.segments, ctx.scale = segments, scale
         query_GSFLD = heads.apart(query)
+        # Laid out (rows, positions, heads, size) in memory: what follows attention transposes to that, and then copies
+        # nothing.
         output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         output_GSFLD = heads.apart(output)
         logsumexps = []
@@ -126,13 +132,14 @@ class _Row(torch.autograd.Function):
             for start, stop, seen in _blocks(segment):
                 block, logsumexp = _forward(
                     heads.block(query_GSFLD, start, stop),
-                    keys[:, :, :seen],
+                    keys[:, :, :seen],  # no key after the block's last query: half of a causal square is never computed
                     values[:, :, :seen],
                     attn_mask=_mask(stop - start, seen, heads.folded, query.dtype),
                     scale=scale,
                 )
                 output_GSFLD[:, :, :, start:stop] = heads.unblock(block)
                 logsumexps.append(logsumexp)
+        # With a query's logsumexp the backward kernel makes its weights again, block by block; no weights are kept.
         ctx.save_for_backward(query, key, value, output, *logsumexps)
         return output
 
@@ -143,12 +150,13 @@ class _Row(torch.autograd.Function):
         query_GSFLD, output_GSFLD, grad_GSFLD = (heads.apart(x) for x in (query, output, _dense_last(grad_output)))
         grad_query = torch.empty_like(query)
         grad_query_GSFLD = heads.apart(grad_query)
+        # A key of the trunk collects a term from every block of every branch: in bfloat16 the later ones would be lost.
         wide = torch.promote_types(key.dtype, torch.float32)
         grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
-        left = iter(logsumexps)
+        saved = iter(logsumexps)
         for segment in ctx.segments:
             keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
-            own_key, own_value = (_zeros(x[0], segment) for x in (grad_key, grad_value))
+            own_key, own_value = (_key_gradient(x[0], segment) for x in (grad_key, grad_value))
             for start, stop, seen in _blocks(segment):
                 of_query, of_key, of_value = _backward(
                     heads.block(grad_GSFLD, start, stop),
@@ -156,29 +164,30 @@ class _Row(torch.autograd.Function):
                     keys[:, :, :seen],
                     values[:, :, :seen],
                     heads.block(output_GSFLD, start, stop),
-                    next(left),
-                    0.0,
-                    False,
+                    next(saved),
+                    0.0,  # dropout
+                    False,  # causal: the mask says so
                     attn_mask=_mask(stop - start, seen, heads.folded, query.dtype),
                     scale=ctx.scale,
                 )
                 grad_query_GSFLD[:, :, :, start:stop] = heads.unblock(of_query)
                 own_key[:, :seen] += _over_shares(of_key)
                 own_value[:, :seen] += _over_shares(of_value)
-            _give_back(grad_key[0], own_key, segment)
-            _give_back(grad_value[0], own_value, segment)
+            _scatter(grad_key[0], own_key, segment)
+            _scatter(grad_value[0], own_value, segment)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
-def _zeros(grad_GLD: Tensor, segment: Segment) -> Tensor:
-    """Where the gradient of a run's keys is summed: in place without ancestors."""
+def _key_gradient(grad_GLD: Tensor, segment: Segment) -> Tensor:
+    """Where the gradient of a segment's keys is summed: in place without ancestors."""
     if not segment.ancestors:
         return grad_GLD[:, segment.start : segment.stop]
     seen = sum(b - a for a, b in segment.ancestors) + segment.stop - segment.start
     return grad_GLD.new_zeros(grad_GLD.shape[0], seen, grad_GLD.shape[2])
 
 
-def _give_back(grad_GLD: Tensor, own_GKD: Tensor, segment: Segment) -> None:
+def _scatter(grad_GLD: Tensor, own_GKD: Tensor, segment: Segment) -> None:
+    """Add a segment's sums to the row, where they were not summed in place."""
     if not segment.ancestors:
         return
     at = 0

@@ -34,13 +34,15 @@ def _plain() -> Callable[..., Any]:
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """Compiled once a process; the second length of rows makes lengths dynamic."""
+    """Compiled once a process."""
+    # The first length of rows is compiled as a constant, the second makes lengths a variable: two compilations.
     return torch.compile(flex_attention)
 
 
 @cache
 def _capped(softcap: float) -> Callable[..., Tensor]:
     """Gemma 2's cap on attention logits."""
+    # Cached by its cap, since a new function object would be compiled anew.
 
     def score(logit: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return softcap * torch.tanh(logit / softcap)

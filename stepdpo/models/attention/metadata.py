@@ -17,14 +17,14 @@ BLOCK = 128
 
 @dataclass(frozen=True, eq=False)
 class TreeMask:
-    """Position i of a row sees position j iff `j <= i < ends[j]`; `runs` say the same in stretches."""
+    """The attention mask: position i of a row sees j iff `j <= i < ends[j]`; `segments` say the same span by span."""
 
     segments: tuple[Segment, ...]
     ends_RL: Tensor
 
     @cached_property
     def rows(self) -> list[list[Segment]]:
-        """The runs of each row, in order."""
+        """The segments of each row, in order."""
         rows: list[list[Segment]] = [[] for _ in range(len(self.ends_RL))]
         for segment in self.segments:
             rows[segment.row].append(segment)
@@ -53,6 +53,8 @@ class TreeMask:
         ends_RKB = _in_blocks(ends_RL)
         first_Q1 = torch.arange(0, length, BLOCK, device=ends_RL.device)[:, None]
         last_Q1 = (first_Q1 + BLOCK - 1).clamp(max=length - 1)
+        # Blocks after the diagonal are seen by none. The diagonal itself is causal, so never seen whole, and always
+        # listed: every position sees itself.
         before_QK = torch.ones(len(first_Q1), len(first_Q1), dtype=torch.bool, device=ends_RL.device).tril(-1)
         some_RQK = before_QK & (ends_RKB.amax(-1)[:, None] > first_Q1)
         all_RQK = before_QK & (ends_RKB.amin(-1)[:, None] > last_Q1)
@@ -68,11 +70,13 @@ class TreeMask:
 
 def _in_blocks(ends_RL: Tensor) -> Tensor:
     """(rows, blocks, BLOCK); a short last block repeats its last number."""
+    # Repeating the last number changes neither the least nor the greatest of its block.
     more = -ends_RL.shape[1] % BLOCK
     return torch.cat([ends_RL, ends_RL[:, -1:].expand(-1, more)], dim=1).view(len(ends_RL), -1, BLOCK)
 
 
 def _listed(chosen_RQK: Tensor) -> tuple[Tensor, Tensor]:
     """(how many blocks of keys, which ones first) for each block of queries, with a dimension for heads."""
+    # Stable, so that the chosen ones come first in their own order; the kernel reads only the first `count` of them.
     which_RQK = chosen_RQK.to(torch.int32).argsort(dim=-1, descending=True, stable=True)
     return chosen_RQK.sum(-1, dtype=torch.int32)[:, None], which_RQK.to(torch.int32)[:, None]

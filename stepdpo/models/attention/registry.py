@@ -1,8 +1,7 @@
 """Tree attention as transformers attention backends: no patched model, and no mask made by the model.
 
-Four words, one meaning (`j <= i < ends[j]`): `runs` computes just the visible keys of every stretch of a row, `flex`
-is FlexAttention on a GPU, `dense` is the slow and obvious twin, `auto` takes flex on a GPU and runs elsewhere. The
-backend is set when the model is built and never changed: under gradient checkpointing a change would be silently wrong.
+Four words, one attention mask (`j <= i < ends[j]`): `runs` computes just the visible keys of every segment of a row,
+`flex` is FlexAttention on a GPU, `dense` is the slow and obvious twin, `auto` takes flex on a GPU and runs elsewhere.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from torch.nn.functional import pad
 from transformers import AttentionInterface
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.attention import dense, flex
-from stepdpo.models.attention import segments as runs
+from stepdpo.models.attention import dense, flex, segments
 from stepdpo.models.attention.metadata import TreeMask
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.token_tree import Segment
@@ -29,7 +27,7 @@ class Attention(Enum):
     auto = "auto"
     """flex on a GPU, runs on a CPU."""
     runs = "runs"
-    """Scaled-dot-product attention of every run over its ancestors and itself."""
+    """Scaled-dot-product attention of every segment over its ancestors and itself."""
     flex = "flex"
     """FlexAttention with a block mask made once a batch."""
     dense = "dense"
@@ -39,10 +37,13 @@ class Attention(Enum):
 Compute = Callable[[Tensor, Tensor, Tensor, TreeMask, float, float | None], Tensor]
 """(query, key, value, tree, scale, softcap) -> output, all (rows, heads, positions, head size)."""
 COMPUTE: dict[Attention, Compute] = {
-    Attention.runs: runs.attend,
+    Attention.runs: segments.attend,
     Attention.flex: flex.attend,
     Attention.dense: dense.attend,
 }
+# One name a backend, given to the model when it is built and never changed after. Gradient checkpointing runs the
+# forward pass a second time: were another backend set by then, its gradients would be silently wrong, since
+# transformers looks the name up at every call.
 NAMES = {Attention.runs: "stepdpo_tree", Attention.flex: "stepdpo_flex", Attention.dense: "stepdpo_dense"}
 """What transformers calls them."""
 MULTIPLE = 128
@@ -59,6 +60,8 @@ def register(kind: Attention = Attention.runs, device: torch.device | None = Non
         kind = Attention.flex if on_gpu else Attention.runs
     if kind is Attention.flex and device is not None and not on_gpu:
         raise UserError("attention=flex needs a CUDA device (on a CPU it has no backward pass); choose attention=runs")
+    # No mask function goes with it: transformers would build an L x L mask, and find documents in the positions, which
+    # start again at every branch.
     AttentionInterface.register(NAMES[kind], _backend(COMPUTE[kind]))
     return NAMES[kind]
 
@@ -74,7 +77,7 @@ def fitted(batch: TreeBatch, model: Any) -> TreeBatch:
 
 
 def padded(batch: TreeBatch, multiple: int) -> TreeBatch:
-    """Rows filled up to a multiple of tokens by a stretch that nothing else sees, at positions from 0."""
+    """Rows filled up to a multiple of tokens by a segment that nothing else sees, at positions from 0."""
     rows, length = batch.input_ids_RL.shape
     more = -length % multiple
     if not more:
@@ -104,12 +107,14 @@ def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
         tree: TreeMask | None = None,
         **others: Any,
     ) -> tuple[Tensor, None]:
-        """Raises RuntimeError without a tree, since plain causal attention would be wrong, and for what is ignored."""
+        """Raises RuntimeError without a tree, and for arguments that would be ignored."""
+        # Plain causal attention would let a branch see its siblings, and no loss would look wrong for it.
         if tree is None:
             raise RuntimeError("a model built for training on token trees was called without its tree")
         ignored = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
         if dropout or ignored:
             raise RuntimeError(f"tree attention has no {', '.join(ignored) or 'dropout'}")
+        # The same number format for all three: under autocast, norms leave queries and keys in fp32 beside bf16 values.
         query, key, value = (_autocast(x) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return compute(query, key, value, tree, scale, softcap).transpose(1, 2).contiguous(), None
@@ -118,6 +123,6 @@ def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
 
 
 def _autocast(tensor: Tensor) -> Tensor:
-    """Autocast knows PyTorch's attention and not ours; norms of queries leave fp32 beside values in bf16."""
+    """Autocast casts the inputs of PyTorch's attention, and knows nothing of ours."""
     kind = tensor.device.type
     return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor

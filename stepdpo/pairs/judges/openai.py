@@ -117,7 +117,7 @@ class JudgeConnection:
         limits = {"temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens}
         body |= {name: value for name, value in limits.items() if value is not None}
         try:
-            answer: str = await self.client.ask(True, body, self.spec.extra, answered)
+            answer: str = await self.client.request(True, body, self.spec.extra, answered)
         except RequestRefused as error:
             return JudgeFailed("judge: request refused", str(error))
         except Outage as error:

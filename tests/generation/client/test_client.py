@@ -40,7 +40,7 @@ def opened(url: str, **settings: Any) -> Iterator[Client]:
 
 def ask(client: Client, *prompts: str) -> list[str]:
     async def one(prompt: str) -> str:
-        return await client.ask(False, {**BODY, "prompt": prompt}, {}, text)
+        return await client.request(False, {**BODY, "prompt": prompt}, {}, text)
 
     return client.each(one, prompts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepdpo.generation.client.retry import CEILING, LONGEST, delay, passing, retry_after
+from stepdpo.generation.client.retry import CEILING, LONGEST, delay, may_pass, retry_after
 
 
 @pytest.mark.parametrize(("attempt", "seconds"), [(0, 0.5), (1, 1.0), (4, 8.0), (9, CEILING), (5000, CEILING)])
@@ -40,6 +40,6 @@ def test_the_header(value: str | None, seconds: float | None) -> None:
 
 
 def test_which_statuses_pass() -> None:
-    assert [s for s in (400, 401, 403, 404, 408, 409, 413, 422, 425, 429, 500, 502, 503, 504, 529) if passing(s)] == [
+    assert [s for s in (400, 401, 403, 404, 408, 409, 413, 422, 425, 429, 500, 502, 503, 504, 529) if may_pass(s)] == [
         408, 409, 425, 429, 500, 502, 503, 504, 529,
     ]  # fmt: skip
