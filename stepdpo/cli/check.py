@@ -41,7 +41,7 @@ class TaskSpec(Protocol):
 
 
 @dataclass(frozen=True)
-class Findings:
+class CheckReport:
     """What was found."""
 
     loaded: Loaded
@@ -67,7 +67,7 @@ def check(
     template: Any = None,
     model_pairs: int = 1000,
     out_json: Path | None = None,
-) -> Findings:
+) -> CheckReport:
     """Print counts, bad rows, findings, lengths, questions shared with `tasks`, and rendered examples.
 
     Args:
@@ -107,8 +107,8 @@ def check(
     if model is not None and everything:
         from stepdpo.cli.check_likelihood import likelihoods  # torch, which a look without a model does without
 
-        asked = [everything[number] for number in _spread(len(everything), model_pairs)]
-        likely = likelihoods(asked, level or _step, template, model).summary()
+        scored = [everything[number] for number in _spread(len(everything), model_pairs)]
+        likely = likelihoods(scored, level or _step, template, model).summary()
         check_display.likelihoods(out, likely, len(everything))
     for number in _spread(len(everything), examples):
         check_display.example(out, number, (level or _step)(everything[number]))
@@ -123,7 +123,7 @@ def check(
     copied = sum(item.likeness in (Likeness.EXACT, Likeness.OVERLAP) for item in shared)
     if forbid_shared and copied:
         raise UserError(f"{copied} training questions are problems of {', '.join(problems)}")
-    return Findings(loaded=loaded, shared=shared, report=report)
+    return CheckReport(loaded=loaded, shared=shared, report=report)
 
 
 def _report(

@@ -26,10 +26,15 @@ def evaluate_tasks(
         place = evaluation_folder(folder, one, choices)
         if (place / "summary.json").is_file() and not settings.force:
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")
-        result = run_in(place, "eval", one, {**choices, "task": task}, force=settings.force)
+        result = run_evaluation(place, one, choices, task, force=settings.force)
         if not result.ok:
             break
     return result
+
+
+def run_evaluation(place: Path, config: DictConfig, choices: Mapping[str, str], task: str, *, force: bool) -> JobResult:
+    """One evaluation in a run folder of its own; `choices` may be those of the training that it follows."""
+    return run_in(place, "eval", config, {**choices, "task": task}, force=force)
 
 
 def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:

@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli.evaluations import evaluation_folder
+from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
-from stepdpo.cli.jobs import run_in, started_with
+from stepdpo.cli.jobs import started_with
 from stepdpo.cli.reports import report_on
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import packaged
@@ -41,7 +41,7 @@ def evaluate_after_training(
         base = evaluate_base(evaluation_config(task, what.words, training), choices, runs, task)
         config = evaluation_config(task, what.words, training, folder / "model")
         place = evaluation_folder(folder, config, choices)
-        result = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
+        result = run_evaluation(place, config, choices, task, force=place.is_dir())
         _raise_unless_ok(result, f"evaluating {folder.name} on {task}")
         name_base(place, base, folder)
     report_on([folder], folder)
@@ -62,7 +62,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     if (place / "summary.json").is_file() and known.is_file() and read_json(known) == stamp:
         print(f"base: using {place}", flush=True)
         return folder
-    result = run_in(place, "eval", config, {**choices, "task": task}, force=place.is_dir())
+    result = run_evaluation(place, config, choices, task, force=place.is_dir())
     _raise_unless_ok(result, f"evaluating the base on {task}")
     write_json(known, stamp)
     return folder

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli.evaluations import evaluation_folder
+from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.iterative.finish import conclude
 from stepdpo.cli.iterative.plan import IterationPlan, pairs_choices, pairs_config, train_choices, train_config
 from stepdpo.cli.job_config import evaluation_config
@@ -106,7 +106,7 @@ def _evaluate(plan: IterationPlan, number: int) -> JobResult:
         place = evaluation_folder(folder, config, plan.choices)
         if finished(place) and OmegaConf.load(place / CONFIG) == config:
             continue
-        result = run_in(place, "eval", config, {**plan.choices, "task": task}, force=place.is_dir())
+        result = run_evaluation(place, config, plan.choices, task, force=place.is_dir())
         if not result.ok:
             return result
     return JobResult()
