@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.judges_table import Case, Found, Roll, summary, tables
 from benchmarks.machine import machine, versions
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import build
 from stepdpo.core.steps import split_steps

@@ -20,7 +20,7 @@ import psutil
 from omegaconf import OmegaConf
 
 from benchmarks.machine import machine, versions
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import build
 from stepdpo.core.types import Completion, Problem, Sampling

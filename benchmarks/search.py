@@ -21,7 +21,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.core.config import build
 from stepdpo.core.package_data import conf
 from stepdpo.core.steps import split_steps

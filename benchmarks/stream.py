@@ -22,7 +22,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.core.config import build
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Preference

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-import stepdpo
-from stepdpo.cli import check_display as display
-from stepdpo.core.config import build
-from stepdpo.core.errors import UserError, nearest
-from stepdpo.core.protocols import Tokenizer
+from stepdpo.cli import check_display
+from stepdpo.core.errors import UserError
+from stepdpo.core.protocols import Level, Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
-from stepdpo.data import statistics as survey
+from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
-from stepdpo.data.dataset import Dataset
 from stepdpo.data.validation import Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
 
 
-class Loads(Protocol):
+class DatasetSpec(Protocol):
     """Any part of the config group `dataset`."""
 
     def load(self) -> Loaded:
@@ -31,7 +27,7 @@ class Loads(Protocol):
         ...
 
 
-class Poses(Protocol):
+class TaskSpec(Protocol):
     """Any part of the config group `task`."""
 
     @property
@@ -45,7 +41,7 @@ class Poses(Protocol):
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckReport:
     """What was found."""
 
     loaded: Loaded
@@ -56,10 +52,10 @@ class Checked:
 
 
 def check(
-    dataset: Loads | str,
+    dataset: DatasetSpec,
     *,
-    level: Callable[[Preference], Pair] | None = None,
-    tasks: Sequence[Poses] = (),
+    level: Level | None = None,
+    tasks: Sequence[TaskSpec] = (),
     tokenizer: Tokenizer | None = None,
     examples: int = 4,
     shown: int = 20,
@@ -69,25 +65,25 @@ def check(
     console: Console | None = None,
     model: Any = None,
     template: Any = None,
-    weighed: int = 1000,
+    model_pairs: int = 1000,
     out_json: Path | None = None,
-) -> Checked:
+) -> CheckReport:
     """Print counts, bad rows, findings, lengths, questions shared with `tasks`, and rendered examples.
 
     Args:
-        dataset: a part with `load()`, or what `find_dataset` understands.
+        dataset: a part of the group `dataset`.
         level: what is scored, in the examples; without it, the step after the prefix.
         tasks: evaluation tasks whose problems must not be trained on.
         tokenizer: lengths are in its tokens; without it, in characters.
         examples: how many preferences to render.
         shown: bad rows, and findings of a kind, that are listed.
         quarantine: where to write the bad rows as JSON Lines.
-        max_bad: share of bad rows that is accepted; None for what the data set says.
         forbid_shared: whether questions shared with a task are an error.
+        max_bad: share of bad rows that is accepted; None for what the data set says.
         console: where to print.
         model: a part of the group `model`, to say how likely it finds both sides.
         template: a part of the group `template`, for that model.
-        weighed: how many preferences it is asked about, evenly spread.
+        model_pairs: how many preferences it is asked about, evenly spread.
         out_json: where to write everything as JSON.
 
     Raises:
@@ -95,72 +91,61 @@ def check(
             that are forbidden.
     """
     out = console or Console()
-    loaded = (find_dataset(dataset) if isinstance(dataset, str) else dataset).load()
+    loaded = dataset.load()
     everything = loaded.preferences + loaded.heldout
-    display.counts(out, loaded.counts)
-    display.bad_rows(out, loaded.bad, shown)
-    display.findings(out, loaded.findings, shown)
+    check_display.counts(out, loaded.counts)
+    check_display.bad_rows(out, loaded.bad, shown)
+    check_display.findings(out, loaded.findings, shown)
     tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
-    display.lengths(out, everything, tokenizer)
-    display.contents(out, everything)
-    posed = {task.name: task.problems() for task in tasks}
-    shared = tuple(shared_questions((p.question for p in loaded.preferences), posed))
-    display.shared(out, shared, posed, shown)
+    check_display.lengths(out, everything, tokenizer)
+    check_display.contents(out, everything)
+    problems = {task.name: task.problems() for task in tasks}
+    # Only what is trained on: a held-out question that a task holds too teaches the model nothing.
+    shared = tuple(shared_questions((p.question for p in loaded.preferences), problems))
+    check_display.shared(out, shared, problems, shown)
     likely: dict[str, Any] | None = None
     if model is not None and everything:
-        from stepdpo.cli.check_likelihood import likelihoods
+        from stepdpo.cli.check_likelihood import likelihoods  # torch, which a look without a model does without
 
-        asked = [everything[number] for number in _spread(len(everything), weighed)]
-        likely = likelihoods(asked, level or _step, template, model).summary()
-        display.likelihoods(out, likely, len(everything))
+        scored = [everything[number] for number in _spread(len(everything), model_pairs)]
+        likely = likelihoods(scored, level or _step, template, model).summary()
+        check_display.likelihoods(out, likely, len(everything))
     for number in _spread(len(everything), examples):
-        display.example(out, number, (level or _step)(everything[number]))
+        check_display.example(out, number, (level or _step)(everything[number]))
     if quarantine is not None and loaded.bad:
         write_quarantine(loaded.bad, quarantine)
-        display.line(out, f"{len(loaded.bad)} bad rows written to {quarantine}")
-    report = _report(loaded, shared, posed, tokenizer) | ({"model": likely} if likely else {})
+        check_display.line(out, f"{len(loaded.bad)} bad rows written to {quarantine}")
+    report = _report(loaded, shared, problems, tokenizer) | ({"model": likely} if likely else {})
     if out_json is not None:
         write_json(out_json, report)
+    # Refused at the very end: who must mend the data has by then seen all that is to be mended.
     enforce(loaded, max_bad)
     copied = sum(item.likeness in (Likeness.EXACT, Likeness.OVERLAP) for item in shared)
     if forbid_shared and copied:
-        raise UserError(f"{copied} training questions are problems of {', '.join(posed)}")
-    return Checked(loaded=loaded, shared=shared, report=report)
+        raise UserError(f"{copied} training questions are problems of {', '.join(problems)}")
+    return CheckReport(loaded=loaded, shared=shared, report=report)
 
 
 def _report(
     loaded: Loaded,
     shared: Sequence[SharedQuestion],
-    posed: Mapping[str, Sequence[Problem]],
+    problems: Mapping[str, Sequence[Problem]],
     tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:
     """What was found, as JSON values."""
     everything = loaded.preferences + loaded.heldout
-    lengths = survey.sizes(everything, tokenizer) if everything else {}
+    lengths = statistics.sizes(everything, tokenizer) if everything else {}
     return {
         "counts": dict(loaded.counts),
         "bad": [{"place": row.place, "reason": row.reason} for row in loaded.bad],
-        "doubles": survey.duplicates(everything),
+        "doubles": statistics.duplicates(everything),
         "unit": "tokens" if tokenizer is not None else "characters",
-        "lengths": {name: survey.summary(sizes) for name, sizes in lengths.items()},
-        "steps": {str(step): count for step, count in survey.steps(everything).items()},
-        "values": survey.value_summary(everything),
-        "tasks": {task: len(problems) for task, problems in posed.items()},
+        "lengths": {name: statistics.summary(sizes) for name, sizes in lengths.items()},
+        "steps": {str(step): count for step, count in statistics.steps(everything).items()},
+        "values": statistics.value_summary(everything),
+        "tasks": {task: len(found) for task, found in problems.items()},
         "shared": [{**asdict(item), "likeness": item.likeness.name.lower()} for item in shared],
     }
-
-
-def find_dataset(data: str) -> Loads:
-    """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns)."""
-    package = Path(stepdpo.__file__).resolve().parent
-    folder = next((f / "dataset" for f in (package / "conf", package.parent / "conf") if f.is_dir()), package)
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
-    if data in names:
-        part: Loads = build(OmegaConf.load(folder / f"{data}.yaml"), where="dataset")
-        return part
-    if "/" in data or "." in data or Path(data).exists():
-        return Dataset(path=data)
-    raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, names)}")
 
 
 def _step(preference: Preference) -> Pair:

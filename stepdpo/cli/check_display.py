@@ -13,7 +13,7 @@ from rich.text import Text
 
 from stepdpo.core.protocols import Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
-from stepdpo.data import statistics as survey
+from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import Finding
@@ -34,6 +34,7 @@ def clean(text: str) -> str:
 
 def line(out: Console, text: str, style: str = "") -> None:
     """One line of plain text, cut nowhere."""
+    # A Text, since rich would read brackets of a string as markup: `[red]` in a question is a question's.
     out.print(Text(clean(text), style=style), soft_wrap=True)
 
 
@@ -69,19 +70,19 @@ def lengths(out: Console, preferences: Sequence[Preference], tokenizer: Tokenize
     """Quantiles and a histogram of the lengths of the parts and of whole solutions."""
     unit = "characters" if tokenizer is None else "tokens"
     table = Table(unit, "empty", "median", "90 %", "99 %", "longest", "0 to longest", title="\nLengths", box=None)
-    for name, sizes in survey.sizes(preferences, tokenizer).items():
+    for name, sizes in statistics.sizes(preferences, tokenizer).items():
         if any(sizes):
-            table.add_row(name, *map(str, survey.summary(sizes).values()), Text(histogram(sizes)))
+            table.add_row(name, *map(str, statistics.summary(sizes).values()), Text(histogram(sizes)))
     out.print(table)
 
 
 def contents(out: Console, preferences: Sequence[Preference]) -> None:
     """Doubles, the steps that preferences are about, and values, as far as there are any."""
-    for kind, count in survey.duplicates(preferences).items():
+    for kind, count in statistics.duplicates(preferences).items():
         if count:
             line(out, f"{count:,} x {kind} (kept)", style="yellow")
-    bars(out, "Step", survey.steps(preferences))
-    for name, value in survey.value_summary(preferences).items():
+    bars(out, "Step", statistics.steps(preferences))
+    for name, value in statistics.value_summary(preferences).items():
         line(out, f"{name}: {value:,.3g}" if isinstance(value, float) else f"{name}: {value:,}")
 
 

@@ -8,13 +8,14 @@ of another hand is as far as it reads like the model's. Lengths do not enter, as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from stepdpo.core.protocols import Level
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Pair, Preference, Sampling
 from stepdpo.data.statistics import quantile
@@ -33,9 +34,9 @@ from stepdpo.training.engine.settings import Device, Dtype, pick_device, pick_dt
 SHARE = 0.05
 """Of the model's own texts that count as out of distribution."""
 OWN = 200
-"""Texts that the model writes to be compared with."""
+"""Texts that the model writes to be compared with: the lowest twentieth of them is then ten texts, not one or two."""
 TOKENS = 8192
-"""Most tokens a pass computes."""
+"""Most tokens a forward pass computes."""
 NEXT_STEP = "\nStep "
 
 
@@ -79,7 +80,7 @@ class Likelihoods:
 
 def likelihoods(
     preferences: Sequence[Preference],
-    level: Callable[[Preference], Pair],
+    level: Level,
     template: AnyTemplate,
     model: Any,
     own: int = OWN,
@@ -90,6 +91,7 @@ def likelihoods(
     template, _ = resolve(template, model.source)
     tokenizer = model.tokenizer()
     pairs = [level(preference) for preference in preferences]
+    # Before the model is loaded to score: the sampler has a copy of its own, and two need not be in memory together.
     written = _write(pairs[:: max(1, len(pairs) // own)][:own], template, tokenizer, model) if own else []
     attention = register(Attention.auto, device)
     dtype = DTYPES[pick_dtype(Dtype.auto, device).value]
@@ -111,17 +113,17 @@ def mean_logps(
     pairs: Sequence[Pair], scorer: Scorer, template: AnyTemplate, tokenizer: Any, device: torch.device
 ) -> tuple[list[list[float]], Counter[str]]:
     """(mean log-probability a scored token of the sides of every usable pair; what was left out)."""
-    done = tokenize(pairs, template, tokenizer, Lengths())
-    sides = [len(paths) for paths in done.sequences.values()]
-    trees = [build_tree(paths, [number], [1.0]) for number, paths in done.sequences.items()]
+    tokenized = tokenize(pairs, template, tokenizer, Lengths())
+    sides = [len(sequences) for sequences in tokenized.sequences.values()]
+    trees = [build_tree(sequences, [number], [1.0]) for number, sequences in tokenized.sequences.items()]
     means: list[list[float]] = [[] for _ in trees]
-    for members in balance([len(tree) for tree in trees], TOKENS, 1) if trees else []:
-        if not members:
+    for micro_batch in balance([len(tree) for tree in trees], TOKENS, 1) if trees else []:
+        if not micro_batch:
             continue
-        logps_B2, _, tokens_B2, _ = scorer(collate([trees[member] for member in members]).to(device))
-        for member, row in zip(members, (logps_B2 / tokens_B2.clamp(min=1)).tolist(), strict=True):
-            means[member] = row[: sides[member]]
-    return means, done.dropped
+        logps_B2, _, tokens_B2, _ = scorer(collate([trees[member] for member in micro_batch]).to(device))
+        for member, row in zip(micro_batch, (logps_B2 / tokens_B2.clamp(min=1)).tolist(), strict=True):
+            means[member] = row[: sides[member]]  # without a rejected side its column is no number of this pair
+    return means, tokenized.dropped
 
 
 def _write(pairs: Sequence[Pair], template: AnyTemplate, tokenizer: Any, model: Any) -> list[Pair]:

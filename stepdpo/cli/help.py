@@ -40,13 +40,14 @@ Examples:
 
 def help_for(verb: str) -> str:
     """The help text; imports nothing heavy."""
+    # The file's own lines, not its values: the comments beside the settings are what a reader wants.
     root = conf()
     lines = [WHAT[verb], "", "Groups (GROUP=OPTION), and the option used when none is given:"]
     text = (root / f"{verb}.yaml").read_text().splitlines()
-    for group, chosen in _defaults(text):
-        options = sorted(p.stem for p in (root / group).glob("*.yaml"))
+    for group, default in _defaults(text):
+        options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         if options:
-            lines.append(f"  {group:<11}{', '.join(options)}  [{chosen}]")
+            lines.append(f"  {group:<11}{', '.join(options)}  [{default}]")
     lines += ["", "Settings (KEY=VALUE), with their defaults:"]
     start = next(i for i, line in enumerate(text) if line.startswith("_target_"))
     stop = next((i for i, line in enumerate(text) if line.startswith("hydra:")), len(text))
@@ -60,6 +61,7 @@ def help_for(verb: str) -> str:
 
 
 def _defaults(text: list[str]) -> list[tuple[str, str]]:
+    """(group, option) of the defaults list."""
     found = []
     for line in text:
         word = line.strip().removeprefix("- ").partition("#")[0].strip().removeprefix("optional ")

@@ -10,20 +10,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli import processes as workers
+from stepdpo.cli import processes
+from stepdpo.cli.job_result import ExitCode, JobResult
+from stepdpo.cli.resume import resumed_config
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
-from stepdpo.runtime import run_folder as runs
+from stepdpo.runtime.atomic_io import read_json, write_json, write_text
+from stepdpo.runtime.run_folder import CONFIG, MANIFEST, claim, manifest
+from stepdpo.runtime.run_lock import LOCK
 
-CONFIG = "config.yaml"
-LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe", "rounds")
-"""Settings of the launch itself; everything else is the worker's."""
-ENDS = ("model/config.json", "summary.json")
-"""What a finished run holds."""
-Work = Callable[[DictConfig], dict[str, Any]]
-"""(configuration of a run) -> the answer: code, message, outcome; `begun` where something is to be kept in any case."""
-FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
-"""Settings that a resumed run may change: how often it looks and logs, and who works. So may where a server is."""
+RESULTS = ("model/config.json", "summary.json")
+"""What a finished run holds, by verb."""
+Work = Callable[[DictConfig], JobResult]
+"""(configuration of a run) -> how its work ended."""
 
 
 def run_in(
@@ -37,8 +36,8 @@ def run_in(
     given: Sequence[str] = (),
     note: Mapping[str, Any] | None = None,
     work: Work | None = None,
-) -> dict[str, Any]:
-    """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns the worker's answer.
+) -> JobResult:
+    """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns how that ended.
 
     A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused, and one
     that has finished is left as it is. A folder in which nothing was begun (the worker found the input wanting) is
@@ -47,78 +46,57 @@ def run_in(
     """
     if force and _holds_something(folder):
         build(config)  # a mistake in the settings must not cost the run that they would replace
-    with runs.claim(folder, force=force, resume=resume):
+    with claim(folder, force=force, resume=resume):
         if resume and (folder / CONFIG).is_file():
-            config = _resumed(folder / CONFIG, config, given)
+            config = resumed_config(folder / CONFIG, config, given)
         else:
+            # Before the configuration: only a folder with a manifest of ours can be resumed, or deleted by force.
             seed = int(config.get("seed", 0))
-            runs.write_json(folder / runs.MANIFEST, {**runs.manifest(sys.argv, seed, choices), **(note or {})})
+            write_json(folder / MANIFEST, {**manifest(sys.argv, seed, choices), **(note or {})})
         if resume and not work and finished(folder):
             print(f"{folder} has finished: nothing to resume", flush=True)
-            return {"code": workers.OK, "message": "", "outcome": {}, "finished": True}
-        runs.write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
-        try:
-            answer = work(config) if work else _start(verb, folder, config, resume)
-        except UserError as error:
-            answer = {"code": workers.USER_ERROR, "message": str(error), "outcome": {}}
-        unbegun = answer["code"] == workers.USER_ERROR and not resume and not answer.get("begun")
+            return JobResult(already_finished=True)
+        write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
+        result = _result_of(work or (lambda config: _start(verb, folder, config, resume)), config)
+        unbegun = result.code == ExitCode.USER_ERROR and not resume and not result.begun
         if unbegun:
-            for name in (CONFIG, runs.MANIFEST, "metrics.jsonl"):
-                (folder / name).unlink(missing_ok=True)
+            _release(folder)
     if unbegun and not _holds_something(folder):
-        shutil.rmtree(folder)
-    return answer
-
-
-def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> dict[str, Any]:
-    engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
-    return workers.start(verb, folder, engine, resume)
+        shutil.rmtree(folder)  # the lock's file too, so only after it has been let go
+    return result
 
 
 def finished(folder: Path) -> bool:
     """Whether a run has nothing left to do."""
-    return any((folder / end).is_file() for end in ENDS)
+    return any((folder / name).is_file() for name in RESULTS)
+
+
+def started_with(folder: Path) -> dict[str, Any]:
+    """The manifest of a run; empty where there is none yet."""
+    path = folder / MANIFEST
+    found: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return found
+
+
+def _result_of(work: Work, config: DictConfig) -> JobResult:
+    """A mistake found before any worker starts, as in a hostfile, ends a job as one that a worker finds."""
+    try:
+        return work(config)
+    except UserError as error:
+        return JobResult(ExitCode.USER_ERROR, str(error))
+
+
+def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> JobResult:
+    engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
+    return processes.start(verb, folder, engine, resume)
+
+
+def _release(folder: Path) -> None:
+    """Take away what a job has written that never began; the bad rows that it found are kept for the user."""
+    # The manifest last: were this interrupted, the folder would still be known as a run of ours.
+    for name in (CONFIG, "metrics.jsonl", MANIFEST):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _holds_something(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != runs.LOCK for path in folder.iterdir())
-
-
-def _resumed(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:
-    """The configuration a run was started with, with what may change taken from `now`."""
-    before = OmegaConf.load(path)
-    assert isinstance(before, DictConfig)
-    keys = {word.partition("=")[0].lstrip("+~") for word in given}
-    if "experiment" in keys:
-        keys = {str(key) for key in now}
-    changed = []
-    for key in sorted(keys - set(LAUNCH_KEYS)):
-        pair: Any = [OmegaConf.to_container(OmegaConf.create({"v": OmegaConf.select(c, key)})) for c in (before, now)]
-        old, new = pair
-        if old == new:
-            continue
-        if key.partition(".")[0] in FREE_ON_RESUME or _settled(key, old["v"]) == _settled(key, new["v"]):
-            OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)
-        else:
-            changed.append(f"  {key}: {_value(old)} then, {_value(new)} now")
-    if changed:
-        raise UserError("\n".join([f"{path.parent} was started with another configuration:", *changed]))
-    return before
-
-
-def _settled(key: str, value: Any) -> Any:
-    """A setting without what may change about a server: where it is, how it is treated. Its model may not."""
-    for name in reversed(key.split(".")):
-        value = {name: value}
-
-    def strip(node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        return {k: v.get("model") if k == "server" and isinstance(v, dict) else strip(v) for k, v in node.items()}
-
-    return strip(value)
-
-
-def _value(container: Any) -> str:
-    value = container["v"]
-    return str(value.get("_target_", value) if isinstance(value, dict) else value)
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import stepdpo
+from stepdpo.cli.job_result import ExitCode
 
 app = typer.Typer(
     name="stepdpo",
@@ -47,13 +48,13 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
     try:
         code = launch(verb, ctx.args)
     except UserError as error:
-        _mend(error)
+        _fail(error)
     raise SystemExit(code)
 
 
-def _mend(error: Exception) -> None:
+def _fail(error: Exception) -> None:
     print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(ExitCode.USER_ERROR)
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
@@ -82,13 +83,13 @@ def report(
     root: Annotated[Path, typer.Option("--runs", help="Where run folders live.")] = Path("runs"),
 ) -> None:
     """Table of accuracies with intervals and paired tests, printed and written into the run's folder."""
-    from stepdpo.cli.post_training import report_runs
+    from stepdpo.cli.reports import report_runs
     from stepdpo.core.errors import UserError
 
     try:
         report_runs(runs, base, control, root)
     except UserError as error:
-        _mend(error)
+        _fail(error)
 
 
 @app.command()
@@ -104,7 +105,7 @@ def grade(
     try:
         grade_file(file, grader, out)
     except UserError as error:
-        _mend(error)
+        _fail(error)
 
 
 @app.command()
@@ -121,13 +122,16 @@ def check(
     json: Annotated[Path | None, typer.Option(help="Write everything that was found here.")] = None,
 ) -> None:
     """Look at preference data as training would, without training."""
-    from stepdpo.cli.post_training import check_data
+    from stepdpo.cli.check_names import check_named
     from stepdpo.core.errors import UserError
 
     try:
-        check_data(data, level, task or [], max_bad, model, template, pairs, json)
+        check_named(
+            data, level=level, tasks=task or [], max_bad=max_bad, model=model, template=template, model_pairs=pairs,
+            out_json=json,
+        )  # fmt: skip
     except UserError as error:
-        _mend(error)
+        _fail(error)
 
 
 def main() -> None:

@@ -32,11 +32,11 @@ EXPORTED = (
 )  # fmt: skip
 """Beginnings of the environment variables that go along to the other machines; never a secret one."""
 LOCAL = ("localhost", "127.0.0.1")
-LOOK = 0.5
-"""Seconds between looks for a signal."""
+POLL_SECONDS = 0.5
+"""How often a worker reads the file of signals: soon enough for a person, seldom enough for a network's disc."""
 
 
-def hosts(hostfile: Path) -> dict[str, int]:
+def read_hosts(hostfile: Path) -> dict[str, int]:
     """Slots by host. DeepSpeed takes a hostfile that is not there for none at all, and would train on this machine."""
     try:
         lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
@@ -52,7 +52,7 @@ def hosts(hostfile: Path) -> dict[str, int]:
     return found
 
 
-def others(found: Mapping[str, int]) -> bool:
+def include_others(found: Mapping[str, int]) -> bool:
     """Whether any host is not simply this machine."""
     return bool(set(found) - {*LOCAL, socket.gethostname()})
 
@@ -77,6 +77,7 @@ def command(
     exports = [f"{name}={value}" for name, value in sorted(environment.items()) if exported(name)]
     launcher = [sys.executable, "-u", "-m", "deepspeed.launcher.launch", f"--world_info={world_info(found)}"]
     meeting = [f"--master_addr={first}", f"--master_port={port}"]
+    # `exec`, so that what pdsh's ssh ends there is the launcher and not a shell around it.
     there = [_cd(), "exec env", *map(_quoted, [*exports, *launcher]), "--node_rank=%n"]
     there += map(_quoted, [*meeting, "--no_local_rank", "-q", "--module", *words])
     return [*_pdsh(found, hostfile), " ".join(there)]
@@ -87,11 +88,12 @@ def exported(name: str) -> bool:
     return name.startswith(EXPORTED) and not is_secret(name)
 
 
-def ready(found: Mapping[str, int], hostfile: str, needed: list[Path]) -> None:
+def check_ready(found: Mapping[str, int], hostfile: str, needed: list[Path]) -> None:
     """Ask every host for a sign of life and for `needed`, which must lie there as here. Raises UserError if not."""
+    # A host that is not there would leave the workers of all others waiting for it at their first collective.
     paths = " ".join(_quoted(str(path)) for path in needed)
-    asked = [*_pdsh(found, hostfile), f"{_cd()} ls -d {paths} > /dev/null"]
-    done = subprocess.run(asked, env=with_ssh(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    probe = [*_pdsh(found, hostfile), f"{_cd()} ls -d {paths} > /dev/null"]
+    done = subprocess.run(probe, env=with_ssh(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"engine.hostfile={hostfile}: not every machine is ready:\n{done.stderr.strip()}")
 
@@ -126,15 +128,15 @@ def send(path: Path, signum: int) -> None:
 def listen(path: Path) -> None:
     """From now on, what `send` writes comes as a signal to this process."""
 
-    def look() -> None:
-        heard = 0
+    def poll() -> None:
+        delivered = 0
         while True:
             lines: list[str] = []
             with suppress(OSError):  # there is none until the first signal, and again at the end
-                lines = path.read_text().split("\n")[:-1]
-            for line in lines[heard:]:
+                lines = path.read_text().split("\n")[:-1]  # what follows the last line break is still being written
+            for line in lines[delivered:]:
                 os.kill(os.getpid(), int(line))
-            heard = max(heard, len(lines))
-            time.sleep(LOOK)
+            delivered = max(delivered, len(lines))
+            time.sleep(POLL_SECONDS)
 
-    threading.Thread(target=look, name="signals", daemon=True).start()
+    threading.Thread(target=poll, name="signals", daemon=True).start()

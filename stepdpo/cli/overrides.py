@@ -1,8 +1,8 @@
-"""The words after a verb, checked before anything starts: every mistake names what was meant."""
+"""The configuration of a verb from its words, checked before anything starts: every mistake names what was meant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,125 +16,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from stepdpo.cli.shorthands import groups, key_of
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.secrets import redact_argv
-
-WORDS_WITHIN = ("then_with", "rounds.pairs_with")
-"""Settings that hold words for another verb."""
-
-
-def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """Config groups and their options, over all config folders."""
-    found: dict[str, set[str]] = {}
-    for folder in folders:
-        for file in folder.glob("*/*.yaml"):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {name: sorted(options) for name, options in sorted(found.items())}
-
-
-def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
-    """(flags for Hydra, overrides, config folders)."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    folders = [conf()]
-    takes_value = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")
-    pending = ""
-    for word in words:
-        if pending:
-            flags.append(word)
-            if pending in ("--config-dir", "-cd"):
-                folders.append(Path(word).absolute())
-            pending = ""
-        elif word.startswith("-") and "=" not in word:
-            flags.append(word)
-            pending = word if word in takes_value else ""
-        elif word.startswith("-"):
-            flags.append(word)
-            if word.startswith("--config-dir="):
-                folders.append(Path(word.partition("=")[2]).absolute())
-        else:
-            overrides.append(word)
-    return flags, overrides, folders
-
-
-def _is_place(text: str) -> bool:
-    return "/" in text or Path(text).is_dir()
-
-
-def normalise(verb: str, overrides: Sequence[str], known: dict[str, list[str]]) -> list[str]:
-    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one.
-
-    `sampler.workers=ray` is `crew=ray`, as those who sample are the crew.
-    """
-    done: list[str] = []
-    for word in overrides:
-        key, _, value = word.partition("=")
-        if verb == "pairs" and key == "sampler.workers":
-            done.append(f"crew={value}")
-            continue
-        plain = value.strip("'\"")
-        if key == "model" and plain not in known.get("model", []) and "," not in plain and _is_place(plain):
-            done += ["model=pretrained", f"model.path='{plain}'"]
-            continue
-        if verb == "train":
-            word, key = _of_rounds(word)
-        if key in known and plain == "null":
-            done.append(f"~{key}")
-            continue
-        if verb == "eval" and key == "task" and "," in plain:
-            done += [f"task={plain.partition(',')[0]}", f"tasks=[{plain}]"]
-            continue
-        if key in WORDS_WITHIN and "=" in value and value == plain:
-            word = f"{key}='{value}'"
-        done.append(word)
-    return done
-
-
-def _of_rounds(word: str) -> tuple[str, str]:
-    """(word, key): `rounds=3` is `rounds.count=3`, `pairs=mcts` is `rounds.pairs=mcts`."""
-    key, equals, value = word.partition("=")
-    short = {"rounds": "rounds.count", "pairs": "rounds.pairs"}
-    if key in short and not value.startswith("{"):
-        return f"{short[key]}{equals}{value}", short[key]
-    if key.partition(".")[0] in ("pairs", "judge", "sampler", "task"):
-        raise UserError(f"{key}: words for the pairs of a round go into rounds.pairs_with, as in {_within(word)}")
-    return word, key
-
-
-def _within(word: str) -> str:
-    return f'rounds.pairs_with="{word}"'
-
-
-def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: bool) -> DictConfig:
-    """The configuration of a verb (of its first job in a sweep), composed as a rehearsal.
-
-    Raises UserError for a word that is not `key=value`, an unknown group option, key, or a value that does not fit.
-    """
-    known = groups(folders)
-    for word in overrides:
-        _check_secret(word)
-    parsed = _parse(overrides)
-    first: list[str] = []
-    for word, override in parsed:
-        _check_choice(word, override, known)
-        if override.is_sweep_override():
-            if not sweep:
-                key = override.key_or_group
-                raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
-            value = next(iter(override.sweep_string_iterator()))
-            first.append(f"{word.partition('=')[0]}={value}")
-        else:
-            first.append(word)
-    searchpath = [f"file://{folder}" for folder in folders[1:]]
-    extra = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
-    with _composing():
-        plain = [w for w in first if w.partition("=")[0].lstrip("+~").partition("@")[0] in known]
-        rest = [w for w in first if w not in plain]
-        shape = compose(verb, overrides=[*plain, *extra])
-        for word in rest:
-            _check_key(word, shape)
-        return compose(verb, overrides=[*first, *extra])
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -143,9 +28,40 @@ def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
         return compose(verb, overrides=list(overrides))
 
 
+def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: bool) -> DictConfig:
+    """The configuration of a verb (of its first job in a sweep), composed as a rehearsal.
+
+    Raises UserError for a word that is not `key=value`, an unknown group option, key, or a value that does not fit.
+    """
+    # Hydra would say so only once it runs, job by job, in words about its own insides, and exit with code 1.
+    known = groups(folders)
+    for word in overrides:
+        _check_secret(word)
+    first_job: list[str] = []
+    for word, override in _parse(overrides):
+        _check_choice(word, override, known)
+        if override.is_sweep_override():
+            if not sweep:
+                key = override.key_or_group
+                raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
+            word = f"{word.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+        first_job.append(word)
+    searchpath = [f"file://{folder}" for folder in folders[1:]]
+    extra = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
+    with _composing():
+        # Options first, as they bring the keys against which all other words are checked.
+        options = [word for word in first_job if key_of(word).partition("@")[0] in known]
+        shape = compose(verb, overrides=[*options, *extra])
+        for word in first_job:
+            if word not in options:
+                _check_key(word, shape)
+        return compose(verb, overrides=[*first_job, *extra])
+
+
 @contextmanager
 def _composing() -> Iterator[None]:
-    """Hydra's, set up for our folder and afterwards as it was; its errors are the user's."""
+    """Hydra set up for our folder, and afterwards as it was; its errors are the user's."""
+    # Hydra is a global of the process, and within a job it is in use: it is put aside for as long.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -169,7 +85,7 @@ def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     return parsed
 
 
-def _check_choice(word: str, override: Override, known: dict[str, list[str]]) -> None:
+def _check_choice(word: str, override: Override, known: Mapping[str, Sequence[str]]) -> None:
     group = override.key_or_group
     if group not in known or override.is_delete():
         return
@@ -202,6 +118,7 @@ def _near(key: str, names: set[str]) -> str:
     part, _, last = key.rpartition(".")
     same = [n for n in names if n.rpartition(".")[2] == last]
     if same and part:
+        # Many parts have a `path` or a `seed`: of several, only a nearly right one is named alone.
         same = get_close_matches(key, same, n=1, cutoff=0.8) or same
     if same:
         return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"

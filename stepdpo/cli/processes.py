@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -17,32 +16,30 @@ from typing import Any
 
 import psutil
 
-from stepdpo.cli import multinode as nodes
+from stepdpo.cli import multinode
+from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult, take_result
 
-EXIT = "exit.json"
-"""Written by a worker: {"code", "message", "outcome"}."""
-
-OK, FAILED, USER_ERROR, DIVERGED = 0, 1, 2, 5
 WORKER = "stepdpo.cli.worker"
 PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
-def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> dict[str, Any]:
+def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> JobResult:
     """Run a verb on a run folder in fresh processes and wait; returns what `exit.json` says.
 
-    Ctrl-C and SIGTERM reach the workers, which save and stop; the answer then carries 130 or 143. The workers of this
+    Ctrl-C and SIGTERM reach the workers, which save and stop; the result then carries 130 or 143. The workers of this
     machine end with this process, however it ends.
     """
-    (folder / EXIT).unlink(missing_ok=True)
+    (folder / EXIT_FILE).unlink(missing_ok=True)  # of a command that was killed before it could read it
     words = [WORKER, verb, str(folder), *(["--resume"] if resume else [])]
-    signals = folder / nodes.SIGNALS_FILE if several(engine) else None
+    signals = folder / multinode.SIGNALS_FILE if several_machines(engine) else None
     environment = _environment(engine, signals)
     command = _command(words, engine, environment)
     if signals:
         signals.unlink(missing_ok=True)
         hostfile = str(engine["hostfile"])
-        nodes.ready(nodes.hosts(Path(hostfile)), hostfile, [Path(sys.executable), folder])
-        environment = nodes.with_ssh(environment)
+        multinode.check_ready(multinode.read_hosts(Path(hostfile)), hostfile, [Path(sys.executable), folder])
+        environment = multinode.with_ssh(environment)
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL if signals else None, start_new_session=True,
         preexec_fn=_end_with(os.getpid()),
@@ -51,11 +48,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
         code = process.wait()
     if signals:
         signals.unlink(missing_ok=True)
-    if (folder / EXIT).is_file():
-        answer: dict[str, Any] = json.loads((folder / EXIT).read_text())
-        (folder / EXIT).unlink()
-        return {**answer, "signal": passed[0] if passed else 0}
-    return _without_a_word(code, passed)
+    return take_result(folder, signal=passed[0] if passed else 0) or _without_a_word(code, passed)
 
 
 def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
@@ -64,57 +57,58 @@ def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, s
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
     if signals:
-        environment[nodes.SIGNALS] = str(signals)
+        environment[multinode.SIGNALS] = str(signals)
     elif not _gpus():
         environment.setdefault("DS_ACCELERATOR", "cpu")
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(engine))))
+        # Every process would otherwise start a thread a core, and they would wait for each other.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count(engine))))
     return environment
 
 
-def _without_a_word(code: int, passed: list[int]) -> dict[str, Any]:
-    """What to say of workers that left no exit.json; a launcher in between turns their -9 into its own 256 - 9."""
+def _without_a_word(code: int, passed: list[int]) -> JobResult:
+    """What to say of workers that left no exit.json."""
     if passed:
         name = signal.Signals(passed[0]).name
-        message = f"stopped by {name} before it could save"
-        return {"code": 128 + passed[0], "message": message, "outcome": {}, "signal": passed[0]}
+        return JobResult(128 + passed[0], f"stopped by {name} before it could save", signal=passed[0])
+    # A worker that signal 9 killed ends with -9; DeepSpeed's launcher in between exits with that as a byte, 256 - 9.
     fatal = -code if code < 0 else 256 - code if code > 192 else 0
     if not fatal:
-        return {"code": code or FAILED, "message": "a worker died without a word", "outcome": {}}
-    message = f"a worker was killed by signal {fatal}" + (" (out of memory?)" if fatal == signal.SIGKILL else "")
-    return {"code": 128 + fatal, "message": message, "outcome": {}}
+        return JobResult(code or ExitCode.FAILED, "a worker died without a word")
+    killed_for_memory = " (out of memory?)" if fatal == signal.SIGKILL else ""
+    return JobResult(128 + fatal, f"a worker was killed by signal {fatal}{killed_for_memory}")
 
 
-def processes(engine: Mapping[str, Any]) -> int:
+def count(engine: Mapping[str, Any]) -> int:
     """How many processes this machine runs: what is asked for, else one a visible GPU, else one."""
-    if engine.get("hostfile") and len(hosts := nodes.hosts(Path(engine["hostfile"]))) == 1:
+    if engine.get("hostfile") and len(hosts := multinode.read_hosts(Path(engine["hostfile"]))) == 1:
         return next(iter(hosts.values()))
-    wanted = int(engine.get("processes", 1))
-    if wanted or engine.get("device") == "cpu":
-        return wanted or 1
+    requested = int(engine.get("processes", 1))
+    if requested or engine.get("device") == "cpu":
+        return requested or 1
     return max(1, _gpus())
 
 
 def _gpus() -> int:
-    """Visible CUDA devices, without importing torch."""
+    """Visible CUDA devices, without importing torch, which would only make this waiting process large."""
     devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return devices if visible is None else min(devices, len([d for d in visible.split(",") if d.strip()]))
 
 
-def several(engine: Mapping[str, Any]) -> bool:
+def several_machines(engine: Mapping[str, Any]) -> bool:
     """Whether other machines than this one take part."""
-    return bool(engine.get("hostfile")) and nodes.others(nodes.hosts(Path(engine["hostfile"])))
+    return bool(engine.get("hostfile")) and multinode.include_others(multinode.read_hosts(Path(engine["hostfile"])))
 
 
 def _command(words: list[str], engine: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
-    count = processes(engine)
+    """What runs `words`, a module and its arguments: as one process, or under DeepSpeed's launcher."""
     port = int(engine.get("master_port") or 0) or _free_port()
-    if several(engine):
+    if several_machines(engine):
         hostfile = str(engine["hostfile"])
-        return nodes.command(words, nodes.hosts(Path(hostfile)), hostfile, port, environment)
-    if count == 1:
+        return multinode.command(words, multinode.read_hosts(Path(hostfile)), hostfile, port, environment)
+    if count(engine) == 1:
         return [sys.executable, "-m", *words]
-    world = nodes.world_info({"localhost": count})
+    world = multinode.world_info({"localhost": count(engine)})
     launcher = ["deepspeed.launcher.launch", f"--world_info={world}", f"--master_port={port}", "--no_local_rank", "-q"]
     return [sys.executable, "-m", *launcher, "--module", *words]
 
@@ -135,18 +129,19 @@ def _passing_on_signals(process: subprocess.Popen[bytes], file: Path | None) -> 
     passed: list[int] = []
 
     def pass_on(signum: int, _: object) -> None:
-        signum = signal.SIGTERM if signum == signal.SIGHUP else signum
+        signum = signal.SIGTERM if signum == signal.SIGHUP else signum  # a closed terminal: save and stop
         passed.append(signum)
         if file:
-            nodes.send(file, signum)
+            multinode.send(file, signum)
             return
         for worker in _workers(process.pid):
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signum)
 
-    main = threading.current_thread() is threading.main_thread()
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
-    caught = [signum for signum in wanted if signal.getsignal(signum) != signal.SIG_IGN]
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python sets no handlers
+    expected = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if in_main_thread else ()
+    # One that is ignored stays so: under nohup a closed terminal must not end the run.
+    caught = [signum for signum in expected if signal.getsignal(signum) != signal.SIG_IGN]
     before = {signum: signal.signal(signum, pass_on) for signum in caught}
     try:
         yield passed
@@ -174,11 +169,11 @@ def _end_with(parent: int) -> Callable[[], None]:
     """For the child before it starts: SIGTERM when `parent` dies without having passed anything on (Linux)."""
     if not sys.platform.startswith("linux"):
         return lambda: None
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None)  # loaded by the parent: between fork and exec as little as possible may happen
 
-    def ask() -> None:
+    def before_exec() -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it died before the kernel was asked to tell
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return ask
+    return before_exec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -13,10 +12,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stepdpo.cli import multinode as nodes
-from stepdpo.cli.processes import DIVERGED, EXIT, FAILED, OK, USER_ERROR
+from stepdpo.cli import multinode
+from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
 from stepdpo.core.config import build
 from stepdpo.core.errors import Outage, UserError
+from stepdpo.runtime.run_folder import CONFIG
 
 PATIENCE = 20.0
 """Seconds that another process leaves to process 0 to say how a verb ended, as their words are the same."""
@@ -30,59 +30,60 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
-    if nodes.SIGNALS in os.environ:
-        nodes.listen(Path(os.environ[nodes.SIGNALS]))
-    code, message, outcome = _run(options.verb, options.folder, options.resume)
-    _leave(options.folder / EXIT, int(os.environ.get("RANK", "0")), code, message, outcome)
-    return code
+    if multinode.SIGNALS in os.environ:
+        multinode.listen(Path(os.environ[multinode.SIGNALS]))
+    result = run_verb(options.verb, options.folder, options.resume)
+    _leave(options.folder / EXIT_FILE, int(os.environ.get("RANK", "0")), result)
+    return result.code
 
 
-def _leave(path: Path, rank: int, code: int, message: str, outcome: dict[str, Any]) -> None:
-    """Write exit.json unless another process has: the first failure is the cause of the others.
-
-    A launcher ends all processes once one has failed, so the others wait for process 0, which has more to tidy up.
-    """
-    if rank and code == OK:
-        return
-    until = time.monotonic() + (PATIENCE if rank and code != FAILED else 0.0)
-    while time.monotonic() < until and not path.exists():
-        time.sleep(0.1)
-    if not path.exists():
-        scratch = path.with_name(f".{path.name}.{rank}")
-        scratch.write_text(json.dumps({"code": code, "message": message, "outcome": outcome}))
-        scratch.replace(path)
-
-
-def _run(verb: str, folder: Path, resume: bool) -> tuple[int, str, dict[str, Any]]:
-    from stepdpo.runtime.signals import Interrupted
+def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
+    """Do the work of a verb in a run folder; every way in which it can end is a result."""
+    from stepdpo.runtime.signals import Interrupted  # torch comes with it, and signals are heard before that
     from stepdpo.training.loop import Diverged
 
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        return OK, "", _verb(verb, folder, resume)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on files may be open: unwind
+        return JobResult(outcome=_verb(verb, folder, resume))
     except UserError as error:
-        return USER_ERROR, str(error), {}
+        return JobResult(ExitCode.USER_ERROR, str(error))
     except Outage as error:
-        return FAILED, str(error), {}
+        return JobResult(ExitCode.FAILED, str(error))
     except Diverged as error:
-        return DIVERGED, str(error), {}
+        return JobResult(ExitCode.DIVERGED, str(error))
     except Interrupted as error:
-        return 128 + error.signum, str(error), {}
+        return JobResult(128 + error.signum, str(error))
     except KeyboardInterrupt:
-        return 130, "stopped at once", {}
+        return JobResult(128 + signal.SIGINT, "stopped at once")
     except Exception as error:
         traceback.print_exc()
-        return FAILED, f"{type(error).__name__}: {error}", {}
+        return JobResult(ExitCode.FAILED, f"{type(error).__name__}: {error}")
+
+
+def _leave(path: Path, rank: int, result: JobResult) -> None:
+    """Write exit.json unless another process has: the first failure is the cause of the others.
+
+    A launcher ends all processes once one has failed, so the others wait for process 0, which has more to tidy up.
+    """
+    if rank and result.ok:
+        return
+    # An unforeseen failure is said at once: process 0 may hang in a collective that this one has left.
+    until = time.monotonic() + (PATIENCE if rank and result.code != ExitCode.FAILED else 0.0)
+    while time.monotonic() < until and not path.exists():
+        time.sleep(0.1)
+    if not path.exists():
+        result.write(path, rank)
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
+    """Each verb imports its own: a worker loads no more than it needs."""
     from omegaconf import OmegaConf
 
     from stepdpo.models.load import without_progress_bars
 
     without_progress_bars()
-    spec = build(OmegaConf.load(folder / "config.yaml"))
+    spec = build(OmegaConf.load(folder / CONFIG))
     if verb == "train":
         from stepdpo.training.trainer import train
 

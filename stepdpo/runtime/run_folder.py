@@ -1,9 +1,7 @@
 """The run folder, where the verbs meet: who owns it, what it was started with, and how it comes to be.
 
-    runs/NAME/  config.yaml  manifest.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
-                model/  eval/<task>/{attempts.jsonl,summary.json}  report.md  report.json
-
-One door for the callers: the writers, the redaction and the checkpoint protocol are re-exported here.
+runs/NAME/  config.yaml  manifest.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
+            model/  eval/<task>/{attempts.jsonl,summary.json}  report.md  report.json
 """
 
 from __future__ import annotations
@@ -23,29 +21,11 @@ from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
-from stepdpo.runtime.atomic_io import encode, read_json, read_jsonl, write_json, write_jsonl, write_text
-from stepdpo.runtime.checkpoint_files import (
-    Skipped,
-    begin_checkpoint,
-    checkpoint,
-    checkpoint_path,
-    commit_checkpoint,
-    newest_whole,
-    prune,
-    step_of,
-    verify,
-    whole_checkpoints,
-)
+from stepdpo.runtime.atomic_io import read_json
 from stepdpo.runtime.run_lock import LOCK, busy, holder, lock
-from stepdpo.runtime.secrets import is_secret, redact, redact_argv, redact_text
+from stepdpo.runtime.secrets import redact_argv
 
-__all__ = [
-    "LOCK", "Skipped", "begin_checkpoint", "checkpoint", "checkpoint_path", "claim", "commit_checkpoint", "create",
-    "encode", "holder", "is_secret", "lock", "manifest", "newest_whole", "prune", "read_json", "read_jsonl",
-    "redact", "redact_argv", "redact_text", "run_folder", "step_of", "verify", "whole_checkpoints", "write_json",
-    "write_jsonl", "write_text",
-]  # fmt: skip
-
+CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 PACKAGES = (
@@ -53,9 +33,10 @@ PACKAGES = (
     "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",
 )  # fmt: skip
 _PART = re.compile(r"\w[\w=,+.@-]*")
+"""What no shell, file system or option parser takes for something else."""
 
 
-def run_folder(root: Path, name: str) -> Path:
+def run_path(root: Path, name: str) -> Path:
     """`root/name`, refused unless it is a plain relative name that stays inside `root`."""
     parts = name.split("/")
     if len(name) > 200 or not all(_PART.fullmatch(part) for part in parts):
@@ -78,7 +59,7 @@ def create(folder: Path, *, force: bool = False, resume: bool = False) -> Path:
 @contextmanager
 def claim(folder: Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
     """Create the run folder and hold it until the block ends: what a verb that writes a run uses."""
-    _check(folder, force=force, resume=resume)
+    _check(folder, force=force, resume=resume)  # before the lock, which would make the folder
     with lock(folder):
         yield create(folder, force=force, resume=resume)
 
@@ -100,10 +81,6 @@ def manifest(argv: Sequence[str], seed: int, choices: Mapping[str, str] | None =
     }
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _check(folder: Path, *, force: bool, resume: bool) -> None:
     if force and resume:
         raise UserError("force=true starts anew, resume=true goes on: give one of them")
@@ -114,7 +91,7 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a run folder")
     owner = holder(folder)
-    if owner and owner.get("pid") != os.getpid():
+    if owner and owner.get("pid") != os.getpid():  # `claim` comes here a second time, with the lock in hand
         raise busy(folder, owner)
     if not folder.is_dir() or all(path.name in (LOCK, QUARANTINE) for path in folder.iterdir()):
         return  # nothing but the bad rows of an attempt that never began
@@ -127,6 +104,7 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
 def _is_ours(folder: Path) -> bool:
     path = folder / MANIFEST
     try:
+        # A link in a stranger's folder to the manifest of a run would open that folder to force=true.
         return not path.is_symlink() and "stepdpo" in dict(read_json(path))
     except (UserError, TypeError, ValueError):
         return False
@@ -138,7 +116,7 @@ def _empty(folder: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
-            path.unlink()
+            path.unlink()  # but the lock, which is held: another process could lock a new file of that name
 
 
 def _version(package: str) -> str | None:
@@ -151,12 +129,12 @@ def _version(package: str) -> str | None:
 def _git(source: Path) -> dict[str, Any] | None:
     """Commit of the package's own source, and whether tracked files differ; None for an installed package."""
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         command = ["git", "-C", str(source), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        ask("ls-files", "--error-unmatch", "__init__.py")
-        return {"sha": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "-uno"))}
+        git("ls-files", "--error-unmatch", "__init__.py")  # an environment inside some other repository is not ours
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None

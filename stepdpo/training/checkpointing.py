@@ -12,14 +12,13 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.templates import AnyTemplate, describe
 from stepdpo.models.load import write_card
 from stepdpo.models.save import write_model
-from stepdpo.runtime.run_folder import (
+from stepdpo.runtime.atomic_io import read_json, write_json
+from stepdpo.runtime.checkpoint_files import (
     begin_checkpoint,
     checkpoint_path,
     commit_checkpoint,
     newest_whole,
     prune,
-    read_json,
-    write_json,
 )
 from stepdpo.training.engine.settings import Engine
 

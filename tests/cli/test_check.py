@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stepdpo.cli.check import check, find_dataset
+from stepdpo.cli.check import check
 from stepdpo.cli.check_display import clean, histogram
+from stepdpo.cli.check_names import find_dataset
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data.contamination import Likeness, shared_questions
@@ -35,7 +36,7 @@ def run(path: Path, *rows: Any, **settings: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Posed:
+class Quiz:
     name: str
     texts: tuple[str, ...]
 
@@ -103,7 +104,7 @@ def test_histogram_shows_every_value() -> None:
 
 
 def test_shared_questions_are_listed_and_may_be_refused(tmp_path: Path) -> None:
-    tasks = [Posed("quiz", ("what is  2 + 3?", "Other?"))]
+    tasks = [Quiz("quiz", ("what is  2 + 3?", "Other?"))]
     shown = run(tmp_path, PAIR, tasks=tasks)
     assert "quiz: 2 problems, 1 training questions resemble one" in shown
     assert "1 x the same but for white space and case" in shown
@@ -112,7 +113,7 @@ def test_shared_questions_are_listed_and_may_be_refused(tmp_path: Path) -> None:
 
 
 def test_only_numbers_differing_is_told_but_not_refused(tmp_path: Path) -> None:
-    shown = run(tmp_path, PAIR, tasks=[Posed("quiz", ("What is 12 + 30?",))], forbid_shared=True)
+    shown = run(tmp_path, PAIR, tasks=[Quiz("quiz", ("What is 12 + 30?",))], forbid_shared=True)
     assert "1 x the same but for its numbers" in shown
     assert "REFUSED" not in shown
 
@@ -128,17 +129,17 @@ def edited(text: str, rng: random.Random) -> str:
 def test_recall_and_precision_on_made_questions() -> None:
     rng = random.Random(0)
     questions = [" ".join(rng.choices(WORDS, k=rng.randint(20, 60))) for _ in range(300)]
-    posed = {"quiz": Posed("quiz", tuple(questions)).problems()}
+    problems = {"quiz": Quiz("quiz", tuple(questions)).problems()}
     spaced = [q.upper().replace(" ", " \n") for q in questions]
-    assert {s.likeness for s in shared_questions(spaced, posed)} == {Likeness.EXACT}
-    assert len(list(shared_questions(spaced, posed))) == 300
-    found = list(shared_questions([edited(q, rng) for q in questions], posed))
+    assert {s.likeness for s in shared_questions(spaced, problems)} == {Likeness.EXACT}
+    assert len(list(shared_questions(spaced, problems))) == 300
+    found = list(shared_questions([edited(q, rng) for q in questions], problems))
     assert len(found) >= 0.95 * 300
     inside = [f"Read with care. {q} Show all of your work." for q in questions]
-    assert len(list(shared_questions(inside, posed))) == 300
+    assert len(list(shared_questions(inside, problems))) == 300
     stock = "How many of the {} are there in all if there are {} in each"
     others = [stock.format(*rng.choices(WORDS, k=2)) + " " + " ".join(rng.choices(WORDS, k=20)) for _ in range(300)]
-    assert len(list(shared_questions(others, posed))) <= 3
+    assert len(list(shared_questions(others, problems))) <= 3
 
 
 def test_data_are_found_by_name_or_path(tmp_path: Path) -> None:

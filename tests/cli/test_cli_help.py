@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,27 @@ import pytest
 import yaml
 from support.commands import environment, stepdpo
 
+from stepdpo.cli.help import help_for
+from stepdpo.cli.main import app
+from stepdpo.core.package_data import conf
+
 HEAVY = ("torch", "hydra", "transformers", "deepspeed", "datasets", "rich.progress")
+VERBS = sorted(path.stem for path in conf().glob("*.yaml"))
+"""Those that take a configuration."""
+
+
+def groups(verb: str) -> dict[str, str]:
+    """Config groups of a verb, and the option of each when none is given."""
+    found = {}
+    for entry in yaml.safe_load((conf() / f"{verb}.yaml").read_text())["defaults"]:
+        ((key, option),) = entry.items() if isinstance(entry, dict) else [(entry, "")]
+        if isinstance(entry, dict) and not key.startswith("override "):
+            found[key.removeprefix("optional ")] = "null" if option is None else str(option)
+    return found
+
+
+def options(group: str) -> set[str]:
+    return {path.stem for path in (conf() / group).glob("*.yaml")}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "algo=tdpo", "-h"], ["--version"]])
@@ -31,14 +52,27 @@ assert not heavy, heavy
     assert done.stdout.strip()
 
 
-def test_help_lists_groups_and_settings(tmp_path: Path) -> None:
-    said = stepdpo("train", "--help", cwd=tmp_path).out
-    assert "algo       dpo, kto, nca, sft, tdpo  [dpo]" in said
-    assert "engine     local, zero  [zero]" in said
-    assert "adapter    lora, none  [none]" in said
-    assert "instance, step  [step]" in said
-    assert "epochs: " in said
-    assert "stepdpo train run=qwen resume=true" in said
+@pytest.mark.parametrize(("verb", "group"), [(verb, group) for verb in VERBS for group in groups(verb)])
+def test_help_lists_every_option_and_the_default(verb: str, group: str) -> None:
+    (listed,) = re.findall(rf"^  {group} +(.+)  \[(.+)\]$", help_for(verb), re.MULTILINE)
+    assert (set(listed[0].split(", ")), listed[1]) == (options(group), groups(verb)[group])
+
+
+def test_every_group_belongs_to_a_verb() -> None:
+    folders = {path.parent.name for path in conf().glob("*/*.yaml")}
+    assert folders == {group for verb in VERBS for group in groups(verb)}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_lists_every_setting(verb: str) -> None:
+    said = help_for(verb)
+    settings = set(yaml.safe_load((conf() / f"{verb}.yaml").read_text())) - {"defaults", "hydra", "_target_"}
+    assert all(f"\n  {setting}:" in said for setting in settings)
+    assert f"  stepdpo {verb} " in said
+
+
+def test_help_through_the_command_line(tmp_path: Path) -> None:
+    assert stepdpo("train", "--help", cwd=tmp_path).out == help_for("train") + "\n"
 
 
 def test_cfg_prints_the_configuration(tmp_path: Path) -> None:
@@ -51,5 +85,6 @@ def test_cfg_prints_the_configuration(tmp_path: Path) -> None:
 
 def test_no_words_show_the_verbs(tmp_path: Path) -> None:
     said = stepdpo(cwd=tmp_path).said
-    for verb in ("train", "eval", "pairs", "report", "grade", "check"):
-        assert verb in said
+    verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert verbs > set(VERBS)
+    assert all(verb in said for verb in verbs)

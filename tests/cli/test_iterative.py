@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli import overrides
-from stepdpo.cli.iterative import run as running
-from stepdpo.cli.iterative.config import Iterations, Reference, chosen
+from stepdpo.cli import shorthands
+from stepdpo.cli.iterative import run
+from stepdpo.cli.iterative.config import Iterations, Reference, requested
 from stepdpo.cli.iterative.plan import IterationPlan, pairs_config, train_config
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS, FollowUp, split
+from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.overrides import composed
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.report.iterations import rounds_table
-from stepdpo.runtime import atomic_io as files
+from stepdpo.runtime.atomic_io import read_json, write_json, write_jsonl
 
 SECTION = {"count": 3, "reference": "sft", "pairs": "siblings", "problems": 20, "pairs_with": "n=4"}
 
 
-def asked(given: tuple[str, ...] = (), started: Mapping[str, Any] | None = None, **changes: Any) -> Iterations | None:
-    return chosen(OmegaConf.create({**SECTION, **changes}), started or {}, given)
+def asked(given: tuple[str, ...] = (), manifest: Mapping[str, Any] | None = None, **changes: Any) -> Iterations | None:
+    return requested(OmegaConf.create({**SECTION, **changes}), manifest or {}, given)
 
 
 # Words
@@ -34,7 +35,7 @@ def asked(given: tuple[str, ...] = (), started: Mapping[str, Any] | None = None,
 def test_every_key_is_a_field() -> None:
     section = composed("train", []).rounds
     assert set(section) == set(Iterations().plain())
-    assert chosen(section, {}, ()) is None
+    assert requested(section, {}, ()) is None
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,15 @@ def test_every_key_is_a_field() -> None:
     ],
 )
 def test_shorthands(word: str, long: str) -> None:
-    known = overrides.groups([conf()])
-    assert overrides.normalise("train", [word], known) == [long]
+    known = shorthands.groups([conf()])
+    assert shorthands.normalise("train", [word], known) == [long]
     if word.startswith("pairs"):
-        assert overrides.normalise("pairs", [word], known) == [word]
+        assert shorthands.normalise("pairs", [word], known) == [word]
 
 
 def test_words_of_the_pairs_go_within() -> None:
     with pytest.raises(UserError, match=r'rounds\.pairs_with="judge=exact"'):
-        overrides.normalise("train", ["judge=exact"], {})
+        shorthands.normalise("train", ["judge=exact"], {})
 
 
 @pytest.mark.parametrize(
@@ -97,12 +98,9 @@ def test_a_resumed_run_remembers_its_rounds() -> None:
 
 
 def plan(folder: Path, *words: str, **changes: Any) -> IterationPlan:
-    config = composed("train", ["template=alpaca", "model=pretrained", "model.path=base", *words])
-    with open_dict(config):
-        for key in LAUNCH_KEYS:
-            config.pop(key, None)
-    rounds = replace(Iterations(count=3, problems=20, pairs_with="n=4 task=gsm8k"), **changes)
-    return IterationPlan(folder, config, {"algo": "dpo", "model": "pretrained"}, rounds, (), (), folder.parent)
+    _, config = split(composed("train", ["template=alpaca", "model=pretrained", "model.path=base", *words]))
+    iterations = replace(Iterations(count=3, problems=20, pairs_with="n=4 task=gsm8k"), **changes)
+    return IterationPlan(folder, config, {"algo": "dpo", "model": "pretrained"}, iterations, FollowUp(), folder.parent)
 
 
 def made(folder: Path, config: DictConfig) -> None:
@@ -114,7 +112,7 @@ def test_every_round_takes_new_problems(tmp_path: Path) -> None:
     """Also where their number changes on the way: from where the round before ended."""
     of = plan(tmp_path)
     for number, problems in enumerate((20, 20, 5), start=1):
-        of = replace(of, rounds=replace(of.rounds, problems=problems))
+        of = replace(of, iterations=replace(of.iterations, problems=problems))
         made(of.pairs(number), pairs_config(of, number))
     slices = [OmegaConf.load(of.pairs(number) / "config.yaml") for number in (1, 2, 3)]
     assert [(one.skip, one.limit) for one in slices] == [(0, 20), (20, 20), (40, 5)]
@@ -145,58 +143,56 @@ def test_seeds(tmp_path: Path) -> None:
 
 
 class Stages:
-    """`run_in`, by a script: leaves what a finished stage leaves, or answers as it is told."""
+    """`run_in`, by a script: leaves what a finished stage leaves, or ends as it is told."""
 
-    def __init__(self, **answers: tuple[int, str]) -> None:
-        self.answers, self.called = answers, list[str]()
+    def __init__(self, **ends: tuple[int, str]) -> None:
+        self.ends, self.called = ends, list[str]()
 
-    def __call__(self, folder: Path, verb: str, config: DictConfig, choices: Any, **how: Any) -> dict[str, Any]:
+    def __call__(self, folder: Path, verb: str, config: DictConfig, choices: Any, **how: Any) -> JobResult:
         name = f"{folder.parent.name.replace('round-', verb)}{'+' if how.get('resume') else ''}"
         self.called.append(name)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "config.yaml")
-        code, message = self.answers.get(name, (0, ""))
+        code, message = self.ends.get(name, (0, ""))
         if code == 0 and verb == "pairs":
-            files.write_json(folder / "summary.json", {"counts": {"problems": 20, "pairs": 9}, "seconds": 1.5})
+            write_json(folder / "summary.json", {"counts": {"problems": 20, "pairs": 9}, "seconds": 1.5})
         elif code == 0:
             (folder / "model").mkdir()
             (folder / "model" / "config.json").write_text(folder.parent.name)
-        return {"code": code, "message": message, "outcome": {}}
+        return JobResult(code, message)
 
 
-def go(
-    of: IterationPlan, monkeypatch: pytest.MonkeyPatch, **answers: tuple[int, str]
-) -> tuple[dict[str, Any], list[str]]:
-    stages = Stages(**answers)
-    monkeypatch.setattr(running, "run_in", stages)
+def go(of: IterationPlan, monkeypatch: pytest.MonkeyPatch, **ends: tuple[int, str]) -> tuple[JobResult, list[str]]:
+    stages = Stages(**ends)
+    monkeypatch.setattr(run, "run_in", stages)
     of.folder.mkdir(exist_ok=True)
-    return running._rounds(of), stages.called
+    return run._rounds(of), stages.called
 
 
 def test_stages_that_are_finished_are_not_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = plan(tmp_path / "run")
-    stopped = {"code": 143, "message": "stopped", "outcome": {}, "begun": True}
+    stopped = JobResult(143, "stopped", begun=True)
     assert go(of, monkeypatch, train2=(143, "stopped")) == (stopped, ["pairs1", "train1", "pairs2", "train2"])
     assert not (of.folder / "model").exists()
-    answer, called = go(of, monkeypatch)
-    assert (answer["code"], called) == (0, ["train2+", "pairs3", "train3"])
+    result, called = go(of, monkeypatch)
+    assert (result.code, called) == (0, ["train2+", "pairs3", "train3"])
     assert (of.folder / "model" / "config.json").read_text() == "round-3"
     assert go(of, monkeypatch)[1] == []
-    more = replace(of, rounds=replace(of.rounds, count=4))
+    more = replace(of, iterations=replace(of.iterations, count=4))
     assert go(more, monkeypatch)[1] == ["pairs4", "train4"]
     assert (of.folder / "model" / "config.json").read_text() == "round-4"
-    assert [row["round"] for row in files.read_json(of.folder / "rounds.json")["rows"]] == [1, 2, 3, 4]
+    assert [row["round"] for row in read_json(of.folder / "rounds.json")["rows"]] == [1, 2, 3, 4]
     assert "| 4 | 20 | 9 | 2 |" in capsys.readouterr().out
 
 
 def test_a_round_without_pairs_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = plan(tmp_path / "run")
-    answer, called = go(of, monkeypatch, pairs2=(2, "no pair came of it"))
+    result, called = go(of, monkeypatch, pairs2=(2, "no pair came of it"))
     assert called == ["pairs1", "train1", "pairs2"]
-    assert (answer["code"], answer["begun"]) == (2, True)
-    assert answer["message"] == (
+    assert (result.code, result.begun) == (2, True)
+    assert result.message == (
         f"round 2 did not come about, {of.folder / 'model'} is that of round 1: no pair came of it"
     )
     assert (of.folder / "model" / "config.json").read_text() == "round-1"
@@ -204,8 +200,8 @@ def test_a_round_without_pairs_is_the_end(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_first_round_without_pairs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = plan(tmp_path / "run")
-    answer, _ = go(of, monkeypatch, pairs1=(2, "no pair came of it"))
-    assert (answer["message"], answer["begun"]) == ("no pair came of it", False)
+    result, _ = go(of, monkeypatch, pairs1=(2, "no pair came of it"))
+    assert (result.message, result.begun) == ("no pair came of it", False)
     assert not (of.folder / "model").exists()
 
 
@@ -224,8 +220,8 @@ def evaluated(run: Path, right: str) -> None:
         }
         for number, verdict in enumerate(verdicts)
     ]  # fmt: skip
-    files.write_jsonl(folder / "attempts.jsonl", attempts)
-    files.write_json(folder / "summary.json", {"task": "quiz", "decode": "greedy", "n": len(right)})
+    write_jsonl(folder / "attempts.jsonl", attempts)
+    write_json(folder / "summary.json", {"task": "quiz", "decode": "greedy", "n": len(right)})
 
 
 def test_the_table_against_hand_counts(tmp_path: Path) -> None:
@@ -237,8 +233,8 @@ def test_the_table_against_hand_counts(tmp_path: Path) -> None:
     for folder in trained:
         (folder.parent / "pairs").mkdir()
         made_of = {"counts": {"problems": 20, "pairs": 9}, "seconds": 1.5}
-        files.write_json(folder.parent / "pairs" / "summary.json", made_of)
-    files.write_json(trained[0].parent / "seconds.json", {"train": 12.2})
+        write_json(folder.parent / "pairs" / "summary.json", made_of)
+    write_json(trained[0].parent / "seconds.json", {"train": 12.2})
     rows, text = rounds_table(trained, tmp_path / "base")
     assert [(row["round"], row["accuracy"], row["p_base"], row["p_before"]) for row in rows] == [
         (0, 0.25, None, None), (1, 0.5, 0.5, 0.5), (2, 1.0, 1 / 32, 1 / 8),

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.cli import jobs
-from stepdpo.cli import processes as workers
+from stepdpo.cli import jobs, processes
+from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.core.errors import UserError
 
-Answer = dict[str, Any]
 CONFIG = OmegaConf.create({"seed": 3, "epochs": 2, "log_every": 5, "engine": {"processes": 1}, "key": "${oc.env:HOME}"})
 
 
@@ -25,27 +24,27 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[bool]]:
     def with_code(code: int) -> list[bool]:
         started: list[bool] = []
 
-        def start(verb: str, folder: Path, engine: Any, resume: bool = False) -> Answer:
+        def start(verb: str, folder: Path, engine: Any, resume: bool = False) -> JobResult:
             started.append(resume)
             (folder / "metrics.jsonl").write_text("")
-            if code == workers.OK:
+            if code == ExitCode.OK:
                 (folder / "model").mkdir(exist_ok=True)
                 (folder / "model" / "config.json").write_text("{}")
-            return {"code": code, "message": "", "outcome": {}}
+            return JobResult(code)
 
-        monkeypatch.setattr(workers, "start", start)
+        monkeypatch.setattr(processes, "start", start)
         return started
 
     return with_code
 
 
-def run(folder: Path, config: Any = CONFIG, **options: Any) -> Answer:
+def run(folder: Path, config: Any = CONFIG, **options: Any) -> JobResult:
     return jobs.run_in(folder, "train", config, {"algo": "dpo"}, **options)
 
 
 def test_what_is_written(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
-    ends(workers.OK)
-    assert run(tmp_path / "x", note={"then": ["gsm8k"]})["code"] == 0
+    ends(ExitCode.OK)
+    assert run(tmp_path / "x", note={"then": ["gsm8k"]}).ok
     manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
     assert manifest["seed"] == 3
     assert manifest["choices"] == {"algo": "dpo"}
@@ -54,51 +53,51 @@ def test_what_is_written(tmp_path: Path, ends: Callable[[int], list[bool]]) -> N
 
 
 def test_a_bad_start_leaves_nothing(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
-    ends(workers.USER_ERROR)
-    assert run(tmp_path / "x")["code"] == 2
+    ends(ExitCode.USER_ERROR)
+    assert run(tmp_path / "x").code == ExitCode.USER_ERROR
     assert not (tmp_path / "x").exists()
-    ends(workers.OK)
-    assert run(tmp_path / "x")["code"] == 0
+    ends(ExitCode.OK)
+    assert run(tmp_path / "x").ok
 
 
 def test_so_does_a_bad_hostfile(tmp_path: Path) -> None:
     """Found by the starting process itself."""
     config = OmegaConf.merge(CONFIG, {"engine": {"hostfile": str(tmp_path / "nowhere")}})
-    answer = run(tmp_path / "x", config)
-    assert answer["code"] == 2
-    assert "engine.hostfile=" in answer["message"]
+    result = run(tmp_path / "x", config)
+    assert result.code == ExitCode.USER_ERROR
+    assert "engine.hostfile=" in result.message
     assert not (tmp_path / "x").exists()
 
 
 def test_a_failure_can_be_resumed(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
-    ends(workers.FAILED)
-    assert run(tmp_path / "x")["code"] == 1
+    ends(ExitCode.FAILED)
+    assert run(tmp_path / "x").code == ExitCode.FAILED
     with pytest.raises(UserError, match="already exists"):
         run(tmp_path / "x")
-    started = ends(workers.USER_ERROR)
-    assert run(tmp_path / "x", resume=True)["code"] == 2
+    started = ends(ExitCode.USER_ERROR)
+    assert run(tmp_path / "x", resume=True).code == ExitCode.USER_ERROR
     assert (tmp_path / "x" / "config.yaml").is_file()
-    started = ends(workers.OK)
-    assert run(tmp_path / "x", resume=True)["code"] == 0
+    started = ends(ExitCode.OK)
+    assert run(tmp_path / "x", resume=True).ok
     assert started == [True]
 
 
 def test_a_finished_run_is_not_run_again(
     tmp_path: Path, ends: Callable[[int], list[bool]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ends(workers.OK)
+    ends(ExitCode.OK)
     run(tmp_path / "x")
-    started = ends(workers.FAILED)
-    answer = run(tmp_path / "x", resume=True)
-    assert answer["code"] == 0
-    assert answer["finished"]
+    started = ends(ExitCode.FAILED)
+    result = run(tmp_path / "x", resume=True)
+    assert result.ok
+    assert result.already_finished
     assert started == []
     assert "nothing to resume" in capsys.readouterr().out
 
 
 def test_resumed_with_other_words(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
     """What is not given comes from the run; how often it logs may change; the rest may not."""
-    ends(workers.FAILED)
+    ends(ExitCode.FAILED)
     run(tmp_path / "x")
     defaults = OmegaConf.merge(CONFIG, {"seed": 0, "epochs": 9, "log_every": 1})
     run(tmp_path / "x", defaults, resume=True)
@@ -113,7 +112,7 @@ def test_resumed_with_other_words(tmp_path: Path, ends: Callable[[int], list[boo
 @pytest.mark.parametrize("given", [["judge.server.url=b", "judge.server.retries=2"], ["judge=openai"]])
 def test_a_server_may_move(tmp_path: Path, ends: Callable[[int], list[bool]], given: list[str]) -> None:
     """Not to another model."""
-    ends(workers.FAILED)
+    ends(ExitCode.FAILED)
     first = OmegaConf.create({"judge": {"ask_again": 1, "server": {"url": "a", "model": "m", "retries": 6}}})
     run(tmp_path / "x", first)
     moved = OmegaConf.merge(first, {"judge": {"server": {"url": "b", "retries": 2}}})
@@ -126,11 +125,11 @@ def test_a_server_may_move(tmp_path: Path, ends: Callable[[int], list[bool]], gi
 
 def test_force_checks_first(tmp_path: Path, ends: Callable[[int], list[bool]]) -> None:
     """A mistake in the settings does not cost the run that they would replace."""
-    ends(workers.OK)
+    ends(ExitCode.OK)
     run(tmp_path / "x")
     wrong = OmegaConf.create({"_target_": "stepdpo.training.optimizer.AdamW", "lr": "fast"})
     with pytest.raises(UserError, match="expected float"):
         run(tmp_path / "x", wrong, force=True)
     assert (tmp_path / "x" / "model" / "config.json").is_file()
     right = OmegaConf.create({"_target_": "stepdpo.training.optimizer.AdamW", "lr": 1.0})
-    assert run(tmp_path / "x", right, force=True)["code"] == 0
+    assert run(tmp_path / "x", right, force=True).ok

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stepdpo.cli import multinode as nodes
+from stepdpo.cli import multinode
 from stepdpo.core.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_every_host_gets_the_same_command(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     monkeypatch.chdir(folder)
     environment = {"OMP_NUM_THREADS": "2", "NCCL_DEBUG": "it's", "HOME": "/root", "HF_TOKEN": "x", "WANDB_API_KEY": "y"}
-    command = nodes.command(["x", "runs/a b"], {"one": 8, "two": 2}, "hosts", 29500, environment)
+    command = multinode.command(["x", "runs/a b"], {"one": 8, "two": 2}, "hosts", 29500, environment)
     assert command[:-1] == ["pdsh", "-S", "-f", "2", "-w", "one,two"]
     there = words_there(command)
     assert there[:6] == ["cd", str(folder), "&&", "exec", "env", "NCCL_DEBUG=it's"]
@@ -50,19 +50,19 @@ def test_every_host_gets_the_same_command(tmp_path: Path, monkeypatch: pytest.Mo
     ("HF_TOKEN", False), ("WANDB_API_KEY", False), ("RANK", False), ("CUDA_VISIBLE_DEVICES", False),
 ])  # fmt: skip
 def test_what_goes_along(name: str, goes: bool) -> None:
-    assert nodes.exported(name) == goes
+    assert multinode.exported(name) == goes
 
 
 def test_the_first_host_must_be_known_to_the_others() -> None:
     with pytest.raises(UserError, match="name this machine as the others know it, not localhost"):
-        nodes.command(["x"], {"localhost": 8, "two": 8}, "hosts", 1, {})
-    assert nodes.command(["x"], {"127.0.0.1": 1, "127.0.0.2": 1}, "hosts", 1, {})
+        multinode.command(["x"], {"localhost": 8, "two": 8}, "hosts", 1, {})
+    assert multinode.command(["x"], {"127.0.0.1": 1, "127.0.0.2": 1}, "hosts", 1, {})
 
 
 def test_a_host_without_a_slot(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("one slots=8\ntwo slots=0\n")
     with pytest.raises(UserError, match="no slot"):
-        nodes.hosts(tmp_path / "hosts")
+        multinode.read_hosts(tmp_path / "hosts")
 
 
 def test_signals_come_by_file(tmp_path: Path) -> None:
@@ -77,11 +77,11 @@ def test_signals_come_by_file(tmp_path: Path) -> None:
 
     before = {s: signal.signal(s, note) for s in (signal.SIGUSR1, signal.SIGUSR2)}
     try:
-        nodes.send(tmp_path / "s", signal.SIGUSR1)
-        nodes.listen(tmp_path / "s")
+        multinode.send(tmp_path / "s", signal.SIGUSR1)
+        multinode.listen(tmp_path / "s")
         while not heard:
             time.sleep(0.02)
-        nodes.send(tmp_path / "s", signal.SIGUSR2)
+        multinode.send(tmp_path / "s", signal.SIGUSR2)
         assert both.wait(60)
     finally:
         for signum, handler in before.items():

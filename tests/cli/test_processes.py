@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from stepdpo.cli import processes as workers
+from stepdpo.cli import processes
 from stepdpo.core.errors import UserError
 
 
 def test_one_process_needs_no_launcher() -> None:
-    assert workers._command(["x"], {"processes": 1}, {}) == [sys.executable, "-m", "x"]
-    assert workers._command(["x"], {}, {}) == [sys.executable, "-m", "x"]
+    assert processes._command(["x"], {"processes": 1}, {}) == [sys.executable, "-m", "x"]
+    assert processes._command(["x"], {}, {}) == [sys.executable, "-m", "x"]
 
 
 def world(command: list[str]) -> Any:
@@ -26,41 +26,41 @@ def world(command: list[str]) -> Any:
 
 
 def test_several_run_under_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = workers._command(["x", "y"], {"processes": 3, "master_port": 29511}, {})
+    command = processes._command(["x", "y"], {"processes": 3, "master_port": 29511}, {})
     assert command[1:3] == ["-m", "deepspeed.launcher.launch"]
     assert "--master_port=29511" in command
     assert command[-3:] == ["--module", "x", "y"]
     assert world(command) == {"localhost": [0, 1, 2]}
-    monkeypatch.setattr(workers, "_gpus", lambda: 8)
-    assert workers.processes({"processes": 0}) == 8
-    assert workers.processes({"processes": 0, "device": "cpu"}) == 1
-    assert workers.processes({"processes": 2}) == 2
-    assert workers.processes({}) == 1
+    monkeypatch.setattr(processes, "_gpus", lambda: 8)
+    assert processes.count({"processes": 0}) == 8
+    assert processes.count({"processes": 0, "device": "cpu"}) == 1
+    assert processes.count({"processes": 2}) == 2
+    assert processes.count({}) == 1
 
 
 def test_hostfiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = tmp_path / "hosts"
     engine = {"processes": 0, "hostfile": str(hosts)}
     with pytest.raises(UserError, match="cannot be read"):
-        workers._command(["x"], engine, {})
+        processes._command(["x"], engine, {})
     for text, what in (("", "names no host"), ("a\n", "expected `host slots=8`"), ("a slots=x\n", "expected")):
         hosts.write_text(text)
         with pytest.raises(UserError, match=what):
-            workers._command(["x"], engine, {})
+            processes._command(["x"], engine, {})
     hosts.write_text("# this machine\nlocalhost slots=2  # two\n")
-    command = workers._command(["x"], engine, {})
+    command = processes._command(["x"], engine, {})
     assert command[2] == "deepspeed.launcher.launch"
     assert world(command) == {"localhost": [0, 1]}
     hosts.write_text("one slots=8\ntwo slots=8\n")
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="pdsh, which is not installed"):
-        workers._command(["x"], engine, {})
+        processes._command(["x"], engine, {})
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/pdsh")
-    assert workers._command(["x"], engine, {})[0] == "pdsh"
+    assert processes._command(["x"], engine, {})[0] == "pdsh"
 
 
 @pytest.mark.parametrize(
-    ("code", "passed", "answer", "said"),
+    ("code", "passed", "exit_code", "said"),
     [
         (-9, [], 137, "killed by signal 9 (out of memory?)"),
         (256 - 9, [], 137, "killed by signal 9"),
@@ -71,7 +71,8 @@ def test_hostfiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [signal.SIGTERM], 143, "stopped by SIGTERM before it could save"),
     ],
 )
-def test_without_a_word(code: int, passed: list[int], answer: int, said: str) -> None:
-    got = workers._without_a_word(code, passed)
-    assert got["code"] == answer
-    assert said in got["message"]
+def test_without_a_word(code: int, passed: list[int], exit_code: int, said: str) -> None:
+    result = processes._without_a_word(code, passed)
+    assert result.code == exit_code
+    assert said in result.message
+    assert result.signal == (passed[0] if passed else 0)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core import protocols
 from stepdpo.core.config import TARGET, build

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stepdpo.core.errors import UserError
-from stepdpo.runtime import run_folder as runs
-from stepdpo.runtime.run_folder import claim, create, manifest, run_folder, write_json
+from stepdpo.runtime import run_folder
+from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.run_folder import claim, create, manifest, run_path
 
 
 @pytest.fixture
@@ -118,12 +119,12 @@ def test_claim_of_a_new_run_can_be_refused_later(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="run name"):
-        run_folder(tmp_path, name)
+        run_path(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["base", "tdpo-step_s1", "sweep/algo=tdpo,level=step", "β0.4", "v1.2", "a+b@c"])
 def test_names_that_are_fine(tmp_path: Path, name: str) -> None:
-    assert run_folder(tmp_path, name) == tmp_path / name
+    assert run_path(tmp_path, name) == tmp_path / name
 
 
 def test_name_through_a_link(tmp_path: Path) -> None:
@@ -132,31 +133,31 @@ def test_name_through_a_link(tmp_path: Path) -> None:
     outside.mkdir()
     (root / "way").symlink_to(outside)
     with pytest.raises(UserError, match="leads outside"):
-        run_folder(root, "way/out")
+        run_path(root, "way/out")
 
 
 def test_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hunter2hunter2")
-    made = manifest(["stepdpo", "train", "judge.api_key=CANARY", "x=hunter2hunter2"], seed=7, choices={"algo": "tdpo"})
-    text = json.dumps(made)
+    found = manifest(["stepdpo", "train", "judge.api_key=CANARY", "x=hunter2hunter2"], seed=7, choices={"algo": "tdpo"})
+    text = json.dumps(found)
     assert "CANARY" not in text
     assert "hunter2" not in text
-    assert (made["seed"], made["choices"]) == (7, {"algo": "tdpo"})
-    assert made["started"].endswith("+00:00")
-    assert made["versions"]["omegaconf"][0].isdigit()
-    assert {"stepdpo", "host", "git", "python", "platform", "cpus"} <= made.keys()
+    assert (found["seed"], found["choices"]) == (7, {"algo": "tdpo"})
+    assert found["started"].endswith("+00:00")
+    assert found["versions"]["omegaconf"][0].isdigit()
+    assert {"stepdpo", "host", "git", "python", "platform", "cpus"} <= found.keys()
 
 
 def test_git_of_a_source_tree_and_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert runs._git(tmp_path) is None
+    assert run_folder._git(tmp_path) is None
     (tmp_path / "__init__.py").write_text("")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
         subprocess.run([*git, *words], check=True)
-    found = runs._git(tmp_path)
+    found = run_folder._git(tmp_path)
     assert found is not None
     assert len(found["sha"]) == 40
     assert found["dirty"] is False
     (tmp_path / "__init__.py").write_text("x = 1")
-    assert runs._git(tmp_path) == {**found, "dirty": True}
+    assert run_folder._git(tmp_path) == {**found, "dirty": True}

@@ -35,9 +35,9 @@ def main() -> None:
         if first and job["of"]:
             _take_over(folder, job)
         torch.distributed.barrier()
-        code, message, outcome = worker._run("train", folder, bool(job["of"]))
+        result = worker.run_verb("train", folder, bool(job["of"]))
         if first:
-            (folder / "exit.json").write_text(json.dumps({"code": code, "message": message, "outcome": outcome}))
+            result.write(folder / "exit.json", rank=0)
         torch.distributed.barrier()
     end()
 

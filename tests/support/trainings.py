@@ -13,9 +13,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stepdpo.cli import processes as workers
-from stepdpo.cli import worker
-from stepdpo.cli.jobs import LAUNCH_KEYS
+from stepdpo.cli import processes, worker
+from stepdpo.cli.job_config import LAUNCH_KEYS
+from stepdpo.cli.job_result import ExitCode
 from stepdpo.core.package_data import conf
 from support.commands import environment
 
@@ -54,13 +54,13 @@ class Runs:
         """A run of one process: this one."""
         folder = self.write(name, "engine=local", *words)
         code, message = self.go_on(folder, resume=False)
-        assert code == workers.OK, message
+        assert code == ExitCode.OK, message
         return folder
 
     def go_on(self, folder: Path, resume: bool = True) -> tuple[int, str]:
         """Run a folder that has its configuration; the exit code and the message."""
-        code, message, _ = worker._run("train", folder, resume)
-        return code, message
+        result = worker.run_verb("train", folder, resume)
+        return result.code, result.message
 
     def cut(self, name: str, of: str, *gone: str) -> Path:
         """A run as it would be, had it been killed before it wrote what is `gone`."""
@@ -82,7 +82,7 @@ class Runs:
 
 def launched(script: str, argument: Path, patience: float, **more: str) -> subprocess.CompletedProcess[str]:
     """A script of tests/support in two processes under DeepSpeed's launcher."""
-    command = [word for word in workers._command([], {"processes": PROCESSES}, {}) if word != "--module"]
+    command = [word for word in processes._command([], {"processes": PROCESSES}, {}) if word != "--module"]
     return subprocess.run(
         [*command, str(Path(__file__).parent / script), str(argument)], env=environment(**more),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=patience,

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli import overrides as words_of
+from stepdpo.cli import overrides
+from stepdpo.cli.shorthands import key_of
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
@@ -58,35 +59,38 @@ class Iterations:
         return {**asdict(self), "reference": self.reference.value}
 
 
-def chosen(node: DictConfig | None, started: Mapping[str, Any], given: Sequence[str]) -> Iterations | None:
-    """The rounds that the words ask for, or that a resumed run was `started` with; None for a plain training.
+def requested(node: DictConfig, manifest: Mapping[str, Any], given: Sequence[str]) -> Iterations | None:
+    """The rounds that the words ask for, or that the resumed run of this manifest was started with; None for none.
 
-    Raises UserError for settings that cannot be meant, and for those that a resumed run may not change.
+    `node` is the section `rounds`, `manifest` is empty for a new run. Raises UserError for settings that cannot be
+    meant, and for those that a resumed run may not change.
     """
-    now: dict[str, Any] = OmegaConf.to_container(node, resolve=True) if node is not None else {}  # type: ignore[assignment]
+    section: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     named = {key.removeprefix("rounds.") for key in map(key_of, given) if key.startswith("rounds.")}
-    before = started.get("rounds")
-    if started and not before and now.get("count"):
+    before = manifest.get("rounds")
+    if manifest and not before and section.get("count"):
         raise UserError("the run was started without rounds; choose another run name")
     if before:
         for key in sorted(named.intersection(FIXED)):
-            if now[key] != before[key]:
-                raise UserError(f"the run was started with rounds.{key}={before[key]}, not {now[key]}")
-        now = {**before, **{key: now[key] for key in named}}
-    rounds: Iterations = build({TARGET: f"{Iterations.__module__}.{Iterations.__qualname__}", **now}, where="rounds")
-    if not rounds.count:
-        if "pairs" in named:
-            raise UserError(f"pairs={rounds.pairs}: say how many rounds (rounds=3), or make pairs by `stepdpo pairs`")
-        return None
+            if section[key] != before[key]:
+                raise UserError(f"the run was started with rounds.{key}={before[key]}, not {section[key]}")
+        section = {**before, **{key: section[key] for key in named}}
+    target = f"{Iterations.__module__}.{Iterations.__qualname__}"
+    iterations: Iterations = build({TARGET: target, **section}, where="rounds")
+    if iterations.count:
+        _check_words(iterations, given)
+        return iterations
+    if "pairs" in named:
+        raise UserError(f"pairs={iterations.pairs}: say how many rounds (rounds=3), or make pairs by `stepdpo pairs`")
+    return None
+
+
+def _check_words(iterations: Iterations, given: Sequence[str]) -> None:
+    """Words of the training and of the pairs that the rounds set themselves, or that mean nothing to the pairs."""
     if any(key_of(word) in ("dataset", "dataset.path") for word in given):
         raise UserError("dataset: rounds train on the pairs that they make themselves")
-    for word in rounds.words:
+    for word in iterations.words:
         if key_of(word).partition(".")[0] in OWN:
             raise UserError(f"rounds.pairs_with: {word}: that is for the rounds to say (problems: rounds.problems)")
-    words_of.check("pairs", rounds.words, [conf()], sweep=False)
-    return rounds
-
-
-def key_of(word: str) -> str:
-    """What a word is about."""
-    return word.partition("=")[0].lstrip("+~")
+    # Now, and not when the first round has come to its pairs, or the second after hours.
+    overrides.check("pairs", iterations.words, [conf()], sweep=False)

@@ -6,36 +6,49 @@ import os
 import shutil
 from pathlib import Path
 
+from stepdpo.cli.evaluations import evaluation_folder
 from stepdpo.cli.iterative.plan import IterationPlan
+from stepdpo.cli.job_config import evaluation_config
 from stepdpo.cli.jobs import finished
-from stepdpo.cli.post_training import evaluate_base, evaluation_config, evaluation_folder, name_base, report_on
-from stepdpo.runtime import run_folder as runs
+from stepdpo.cli.post_training import evaluate_base, name_base
+from stepdpo.cli.reports import report_on
+from stepdpo.runtime.atomic_io import read_json, write_json, write_text
 
 ROWS = "rounds.json"
 
 
 def conclude(plan: IterationPlan, last: int) -> None:
     """The last model, and its evaluations, where a plain run has them; the report; the table of rounds."""
-    from stepdpo.report.iterations import rounds_table
-
-    folder = plan.folder
-    known = runs.read_json(folder / ROWS)["model"] if (folder / ROWS).is_file() else 0
-    if known != last or not finished(folder):
-        shutil.rmtree(folder / "eval", ignore_errors=True)  # of another model
-        _publish(plan.train(last) / "model", folder / "model")
+    folder, trained = plan.folder, plan.train(last)
+    _put_model(plan, last)
     base: Path | None = None
-    for task in plan.tasks:
-        config = evaluation_config(task, plan.task_words, plan.config)
-        base = evaluate_base(config, plan.choices, plan.root, task)
+    for task in plan.evaluations.tasks:
+        config = evaluation_config(task, plan.evaluations.words, plan.config)
+        base = evaluate_base(config, plan.choices, plan.runs, task)
         place = evaluation_folder(folder, config, plan.choices)
-        if evaluation_folder(plan.train(last), config, plan.choices).is_dir():
-            shutil.copytree(evaluation_folder(plan.train(last), config, plan.choices), place, dirs_exist_ok=True)
+        if evaluation_folder(trained, config, plan.choices).is_dir():
+            shutil.copytree(evaluation_folder(trained, config, plan.choices), place, dirs_exist_ok=True)
             name_base(place, base, folder)
-    if plan.tasks:
+    if plan.evaluations.tasks:
         report_on([folder], folder)
+    _write_table(plan, last, base)
+
+
+def _put_model(plan: IterationPlan, last: int) -> None:
+    """The model of the last round as the run's own, unless it is that already; evaluations of another are dropped."""
+    path = plan.folder / ROWS
+    published = read_json(path)["model"] if path.is_file() else 0
+    if published != last or not finished(plan.folder):
+        shutil.rmtree(plan.folder / "eval", ignore_errors=True)
+        _publish(plan.train(last) / "model", plan.folder / "model")
+
+
+def _write_table(plan: IterationPlan, last: int, base: Path | None) -> None:
+    from stepdpo.report.iterations import rounds_table  # scipy: the waiting process does without until then
+
     rows, text = rounds_table([plan.train(number) for number in range(1, last + 1)], base)
-    runs.write_json(folder / ROWS, {"model": last, "rows": rows})
-    runs.write_text(folder / "rounds.md", text)
+    write_json(plan.folder / ROWS, {"model": last, "rows": rows})
+    write_text(plan.folder / "rounds.md", text)
     print(f"\n{text}", flush=True)
 
 
@@ -44,7 +57,7 @@ def _publish(source: Path, target: Path) -> None:
     scratch = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(source, scratch, copy_function=_link)
-    shutil.rmtree(target, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)  # a folder that holds something cannot be renamed over
     scratch.rename(target)
 
 

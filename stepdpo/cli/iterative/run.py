@@ -16,30 +16,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli import processes as workers
+from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.iterative.finish import conclude
-from stepdpo.cli.iterative.plan import IterationPlan, pairs_choices, pairs_config, train_config
-from stepdpo.cli.jobs import CONFIG, finished, run_in
-from stepdpo.cli.post_training import evaluation_config, evaluation_folder
+from stepdpo.cli.iterative.plan import IterationPlan, pairs_choices, pairs_config, train_choices, train_config
+from stepdpo.cli.job_config import evaluation_config
+from stepdpo.cli.job_result import ExitCode, JobResult
+from stepdpo.cli.jobs import finished, run_in
 from stepdpo.core.errors import UserError
-from stepdpo.runtime import run_folder as runs
+from stepdpo.runtime.atomic_io import read_json, write_json
+from stepdpo.runtime.run_folder import CONFIG, MANIFEST
 
 SECONDS = "seconds.json"
 """Beside the folders of a round: what its training took."""
 
 
-def run(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str]) -> dict[str, Any]:
-    """All rounds, from where the run was stopped; returns the answer of the last stage."""
-    then = {"then": list(plan.tasks), "then_with": runs.redact_argv(list(plan.task_words))}
-    note = {"rounds": plan.rounds.plain(), **then}
+def run_iterations(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str]) -> JobResult:
+    """All rounds, from where the run was stopped; returns the result of the last stage."""
+    note = {"rounds": plan.iterations.plain(), **plan.evaluations.to_manifest()}
 
-    def work(config: DictConfig) -> dict[str, Any]:
-        path = plan.folder / runs.MANIFEST
-        runs.write_json(path, {**runs.read_json(path), **note})
+    def work(config: DictConfig) -> JobResult:
+        # Also of a resumed run, whose manifest is there: rounds may be added, and the next resume must know them.
+        path = plan.folder / MANIFEST
+        write_json(path, {**read_json(path), **note})
         return _rounds(replace(plan, config=config))
 
     return run_in(
@@ -47,78 +48,73 @@ def run(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str])
     )
 
 
-def _rounds(plan: IterationPlan) -> dict[str, Any]:
+def _rounds(plan: IterationPlan) -> JobResult:
     """One after another; a round that cannot be is the end, with the model of the one before."""
-    done, answer = 0, _answer()
-    while done < plan.rounds.count:
-        print(f"\nround {done + 1} of {plan.rounds.count}", flush=True)
-        answer = _guarded(lambda number: _make(plan, number), done + 1)
-        if answer["code"] != workers.OK:
+    done, result = 0, JobResult()
+    while done < plan.iterations.count:
+        print(f"\nround {done + 1} of {plan.iterations.count}", flush=True)
+        result = _guarded(_pairs_and_training, plan, done + 1)
+        if not result.ok:
             break
         done += 1
-        seen = _guarded(lambda number: _look(plan, number), done)
-        if seen["code"] != workers.OK:
-            return {**seen, "message": f"evaluating round {done}: {seen['message']}", "begun": True}
+        evaluated = _guarded(_evaluate, plan, done)
+        if not evaluated.ok:
+            return replace(evaluated, message=f"evaluating round {done}: {evaluated.message}", begun=True)
     if not done:
-        return {**_tidied(answer, plan), "begun": finished(plan.pairs(1))}
-    if answer["code"] in (workers.OK, workers.USER_ERROR):
+        _remove_if_empty(plan.pairs(1).parent)
+        return replace(result, begun=finished(plan.pairs(1)))
+    if result.code in (ExitCode.OK, ExitCode.USER_ERROR):
         conclude(plan, done)
-    if answer["code"] == workers.USER_ERROR:
+    if result.code == ExitCode.USER_ERROR:
         kept = f"round {done + 1} did not come about, {plan.folder / 'model'} is that of round {done}"
-        answer = {**answer, "message": f"{kept}: {answer['message']}"}
-    return {**answer, "begun": True}
+        result = replace(result, message=f"{kept}: {result.message}")
+    return replace(result, begun=True)
 
 
-def _guarded(work: Callable[[int], dict[str, Any]], number: int) -> dict[str, Any]:
-    """The answer of some work on a round, also where it is one for the user to mend."""
+def _guarded(stage: Callable[[IterationPlan, int], JobResult], plan: IterationPlan, number: int) -> JobResult:
+    """The result of some work on a round, also where it is an error for the user to mend."""
     try:
-        return work(number)
+        return stage(plan, number)
     except UserError as error:
-        return _answer(workers.USER_ERROR, str(error))
+        return JobResult(ExitCode.USER_ERROR, str(error))
 
 
-def _tidied(answer: dict[str, Any], plan: IterationPlan) -> dict[str, Any]:
-    """The answer to a run in which nothing began, whose first round leaves no empty folder."""
-    place = plan.pairs(1).parent
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
-    return answer
+def _remove_if_empty(folder: Path) -> None:
+    """The folder of a first round in which nothing began; the rest is for `run_in` to tidy up."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
-def _make(plan: IterationPlan, number: int) -> dict[str, Any]:
+def _pairs_and_training(plan: IterationPlan, number: int) -> JobResult:
     """The pairs and the model of a round, as far as they are not there."""
-    answer = _stage(plan.pairs(number), "pairs", lambda: pairs_config(plan, number), pairs_choices(plan))
-    if answer["code"] != workers.OK or finished(plan.train(number)):
-        return answer
+    result = _stage(plan.pairs(number), "pairs", lambda: pairs_config(plan, number), pairs_choices(plan))
+    if not result.ok or finished(plan.train(number)):
+        return result
     began = time.monotonic()
-    choices = {**plan.choices, "dataset": "jsonl", **({"model": "pretrained"} if number > 1 else {})}
-    answer = _stage(plan.train(number), "train", lambda: train_config(plan, number), choices)
+    result = _stage(plan.train(number), "train", lambda: train_config(plan, number), train_choices(plan, number))
     path = plan.pairs(number).with_name(SECONDS)
-    before = runs.read_json(path)["train"] if path.is_file() else 0.0
-    runs.write_json(path, {"train": round(before + time.monotonic() - began, 2)})
-    return answer
+    before = read_json(path)["train"] if path.is_file() else 0.0  # of a training that was stopped
+    write_json(path, {"train": round(before + time.monotonic() - began, 2)})
+    return result
 
 
-def _look(plan: IterationPlan, number: int) -> dict[str, Any]:
+def _evaluate(plan: IterationPlan, number: int) -> JobResult:
     """Evaluate the model of a round on every task, unless just that has been done."""
     folder = plan.train(number)
-    for task in plan.tasks:
-        config = evaluation_config(task, plan.task_words, plan.config, folder / "model")
+    for task in plan.evaluations.tasks:
+        config = evaluation_config(task, plan.evaluations.words, plan.config, folder / "model")
         place = evaluation_folder(folder, config, plan.choices)
         if finished(place) and OmegaConf.load(place / CONFIG) == config:
             continue
-        answer = run_in(place, "eval", config, {**plan.choices, "task": task}, force=place.is_dir())
-        if answer["code"] != workers.OK:
-            return answer
-    return _answer()
+        result = run_evaluation(place, config, plan.choices, task, force=place.is_dir())
+        if not result.ok:
+            return result
+    return JobResult()
 
 
-def _stage(folder: Path, verb: str, config: Callable[[], DictConfig], choices: Mapping[str, str]) -> dict[str, Any]:
+def _stage(folder: Path, verb: str, config: Callable[[], DictConfig], choices: Mapping[str, str]) -> JobResult:
+    """A run of its own; its configuration is made only now, as it rests on what the stages before have left."""
     if finished(folder):
-        return _answer()
+        return JobResult()
     begun = folder.is_dir() and any(folder.iterdir())
     return run_in(folder, verb, config(), choices, resume=begun)
-
-
-def _answer(code: int = workers.OK, message: str = "") -> dict[str, Any]:
-    return {"code": code, "message": message, "outcome": {}}

@@ -1,0 +1,63 @@
+"""Evaluations as jobs: those of `stepdpo eval`, one task after another, and where a run keeps each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from stepdpo.cli.job_config import LaunchSettings, with_model, with_task
+from stepdpo.cli.job_result import JobResult
+from stepdpo.cli.jobs import run_in
+from stepdpo.core.errors import UserError, nearest
+from stepdpo.runtime.run_folder import CONFIG
+
+
+def evaluate_tasks(
+    folder: Path, config: DictConfig, choices: Mapping[str, str], settings: LaunchSettings, given: Sequence[str]
+) -> JobResult:
+    """`stepdpo eval`: the tasks one after another, into `folder/eval/`; the last result, or the first bad one."""
+    if _has_own_model(folder, settings, given):
+        config = with_model(config, folder / "model")
+    result = JobResult()
+    for task in settings.tasks or (choices["task"],):
+        one = with_task(config, task) if settings.tasks else config
+        place = evaluation_folder(folder, one, choices)
+        if (place / "summary.json").is_file() and not settings.force:
+            raise UserError(f"{place} already holds an evaluation; force=true replaces it")
+        result = run_evaluation(place, one, choices, task, force=settings.force)
+        if not result.ok:
+            break
+    return result
+
+
+def run_evaluation(place: Path, config: DictConfig, choices: Mapping[str, str], task: str, *, force: bool) -> JobResult:
+    """One evaluation in a run folder of its own; `choices` may be those of the training that it follows."""
+    return run_in(place, "eval", config, {**choices, "task": task}, force=force)
+
+
+def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
+    """Where a run keeps an evaluation."""
+    decode = choices.get("decode", "greedy")
+    return folder / "eval" / (str(config.task.name) + ("" if decode == "greedy" else f"-{decode}"))
+
+
+def _has_own_model(folder: Path, settings: LaunchSettings, given: Sequence[str]) -> bool:
+    """Whether the run that is named has a model, which is then the one to evaluate; UserError where none is meant."""
+    names_model = any(word.partition("=")[0] in ("model", "model.path") for word in given)
+    if not settings.run:
+        return False
+    if (folder / "model" / "config.json").is_file():
+        if names_model:
+            raise UserError(f"{folder} has a model of its own; leave model= out, or choose another run name")
+        return True
+    if (folder / CONFIG).is_file():
+        raise UserError(f"{folder} holds no finished model; resume its training first")
+    if not names_model:
+        raise UserError(f"{folder}: no such run; {nearest(folder.name, _with_a_model(folder.parent))}")
+    return False
+
+
+def _with_a_model(root: Path) -> list[str]:
+    return [path.name for path in root.iterdir() if (path / "model").is_dir()] if root.is_dir() else []

@@ -1,0 +1,41 @@
+"""Reports on runs: of the verb `report`, of one training, of all jobs of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stepdpo.core.errors import UserError, nearest
+
+
+def report_runs(names: Sequence[str], base: str | None, control: str | None, root: Path) -> None:
+    """`stepdpo report`: names or folders; a sweep's folder stands for its jobs."""
+    folders = [_find(name, root) for name in names]
+    jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
+    against = _find(base, root) if base else None
+    report_on(jobs, folders[0], against, _find(control, root) if control else None)
+
+
+def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
+    """One report over all jobs of a sweep that were evaluated."""
+    evaluated = [folder for folder in folders if (folder / "eval").is_dir()]
+    if evaluated:
+        report_on(evaluated, sweep)
+        print(f"report over {len(evaluated)} jobs: {sweep / 'report.md'}")
+    else:
+        print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
+
+
+def report_on(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
+    """Write and print the report of some runs."""
+    from stepdpo.report.make import report  # scipy: the process that starts the workers does without until then
+
+    report(folders, base, out, control)
+
+
+def _find(name: str, root: Path) -> Path:
+    for place in (root / name, Path(name)):
+        if place.is_dir():
+            return place
+    known = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    raise UserError(f"{name}: no such run; {nearest(name, known)}")

@@ -1,0 +1,97 @@
+"""The words after a verb as people write them: flags told from settings, shorthands written out in full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.package_data import conf
+
+HOLD_WORDS = ("then_with", "rounds.pairs_with")
+"""Settings whose value is words for another verb."""
+CONFIG_FOLDER = ("--config-dir", "-cd")
+TAKE_A_VALUE = (*CONFIG_FOLDER, "--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")
+"""Hydra's flags that are followed by a word of their own."""
+OF_ROUNDS = {"rounds": "rounds.count", "pairs": "rounds.pairs"}
+"""`stepdpo train`: short and full keys."""
+
+
+def key_of(word: str) -> str:
+    """The setting or group that a word is about: `algo.beta` of `+algo.beta=1`."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Config groups and their options, over all config folders."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {name: sorted(options) for name, options in sorted(found.items())}
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
+    """(flags for Hydra, overrides, config folders)."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    folders = [conf()]
+    awaits_value = ""
+    for word in words:
+        if awaits_value:
+            flags.append(word)
+            if awaits_value in CONFIG_FOLDER:
+                folders.append(Path(word).absolute())
+            awaits_value = ""
+        elif word.startswith("-") and "=" not in word:
+            flags.append(word)
+            awaits_value = word if word in TAKE_A_VALUE else ""
+        elif word.startswith("-"):
+            flags.append(word)
+            if word.startswith("--config-dir="):
+                folders.append(Path(word.partition("=")[2]).absolute())
+        else:
+            overrides.append(word)
+    return flags, overrides, folders
+
+
+def normalise(verb: str, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one.
+
+    `sampler.workers=ray` is `crew=ray`, as those who sample are the crew.
+    """
+    return [full for word in overrides for full in _in_full(verb, word, known)]
+
+
+def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[str]:
+    key, _, value = word.partition("=")
+    bare = value.strip("'\"")
+    if verb == "pairs" and key == "sampler.workers":
+        return [f"crew={value}"]
+    if key == "model" and bare not in known.get("model", []) and "," not in bare and _is_place(bare):
+        return ["model=pretrained", f"model.path='{bare}'"]
+    if verb == "train":
+        word, key = _of_rounds(word)
+    if key in known and bare == "null":
+        return [f"~{key}"]  # Hydra lets a group be deleted, but not be set to nothing
+    if verb == "eval" and key == "task" and "," in bare:
+        return [f"task={bare.partition(',')[0]}", f"tasks=[{bare}]"]
+    if key in HOLD_WORDS and "=" in value and value == bare:
+        return [f"{key}='{value}'"]  # to Hydra's grammar a second = is a mistake, unless it is quoted
+    return [word]
+
+
+def _is_place(text: str) -> bool:
+    """Whether a model is named by its folder, or by a hub id `owner/name`."""
+    return "/" in text or Path(text).is_dir()
+
+
+def _of_rounds(word: str) -> tuple[str, str]:
+    """(word, key): `rounds=3` is `rounds.count=3`, `pairs=mcts` is `rounds.pairs=mcts`."""
+    key, equals, value = word.partition("=")
+    if key in OF_ROUNDS and not value.startswith("{"):
+        return f"{OF_ROUNDS[key]}{equals}{value}", OF_ROUNDS[key]
+    if key.partition(".")[0] in ("pairs", "judge", "sampler", "task"):
+        within = f'rounds.pairs_with="{word}"'
+        raise UserError(f"{key}: words for the pairs of a round go into rounds.pairs_with, as in {within}")
+    return word, key

@@ -1,0 +1,52 @@
+"""What follows a training: that which was asked for when it was started, with its own configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepdpo.cli import post_training
+from stepdpo.cli.job_config import FollowUp
+from stepdpo.runtime.atomic_io import write_json
+
+NOTHING = FollowUp()
+MATH = FollowUp(("math",))
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Calls of `evaluate_after_training`: (beta of the run, choices, what follows)."""
+    calls: list[tuple[Any, ...]] = []
+
+    def evaluate(folder: Path, training: Any, choices: Any, what: FollowUp, runs: Path) -> None:
+        calls.append((training.algo.beta, choices, what))
+
+    monkeypatch.setattr(post_training, "evaluate_after_training", evaluate)
+    return calls
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").write_text("algo: {beta: 0.7}\n")
+    manifest = {"choices": {"algo": "dpo"}, "then": ["gsm8k"], "then_with": ["task.limit=5"]}
+    write_json(tmp_path / "manifest.json", manifest)
+    return tmp_path
+
+
+def test_a_resumed_run_remembers(folder: Path, followed: list[tuple[Any, ...]]) -> None:
+    for given in (NOTHING, MATH):
+        post_training.follow_up(folder, given, Path("runs"), already_finished=False)
+    own = (0.7, {"algo": "dpo"})
+    assert followed == [(*own, FollowUp(("gsm8k",), ("task.limit=5",))), (*own, MATH)]
+
+
+def test_a_finished_run_is_evaluated_once(folder: Path, followed: list[tuple[Any, ...]]) -> None:
+    post_training.follow_up(folder, NOTHING, Path("runs"), already_finished=True)
+    assert len(followed) == 1
+    (folder / "report.json").write_text("{}")
+    post_training.follow_up(folder, NOTHING, Path("runs"), already_finished=True)
+    assert len(followed) == 1
+    post_training.follow_up(folder, MATH, Path("runs"), already_finished=True)
+    assert len(followed) == 2
