@@ -91,9 +91,9 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
         from stepdpo.evaluation.evaluate import evaluate
 
         return evaluate(spec, folder)
-    from stepdpo.pairs.build import construct
+    from stepdpo.pairs.build import build_pairs
 
-    return construct(spec, folder, resume)
+    return build_pairs(spec, folder, resume)
 
 
 if __name__ == "__main__":
