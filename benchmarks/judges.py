@@ -31,7 +31,7 @@ from stepdpo.data.preference_file import from_row
 from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
-from stepdpo.pairs.build import Construction
+from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Requests, Result
 from stepdpo.pairs.engine.result_log import PREFERENCES
@@ -63,23 +63,23 @@ def main() -> None:
     spec = _spec(words)
     began = time.monotonic()
     recorder = Recorder(options.each)
-    tools = record(spec, recorder)
+    context = record(spec, recorder)
     seconds = time.monotonic() - began
     print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens in {seconds:.0f} s", flush=True)
-    results = summary(recorder.cases, curves(recorder.cases, tools))
+    results = summary(recorder.cases, curves(recorder.cases, context))
     facts = {"problems": options.problems, "each": options.each, "machine": machine(), "versions": versions()}
     write_json(options.out, {**facts, "rolled_tokens": recorder.tokens, **results})
     print(tables(results))
 
 
-def curves(cases: Sequence[Case], tools: Context) -> dict[tuple[str, int], list[list[Found]]]:
+def curves(cases: Sequence[Case], context: Context) -> dict[tuple[str, int], list[list[Found]]]:
     """Every search with every number of roll-outs that the record allows: `posterior` takes up to four times n."""
     found = {}
     for search in SearchStrategy:
         for n in CURVE[:3] if search is SearchStrategy.posterior else CURVE:
-            found[search.value, n] = judged(Rollouts(n, search=search), n, cases, tools)
+            found[search.value, n] = judged(Rollouts(n, search=search), n, cases, context)
     return found | {
-        ("at once", n): judged(Rollouts(n, at_first=n, search=SearchStrategy.binary), n, cases, tools) for n in CURVE
+        ("at once", n): judged(Rollouts(n, at_first=n, search=SearchStrategy.binary), n, cases, context) for n in CURVE
     }
 
 
@@ -106,28 +106,29 @@ def shares(run: Path) -> str:
     return "\n".join(lines)
 
 
-def _spec(words: Sequence[str]) -> Construction:
+def _spec(words: Sequence[str]) -> PairsConfig:
     plain: Any = OmegaConf.to_container(composed("pairs", words), resolve=True)
     spec = build({name: value for name, value in plain.items() if name not in LAUNCH_KEYS})
-    assert isinstance(spec, Construction)
+    assert isinstance(spec, PairsConfig)
     return spec
 
 
-def record(spec: Construction, recorder: Recorder) -> Context:
+def record(spec: PairsConfig, recorder: Recorder) -> Context:
     """Work through the problems; the cases are in the recorder afterwards."""
-    template, _ = resolve(spec.template, spec.model.source)
-    tools = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
+    template: Any = spec.template
+    template, _ = resolve(template, spec.model.source)
+    context = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
     with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
         scheduler = Scheduler(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
         for group in groups(problems("preference", spec.limit or 1), spec.live):
-            recorder.tokens += sum(finished.tokens for finished in scheduler.run(group, recorder, tools))
+            recorder.tokens += sum(finished.tokens for finished in scheduler.run(group, recorder, context))
             print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens", flush=True)
-    return tools
+    return context
 
 
 @dataclass
 class Recorder:
-    """A source that makes no pairs: it rolls out every prefix of every wrong solution."""
+    """A method that makes no pairs: it rolls out every prefix of every wrong solution."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     each: int
@@ -136,8 +137,8 @@ class Recorder:
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
-        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], Counter())
+        (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], Counter())
         wrong = distinct([s for s in solutions if not s.correct])[: self.each]
         prefixes = list(dict.fromkeys(s.prefix(i) for s in wrong for i in range(len(s.steps))))
         if not prefixes:
@@ -156,34 +157,34 @@ class Recorder:
         return Result()
 
 
-def judged(judge: Rollouts, n: int, cases: Sequence[Case], tools: Context) -> list[list[Found]]:
+def judged(judge: Rollouts, n: int, cases: Sequence[Case], context: Context) -> list[list[Found]]:
     """Verdicts on every case, one a part of its record."""
     parts = min(4, MOST // n)
-    return [[_verdict(judge, case, tools, part * n) for part in range(parts)] for case in cases]
+    return [[_verdict(judge, case, context, part * n) for part in range(parts)] for case in cases]
 
 
-def _verdict(judge: Rollouts, case: Case, tools: Context, start: int) -> Found:
+def _verdict(judge: Rollouts, case: Case, context: Context, start: int) -> Found:
     """Run the judge on a record: roll-outs of a prefix are taken from it in turn, from `start` on and round its end."""
-    prompt = tools.prompt(case.problem)
+    prompt = context.prompt(case.problem)
     prefixes = [case.solution.prefix(i) for i in range(len(case.solution.steps))]
     places = {prompt.text + prompt.joint + prefix: i for i, prefix in enumerate(prefixes)}
     right = {prefixes[i] + r.completion.text: r.right for i, some in enumerate(case.rolls) for r in some}
     taken: Counter[int] = Counter()
     tokens = 0
-    work = judge(case.problem, case.solution, tools)
+    requests = judge(case.problem, case.solution, context)
     reply: Any = None
     while True:
         try:
-            ask = work.send(reply)
+            request = requests.send(reply)
         except StopIteration as end:
             return Found(end.value.error, tokens, sum(taken.values()))
-        if isinstance(ask, GradeAnswers):
-            reply = [Grade(CORRECT if right[text] else WRONG, "", "") for text in ask.responses]
+        if isinstance(request, GradeAnswers):
+            reply = [Grade(CORRECT if right[text] else WRONG, "", "") for text in request.responses]
         else:
-            assert isinstance(ask, Generate)
-            at = places[ask.prompts[0]]
-            some = [case.rolls[at][(start + taken[at] + i) % MOST] for i in range(ask.n)]
-            taken[at] += ask.n
+            assert isinstance(request, Generate)
+            at = places[request.prompts[0]]
+            some = [case.rolls[at][(start + taken[at] + i) % MOST] for i in range(request.n)]
+            taken[at] += request.n
             tokens += sum(roll.completion.tokens for roll in some)
             reply = [[roll.completion for roll in some]]
 

@@ -24,7 +24,8 @@ from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import build
 from stepdpo.core.types import Completion, Problem, Sampling
-from stepdpo.pairs.build import Construction, construct
+from stepdpo.pairs.build import build_pairs
+from stepdpo.pairs.config import PairsConfig
 from stepdpo.tinymath.problems import stream
 
 SETTLED = 0.1
@@ -63,11 +64,11 @@ def main() -> None:
     config: Any = composed("pairs", [f"limit={options.problems}", "pairs=sampled", "n=2", "template=alpaca"])
     settings: Any = OmegaConf.to_container(config, resolve=True)
     spec = build({key: value for key, value in settings.items() if key not in LAUNCH_KEYS})
-    assert isinstance(spec, Construction)
+    assert isinstance(spec, PairsConfig)
     sampler = Costless(spec.live, stream("preference", options.problems))
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         began = time.monotonic()
-        construct(replace(spec, sampler=sampler), Path(folder))
+        build_pairs(replace(spec, sampler=sampler), Path(folder))
         seconds = time.monotonic() - began
     _show(sampler, options.problems, seconds)
 

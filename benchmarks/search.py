@@ -27,7 +27,7 @@ from stepdpo.core.package_data import conf
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Preference, Problem
 from stepdpo.data.preference_file import from_row
-from stepdpo.pairs.build import construct
+from stepdpo.pairs.build import build_pairs
 from stepdpo.pairs.tree.tree import Tree
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
@@ -59,7 +59,7 @@ def measured(count: int, words: Sequence[str]) -> dict[str, str]:
     spec = build({key: value for key, value in node.items() if key not in LAUNCH_KEYS})
     with tempfile.TemporaryDirectory() as folder:
         began, busy = time.monotonic(), time.process_time()
-        counts = construct(spec, Path(folder) / "run")
+        counts = build_pairs(spec, Path(folder) / "run")
         seconds, busy = time.monotonic() - began, time.process_time() - busy
         trees = [Tree.from_row(row) for row in _rows(Path(folder) / "run" / "trees.jsonl")]
         pairs = [from_row(row) for row in _rows(Path(folder) / "run" / "preferences.jsonl")]

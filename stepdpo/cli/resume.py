@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.shorthands import key_of
+from stepdpo.core.config import load_config
 from stepdpo.core.errors import UserError
 
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
@@ -21,8 +22,7 @@ def resumed_config(path: Path, now: DictConfig, given: Sequence[str]) -> DictCon
 
     Raises UserError for words that ask for another result than the run was started for.
     """
-    before = OmegaConf.load(path)
-    assert isinstance(before, DictConfig)
+    before = load_config(path)
     # Only keys that were named: what is not said again is meant as it was, whatever the defaults are by now.
     keys = {key_of(word) for word in given}
     if "experiment" in keys:

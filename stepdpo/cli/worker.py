@@ -78,12 +78,10 @@ def _leave(path: Path, rank: int, result: JobResult) -> None:
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
     """Each verb imports its own: a worker loads no more than it needs."""
-    from omegaconf import OmegaConf
-
     from stepdpo.models.load import without_progress_bars
 
     without_progress_bars()
-    spec = build(OmegaConf.load(folder / CONFIG))
+    spec = build(load_config(folder / CONFIG))
     if verb == "train":
         from stepdpo.training.trainer import train
 
@@ -92,9 +90,9 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
         from stepdpo.evaluation.evaluate import evaluate
 
         return evaluate(spec, folder)
-    from stepdpo.pairs.build import construct
+    from stepdpo.pairs.build import build_pairs
 
-    return construct(spec, folder, resume)
+    return build_pairs(spec, folder, resume)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 MOVED: Mapping[str, str] = {
-    "stepdpo.construct.Construction": "stepdpo.pairs.build.Construction",
+    "stepdpo.construct.Construction": "stepdpo.pairs.config.PairsConfig",
     "stepdpo.crew.here.Here": "stepdpo.pairs.executors.local.LocalExecutor",
     "stepdpo.crew.ray.OnRay": "stepdpo.pairs.executors.ray.RayExecutor",
     "stepdpo.dataset.Dataset": "stepdpo.data.dataset.Dataset",

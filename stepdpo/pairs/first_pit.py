@@ -1,4 +1,4 @@
-"""The pits of wrong solutions, and what is held against them by the rules of `pairs=rollouts`. No model is asked."""
+"""The pits of wrong solutions, and what the rules of `pairs=rollouts` pair them with. No model is asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Preference
 from stepdpo.pairs.solutions import Solution
-from stepdpo.pairs.tree.chances import advantages, lowest
 from stepdpo.pairs.tree.tree import Tree, preference, shared_label
-from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, step_texts
+from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, advantages, lowest, step_texts
 
 STATEMENT = re.compile(r"\s*\b(?:the )?(?:final )?answer is\b.*\Z", re.IGNORECASE | re.DOTALL)
 
@@ -27,7 +26,7 @@ class Pit:
 
     wrong: Solution
     path: tuple[int, ...]
-    """The nodes of its beginnings, the empty one first."""
+    """The nodes of its prefixes, the empty one first."""
     step: int
     """From 1."""
     advantage: float
@@ -48,7 +47,7 @@ def find_pits(
 ) -> list[Pit]:
     """One pit a solution, equal ones once. A problem of which no roll-out from the start succeeds has none."""
     if stats.q(0) == 0:
-        return []
+        return []  # no step can lower a Q of 0, so none is the one that spoilt it
     found: dict[int, Pit] = {}
     for solution, path in zip(wrong, paths, strict=True):
         q = [stats.q(node, k) for node in path]
@@ -59,13 +58,13 @@ def find_pits(
 
 
 def candidates(stats: PrefixStats, pit: Pit, most: int) -> list[RolloutStart]:
-    """First steps of successful roll-outs from before the pit, the most frequent ones first, as places to measure.
+    """First steps of successful roll-outs from before the pit, the most frequent ones first, to be rolled out from.
 
     A step that ends its solution is known to be right. Steps with another label than the pit's are left out.
     """
-    own, label, depth = _step(stats, pit)
+    own, label, depth = _step(pit)
     found: dict[str, list[Solution]] = {}
-    for solution in stats.rolled[pit.before]:
+    for solution in stats.rollouts[pit.before]:
         text = step_texts(solution)[depth]
         if solution.correct and text.startswith(label) and text.split() not in (own.split(), label.split()):
             found.setdefault(text, []).append(solution)
@@ -73,7 +72,7 @@ def candidates(stats: PrefixStats, pit: Pit, most: int) -> list[RolloutStart]:
     for text, some in sorted(found.items(), key=lambda item: -len(item[1]))[:most]:
         node = stats.child(pit.before, text)
         if len(some[0].steps) == depth + 1:
-            stats.ended(node, True, stats.nodes[pit.before].visits)
+            stats.end(node, True, stats.nodes[pit.before].visits)
         else:
             starts.append(RolloutStart(node, some[0].prefix(depth + 1)))
     return starts
@@ -81,18 +80,18 @@ def candidates(stats: PrefixStats, pit: Pit, most: int) -> list[RolloutStart]:
 
 def same_prefix(tree: Tree, stats: PrefixStats, pit: Pit, k: int, gap: float) -> Preference | None:
     """The best measured step in the pit's place against the pit; None where none is better by `gap`."""
-    own, label, _ = _step(stats, pit)
+    own, label, _ = _step(pit)
     others = [
         i
         for i in tree.children[pit.before]
-        if stats.known(i) and tree.nodes[i].text.startswith(label) and tree.nodes[i].text.split() != own.split()
+        if stats.measured(i) and tree.nodes[i].text.startswith(label) and tree.nodes[i].text.split() != own.split()
     ]
     if not others:
         return None
     best = max(others, key=lambda i: (stats.q(i, k), -i))
-    if stats.q(best, k) - stats.q(pit.node, k) < gap - 1e-9:
+    if stats.q(best, k) - stats.q(pit.node, k) < gap - 1e-9:  # shares such as 3/8 - 1/8 may come out a rounding less
         return None
-    return preference(tree, best, pit.node, **_facts(pit))
+    return preference(tree, best, pit.node, **_meta(pit))
 
 
 def from_the_start(tree: Tree, pit: Pit, right: Solution) -> Preference:
@@ -109,6 +108,7 @@ def remainder(tree: Tree, stats: PrefixStats, pit: Pit, right: Solution | None) 
     prefix = pit.wrong.prefix(pit.step - 1) if pit.step > 1 else ""
     chosen = right if not prefix and right else shortest(stats, pit.before)
     step = cut_step(tree.text(pit.node)[len(prefix) :])[0] if prefix else tree.text(pit.node)
+    # A wrong last step states a wrong answer; what is rejected is the working that led to it.
     step = STATEMENT.sub("", step)
     if chosen is None or not step.strip() or not chosen.text.startswith(prefix):
         return None
@@ -117,12 +117,12 @@ def remainder(tree: Tree, stats: PrefixStats, pit: Pit, right: Solution | None) 
 
 def shortest(stats: PrefixStats, node: int) -> Solution | None:
     """The shortest successful roll-out from a node."""
-    right = [solution for solution in stats.rolled[node] if solution.correct]
+    right = [solution for solution in stats.rollouts[node] if solution.correct]
     return min(right, key=lambda solution: len(solution.text)) if right else None
 
 
 def _pair(tree: Tree, pit: Pit, prefix: str, chosen: str, rejected: str) -> Preference:
-    """A right solution, or all that is left of one, against an unfinished side: what follows that one is not kept."""
+    """A right solution, or all that is left of one, against an unfinished side, whose rest is not kept."""
     return Preference(
         question=tree.question,
         prefix=prefix,
@@ -131,15 +131,15 @@ def _pair(tree: Tree, pit: Pit, prefix: str, chosen: str, rejected: str) -> Pref
         answer=tree.answer,
         chosen_value=1.0,
         rejected_value=tree.value(pit.node),
-        meta={"problem": tree.problem, **_facts(pit)},
+        meta={"problem": tree.problem, **_meta(pit)},
     )
 
 
-def _step(stats: PrefixStats, pit: Pit) -> tuple[str, str, int]:
+def _step(pit: Pit) -> tuple[str, str, int]:
     """The pit's text with its label, the label, and how many steps come before it."""
     own = step_texts(pit.wrong)[pit.step - 1]
     return own, shared_label("".join(step_texts(pit.wrong)[: pit.step - 1]), own), pit.step - 1
 
 
-def _facts(pit: Pit) -> dict[str, Any]:
+def _meta(pit: Pit) -> dict[str, Any]:
     return {"step": pit.step - 1, "rejected_sample": pit.wrong.id, "advantage": round(pit.advantage, 6)}

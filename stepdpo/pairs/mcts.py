@@ -1,11 +1,12 @@
 """Step pairs from a tree search, after MCTS-DPO (Xie et al. 2024, arXiv 2405.00451).
 
-The search itself is in tree/puct.py, what it asks of a model in mcts_expand.py, how pairs are cut from the tree in
-tree/pair_selection.py.
+The search itself is in tree/puct.py, what it requests in mcts_expand.py, how pairs are selected from its tree
+in tree/pair_selection.py.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,13 +15,13 @@ from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Requests, Result
 from stepdpo.pairs.mcts_expand import Expansion, SelfEvaluation
 from stepdpo.pairs.tree.pair_selection import PairSelection
-from stepdpo.pairs.tree.puct import Prior
+from stepdpo.pairs.tree.puct import Prior, PuctSearch
 from stepdpo.pairs.tree.step_sampling import Delimiter, StepEquality
 
 
 @dataclass(frozen=True)
 class Mcts:
-    """Walk down a tree of steps by PUCT, write what is missing, look at the answer, back up; then pair siblings.
+    """Select by PUCT down a tree of steps, expand what is missing, grade the answer, back up; then pair siblings.
 
     argmax of Q + weight p sqrt(N_parent) / (1 + N), with p from a step's log-probability at temperature 1. A walk goes
     on to an answer (+1 right, -1 wrong) or to the depth limit (-1). N_root is the number of walks.
@@ -78,14 +79,26 @@ class Mcts:
                 raise ValueError(f"{name} must be above 0, for steps to differ")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
-        """Walk, then cut the tree into pairs."""
+        """Walk, then select pairs from the tree."""
         if self.leak_reference and not problem.solution:
             return Result(outcome="no gold solution to leak")
-        expansion = Expansion(self, problem, context, context.prompt(problem))
+        search = PuctSearch(self.weight, self.gamma)
+        expansion = Expansion(self, problem, context, search)
         at: int | None = 0
         walks = self.iterations * self.root_factor
-        while at is not None and not expansion.search.nodes[at].ended:
+        while at is not None and not search.nodes[at].ended:
             for _ in range(walks):
                 yield from expansion.walk(at)
-            at, walks = expansion.search.best(at) if self.commit else None, self.iterations
-        return expansion.result()
+            at, walks = search.best(at) if self.commit else None, self.iterations
+        counts = expansion.counts
+        counts["steps kept"] += len(search.nodes) - 1
+        tree = search.tree(problem, search="mcts", self_evaluation=self.self_evaluation.value)
+        pairs = self.cut(tree, counts)
+        return Result(pairs, "pairs" if pairs else _why_none(counts), counts, tree.to_row())
+
+
+def _why_none(counts: Counter[str]) -> str:
+    right, wrong = counts["right solutions"], counts["wrong solutions"]
+    if not right:
+        return "no right solution"
+    return "no usable siblings" if wrong else "no wrong solution"

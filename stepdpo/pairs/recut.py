@@ -1,4 +1,4 @@
-"""Trees that were searched before, or published, cut into pairs by other rules; no model is asked."""
+"""Pairs selected anew, by other rules, from trees that were searched before or published; no model is asked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Recut:
-    """Every tree of a file becomes pairs by the rules of `cut`."""
+    """Pairs of every tree of a file, selected by the rules of `cut`."""
 
     path: str
     """trees.jsonl of a run, the run's folder, or published rows: a file, a folder or a hub id."""
@@ -39,6 +39,7 @@ class Recut:
                     bad.append(item)
                 yield Problem(item.place, "", (), meta={"bad": item})
                 continue
+            # A file may hold several trees of one problem, and the result log tells problems apart by their ids.
             names[item.problem] += 1
             again = f"#{names[item.problem]}" if names[item.problem] > 1 else ""
             yield Problem(item.problem + again, item.question, (item.answer,), meta={"tree": item})
@@ -47,10 +48,10 @@ class Recut:
             raise UserError(f"{self.path}: no tree in it{shown}")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
-        """Nothing is asked for."""
+        """Nothing is requested."""
         yield from ()
         if (bad := problem.meta.get("bad")) is not None:
-            return Result(outcome="a row that cannot be used", unread=f"{bad.reason}: {bad.excerpt}")
+            return Result(outcome="a row that cannot be used", unusable=f"{bad.reason}: {bad.excerpt}")
         counts: Counter[str] = Counter()
         pairs = self.cut(problem.meta["tree"], counts)
         return Result(pairs, "pairs" if pairs else _why_none(counts), counts)

@@ -1,4 +1,4 @@
-"""Step values by roll-outs from every beginning of wrong solutions, and the step that spoils them.
+"""Step values by roll-outs from every prefix of wrong solutions, and the step that spoils them.
 
 RL on incorrect synthetic data (Setlur et al. 2024, arXiv 2406.14532); the pit is of Self-Explore (Hwang et al. 2024,
 arXiv 2404.10346).
@@ -22,7 +22,7 @@ from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, rollout_starts
 
 
 class Rule(Enum):
-    """What is held against what."""
+    """What is chosen over what."""
 
     SAME_PREFIX = "same_prefix"
     """The pit against the best measured step of a successful roll-out, after the same prefix."""
@@ -42,7 +42,7 @@ class Rollouts:
 
     rule: Rule = Rule.SAME_PREFIX
     rollouts: int = 8
-    """From each beginning, and from each step that may be chosen."""
+    """From each prefix, and from each step that may be chosen."""
     temperature: float = 0.7
     """Of the roll-outs; the solutions have the run's own."""
     best_of: int = 1
@@ -65,49 +65,50 @@ class Rollouts:
             raise ValueError("min_drop lies in (0, 1], temperature is above 0")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
-        """Sample; measure every beginning of the wrong solutions; measure what may be chosen; pair up."""
+        """Sample; roll out from every prefix of the wrong solutions; roll out from what may be chosen; pair up."""
         counts: Counter[str] = Counter()
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
-        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
+        (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         wrong = distinct([s for s in solutions if not s.correct])[: self.max_wrong]
-        counts.update(
-            {"samples": len(drawn), "right": sum(s.correct for s in solutions), "wrong solutions measured": len(wrong)}
-        )
+        right = [s for s in solutions if s.correct]
+        counts.update({"samples": len(completions), "right": len(right), "wrong solutions measured": len(wrong)})
         if not wrong:
             return Result(outcome="no wrong sample" if solutions else "no usable sample", counts=counts)
         stats = PrefixStats()
         paths = [stats.add(solution, self.rollouts) for solution in wrong]
-        starts = [spot for solution, path in zip(wrong, paths, strict=True) for spot in rollout_starts(solution, path)]
-        yield from self._measure(stats, prompt, starts, counts)
+        starts = [start for both in zip(wrong, paths, strict=True) for start in rollout_starts(*both)]
+        yield from self._roll_out(stats, prompt, starts, counts)
         pits = find_pits(stats, wrong, paths, self.best_of, counts)
         if self.rule is Rule.SAME_PREFIX:
             pits = [pit for pit in pits if pit.advantage <= -self.min_drop + 1e-9]
-            more = [spot for pit in pits for spot in candidates(stats, pit, self.candidates)]
-            yield from self._measure(stats, prompt, more, counts)
+            more = [start for pit in pits for start in candidates(stats, pit, self.candidates)]
+            yield from self._roll_out(stats, prompt, more, counts)
         counts["pits"] += len(pits)
         tree = stats.tree(problem, solutions)
-        pairs = self._pairs(tree, stats, pits, [s for s in solutions if s.correct])
+        pairs = self._pairs(tree, stats, pits, right)
         return Result(pairs, "pairs" if pairs else _why_none(stats, pits), counts, tree.to_row())
 
-    def _measure(
+    def _roll_out(
         self, stats: PrefixStats, prompt: Prompt, starts: Sequence[RolloutStart], counts: Counter[str]
     ) -> Generator[Request, Any, None]:
-        """Roll-outs from every spot that was not measured, in one ask."""
-        fresh = list({spot.node: spot for spot in reversed(starts) if not stats.known(spot.node)}.values())[::-1]
+        """Roll-outs from every prefix that was not measured, in one request."""
+        # One start a node, in the order in which the nodes first come.
+        fresh = list({start.node: start for start in reversed(starts) if not stats.measured(start.node)}.values())[::-1]
         if not fresh:
             return
-        texts = tuple(prompt.text + (prompt.joint + spot.before if spot.before else "") for spot in fresh)
-        drawn = yield Generate(texts, self.rollouts, again=1, temperature=self.temperature)
-        draws = [
-            SampledBatch(f"n{spot.node}-", spot.before, "" if spot.before else prompt.joint, some)
-            for spot, some in zip(fresh, drawn, strict=True)
+        texts = tuple(prompt.text + (prompt.joint + start.prefix if start.prefix else "") for start in fresh)
+        # `again=1`: the bare prompt was sampled from before, and Q of the empty prefix must come from fresh samples.
+        completions = yield Generate(texts, self.rollouts, again=1, temperature=self.temperature)
+        batches = [
+            SampledBatch(f"n{start.node}-", start.prefix, "" if start.prefix else prompt.joint, some)
+            for start, some in zip(fresh, completions, strict=True)
         ]
         unused: Counter[str] = Counter()
-        found = yield from read_solutions(draws, unused)
-        for spot, some in zip(fresh, found, strict=True):
+        found = yield from read_solutions(batches, unused)
+        for start, some in zip(fresh, found, strict=True):
             right = sum(solution.correct for solution in some)
-            stats.record(spot.node, self.rollouts, right, some)
+            stats.record(start.node, self.rollouts, right, some)
             counts.update({"beginnings": 1, "roll-outs": self.rollouts, "right roll-outs": right})
         counts.update({f"roll-outs {why}": number for why, number in unused.items()})
 

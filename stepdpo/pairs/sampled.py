@@ -35,12 +35,12 @@ class Sampled:
         """Sample, grade, pair up in the order of the samples."""
         counts: Counter[str] = Counter()
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
-        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
+        (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         right = distinct([s for s in solutions if s.correct])
         wrong = distinct([s for s in solutions if not s.correct])
-        counts.update({"samples": len(drawn), "right": sum(s.correct for s in solutions)})
-        rate = sum(s.correct for s in solutions) / max(1, len(drawn))
+        counts.update({"samples": len(completions), "right": sum(s.correct for s in solutions)})
+        rate = sum(s.correct for s in solutions) / max(1, len(completions))
         if not self.min_solve_rate <= rate <= self.max_solve_rate:
             return Result(outcome="solve rate outside the window", counts=counts)
         sides = list(zip(right, wrong, strict=False))[: self.max_pairs_per_problem]

@@ -7,25 +7,22 @@ prefix, from another solution, or else sampled afresh from there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stepdpo.core.steps import cut_step
+from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Preference, Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Requests, Result
-from stepdpo.pairs.solutions import SampledBatch, Solution, next_steps, read_solutions
-
-
-@dataclass(frozen=True, slots=True)
-class WrongStep:
-    """A wrong step and the solutions that go on rightly from where it was made."""
-
-    wrong: Solution
-    index: int
-    prefix: str
-    right: tuple[Solution, ...]
+from stepdpo.pairs.solutions import (
+    SampledBatch,
+    Solution,
+    WrongStep,
+    new_prefixes_first,
+    next_steps,
+    read_solutions,
+)
 
 
 @dataclass(frozen=True)
@@ -44,24 +41,27 @@ class Siblings:
             raise ValueError("resample must be at least 0, max_pairs_per_problem at least 1")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
-        """Sample, find faults, sample again where a fault has no right sibling."""
+        """Sample, find the wrong steps, and sample again from the prefixes that no sample continues rightly."""
         counts: Counter[str] = Counter()
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
-        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
+        (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
+        assert context.checker is not None, "a task without a checker is refused before"
         solutions = checked(problem, solutions, context.checker)
-        count(solutions, len(drawn), counts)
+        count(solutions, len(completions), counts)
         wrong_steps = find_wrong_steps(solutions)[: self.max_pairs_per_problem]
-        lone = list(dict.fromkeys(wrong_step.prefix for wrong_step in wrong_steps if not wrong_step.right))
-        rescued: dict[str, list[Solution]] = {}
+        right = {wrong_step.prefix: wrong_step.continued_rightly(solutions) for wrong_step in wrong_steps}
+        lone = [prefix for prefix, some in right.items() if not some]
         if lone and self.resample:
             fresh = yield Generate(tuple(prompt.text + prompt.joint + prefix for prefix in lone), self.resample)
             counts["resampled"] += sum(map(len, fresh))
-            draws = [SampledBatch("r", prefix, "", some) for prefix, some in zip(lone, fresh, strict=True)]
-            again = yield from read_solutions(draws, counts)
-            rescued = {p: checked(problem, some, context.checker) for p, some in zip(lone, again, strict=True)}
-        made = pair_up(problem, [f if f.right else with_right(f, rescued.get(f.prefix, [])) for f in wrong_steps])
-        pairs = tuple(made)
+            batches = [SampledBatch("r", prefix, "", some) for prefix, some in zip(lone, fresh, strict=True)]
+            again = yield from read_solutions(batches, counts)
+            resampled = {p: checked(problem, some, context.checker) for p, some in zip(lone, again, strict=True)}
+            for wrong_step in wrong_steps:
+                if some := resampled.get(wrong_step.prefix):
+                    right[wrong_step.prefix] = wrong_step.continued_rightly(some)
+        pairs = tuple(pair_up(problem, wrong_steps, right))
         return Result(pairs, "pairs" if pairs else _why_none(solutions, wrong_steps), counts)
 
 
@@ -73,7 +73,7 @@ def _why_none(solutions: Sequence[Solution], wrong_steps: Sequence[WrongStep]) -
     return "no right step found" if wrong_steps else "no wrong step found"
 
 
-def checked(problem: Problem, solutions: Sequence[Solution], checker: Any) -> list[Solution]:
+def checked(problem: Problem, solutions: Sequence[Solution], checker: Checker) -> list[Solution]:
     """The solutions with their first wrong steps, in the eyes of an exact checker."""
     return [replace(s, error=checker.first_error(problem, s.steps)) for s in solutions]
 
@@ -91,39 +91,25 @@ def find_wrong_steps(solutions: Sequence[Solution]) -> list[WrongStep]:
     """The distinct wrong steps of one problem: new prefixes first, and of these the ones with a right sibling."""
     wrong_steps: dict[tuple[str, str], WrongStep] = {}
     for solution in solutions:
-        index = solution.wrong_at
-        if index is None:
-            continue
-        prefix = solution.prefix(index)
-        wrong_step = with_right(WrongStep(solution, index, prefix, ()), solutions)
-        wrong_steps.setdefault((prefix, cut_step(solution.text[len(prefix) :])[0]), wrong_step)
-    seen: Counter[str] = Counter()
-    ranked: list[tuple[int, bool, int, WrongStep]] = []
-    for number, wrong_step in enumerate(wrong_steps.values()):
-        ranked.append((seen[wrong_step.prefix], not wrong_step.right, number, wrong_step))
-        seen[wrong_step.prefix] += 1
-    return [wrong_step for *_, wrong_step in sorted(ranked, key=lambda entry: entry[:3])]
+        if solution.wrong_at is not None:
+            wrong_step = WrongStep(solution, solution.wrong_at)
+            wrong_steps.setdefault((wrong_step.prefix, wrong_step.step), wrong_step)
+    # First those with a right sibling among the samples: where pairs are few, these cost nothing more.
+    return new_prefixes_first(wrong_steps.values(), lambda wrong_step: not wrong_step.continued_rightly(solutions))
 
 
-def with_right(wrong_step: WrongStep, solutions: Sequence[Solution]) -> WrongStep:
-    """The fault with those solutions that go on rightly, the ones that are right to the end first."""
-    right = [s for s in solutions if s.goes_on_rightly(wrong_step.prefix, wrong_step.index)]
-    return WrongStep(
-        wrong_step.wrong,
-        wrong_step.index,
-        wrong_step.prefix,
-        tuple(sorted(right, key=lambda s: not s.right_to_the_end)),
-    )
-
-
-def pair_up(problem: Problem, wrong_steps: Sequence[WrongStep]) -> Iterator[Preference]:
-    """One preference a fault that has a right side; faults with one prefix take turns among its right solutions."""
+def pair_up(
+    problem: Problem, wrong_steps: Sequence[WrongStep], right: Mapping[str, Sequence[Solution]]
+) -> Iterator[Preference]:
+    """A preference for each wrong step whose prefix was continued rightly; those after one prefix take turns."""
     turns: Counter[str] = Counter()
     for wrong_step in wrong_steps:
-        if not wrong_step.right:
+        some = right[wrong_step.prefix]
+        if not some:
             continue
-        best = [s for s in wrong_step.right if s.right_to_the_end] or list(wrong_step.right)
+        # Of right steps, those that lead to the right answer: a right step before a wrong one may be a dead end.
+        best = [s for s in some if s.right_to_the_end] or some
         chosen = best[turns[wrong_step.prefix] % len(best)]
         turns[wrong_step.prefix] += 1
-        about = {"chosen_right_to_the_end": chosen.right_to_the_end}
-        yield next_steps(problem, wrong_step.index, chosen, wrong_step.wrong, **about)
+        meta = {"chosen_right_to_the_end": chosen.right_to_the_end}
+        yield next_steps(problem, wrong_step.index, chosen, wrong_step.wrong, **meta)

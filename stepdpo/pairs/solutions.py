@@ -1,9 +1,9 @@
-"""Sampled solutions, graded and split into steps: what pairs are made of."""
+"""Sampled solutions, graded and split into steps, and their wrong steps: what pairs are made of."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,35 +53,77 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongStep:
+    """A wrong step of a solution that ends wrong."""
+
+    wrong: Solution
+    index: int
+
+    @property
+    def prefix(self) -> str:
+        """The steps before it, and its label."""
+        return self.wrong.prefix(self.index)
+
+    @property
+    def step(self) -> str:
+        return self.after(self.wrong)[0]
+
+    def after(self, solution: Solution) -> tuple[str, str]:
+        """The step that a solution takes after the prefix, and the rest of it."""
+        return cut_step(solution.text[len(self.prefix) :])
+
+    def continued_rightly(self, solutions: Iterable[Solution]) -> list[Solution]:
+        """Those of them that take a right step after the prefix."""
+        return [solution for solution in solutions if solution.goes_on_rightly(self.prefix, self.index)]
+
+
+def new_prefixes_first(
+    wrong_steps: Iterable[WrongStep], rank: Callable[[WrongStep], int] = lambda wrong_step: 0
+) -> list[WrongStep]:
+    """The first wrong step after every prefix, then every second one, and so on; within these by `rank`, then in order.
+
+    So a limit on the pairs of a problem leaves as many different prefixes as it can.
+    """
+    before: Counter[str] = Counter()
+    ranked: list[tuple[int, int, WrongStep]] = []
+    for wrong_step in wrong_steps:
+        ranked.append((before[wrong_step.prefix], rank(wrong_step), wrong_step))
+        before[wrong_step.prefix] += 1
+    return [wrong_step for *_, wrong_step in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+@dataclass(frozen=True, slots=True)
 class SampledBatch:
     """Completions of one prompt."""
 
     name: str
     """What the names of its solutions begin with."""
-    before: str
-    """Text of the solution that stood in the prompt."""
+    prefix: str
+    """The part of the solution that stood in the prompt."""
     joint: str
     """What every completion must begin with, and what is no part of the solution."""
     completions: Sequence[Completion]
 
 
 def read_solutions(
-    draws: Iterable[SampledBatch], counts: Counter[str]
+    batches: Iterable[SampledBatch], counts: Counter[str]
 ) -> Generator[GradeAnswers, Any, list[list[Solution]]]:
-    """The solutions of every draw, graded in one go.
+    """The solutions of every batch, graded in one request.
 
-    Left out and counted: cut responses, those that do not start with the joint, and those without steps.
+    Left out and counted: truncated responses, those that do not start with the joint, and those without steps.
     """
     found: list[list[tuple[str, str]]] = []
-    for draw in draws:
+    for batch in batches:
         found.append([])
-        for number, completion in enumerate(draw.completions):
+        for number, completion in enumerate(batch.completions):
             if completion.finish == "length":
                 counts["cut at max_tokens"] += 1
-            elif not completion.text.startswith(draw.joint):
+            elif not completion.text.startswith(batch.joint):
+                # Training puts the joint between prompt and response: without it the pair would hold a text that is
+                # not the one sampled.
                 counts["not in the template's form"] += 1
             else:
-                found[-1].append((f"{draw.name}{number}", draw.before + completion.text[len(draw.joint) :]))
+                found[-1].append((f"{batch.name}{number}", batch.prefix + completion.text[len(batch.joint) :]))
     texts = tuple(text for some in found for _, text in some)
     grades = iter((yield GradeAnswers(texts)) if texts else [])
     solutions: list[list[Solution]] = []

@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from omegaconf import OmegaConf
+
+from stepdpo.core.config import load_config
 from stepdpo.core.protocols import Tracker, TrackerSpec
 from stepdpo.runtime.atomic_io import encode, write_text
 from stepdpo.runtime.secrets import redact, redact_text
@@ -173,10 +176,8 @@ def open_tracker(spec: TrackerSpec, folder: Path, rank: int, resumed: int | None
     if rank != 0:
         yield _Silent()
         return
-    from omegaconf import OmegaConf
-
     path = folder / "config.yaml"
-    node: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.is_file() else {}
+    node: Any = OmegaConf.to_container(load_config(path), resolve=False) if path.is_file() else {}
     with spec.open(folder, folder.name, node, resumed) as tracker:
         yield tracker
 

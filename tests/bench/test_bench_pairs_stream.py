@@ -15,7 +15,7 @@ from support.constructions import SMALL, TEMPLATE, composed
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.tasks import Task
-from stepdpo.pairs.build import construct
+from stepdpo.pairs.build import build_pairs
 from stepdpo.pairs.sampled import Sampled
 from stepdpo.tinymath.task import TinymathTask
 
@@ -62,7 +62,7 @@ def test_a_problem_is_made_when_it_is_its_turn(tmp_path: Path, capsys: pytest.Ca
     spec = replace(
         composed("live=4", "n=2"), model=SMALL, sampler=sampler, template=TEMPLATE, pairs=Sampled(), task=Endless(made)
     )
-    counts = construct(spec, tmp_path)
+    counts = build_pairs(spec, tmp_path)
     assert sampler.asked == [4, 8, 12, 16, 20, 24, 28, 30]
     assert (counts["problems"], counts["pairs"]) == (30, 30)
     assert capsys.readouterr().out.startswith("endless: problems, 2 solutions each")

@@ -25,7 +25,7 @@ from stepdpo.core.package_data import conf
 from stepdpo.core.steps import split_steps
 from stepdpo.data.preference_file import from_row
 from stepdpo.generation.transformers import LocalSampler, TransformersSampler
-from stepdpo.pairs.build import construct
+from stepdpo.pairs.build import build_pairs
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 
@@ -68,7 +68,7 @@ def test_pairs_from_a_server_are_right_and_the_same_every_time(shipped: LocalSam
     with serving(written_by(shipped)) as served:
         done = stepdpo("pairs", *asked, *words(served), "run=x", cwd=tmp_path, OPENAI_API_KEY=KEY)
         assert done.code == 0, done.said
-        construct(composed(*asked, *words(served)), tmp_path / "again")
+        build_pairs(composed(*asked, *words(served)), tmp_path / "again")
     made = tmp_path / "runs" / "x" / "preferences.jsonl"
     assert right(made) > 2
     assert made.read_bytes() == (tmp_path / "again" / "preferences.jsonl").read_bytes()
@@ -96,7 +96,7 @@ def test_a_server_that_dies_and_is_started_again(shipped: LocalSampler, tmp_path
     answer = written_by(shipped)
     with serving(answer) as served:
         port = int(re.findall(r":(\d+)/", served.url)[0])
-        construct(composed(*asked, *words(served)), tmp_path / "whole")
+        build_pairs(composed(*asked, *words(served)), tmp_path / "whole")
 
     def dying(endpoint: str, request: dict[str, Any]) -> dict[str, Any]:
         if len(served.asked) >= 4:

@@ -18,7 +18,8 @@ from stepdpo.core.steps import join_steps, split_steps
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.preference_file import from_row
 from stepdpo.data.tasks import Task
-from stepdpo.pairs.build import Construction, construct
+from stepdpo.pairs.build import build_pairs
+from stepdpo.pairs.config import PairsConfig
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import owner, problems
 
@@ -53,7 +54,7 @@ class Forgetful:
         return Completion(text[len(begun) :] if text.startswith(begun) else "", 20, "eos")
 
 
-def forgetful(count: int) -> Construction:
+def forgetful(count: int) -> PairsConfig:
     sampler = Forgetful(tuple(problems("preference", count)))
     return replace(composed(f"limit={count}"), model=SMALL, sampler=sampler, template=TEMPLATE)
 
@@ -64,7 +65,7 @@ def test_the_configuration_of_the_verb() -> None:
 
 
 def test_preferences_are_written_and_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counts = construct(forgetful(12), tmp_path / "run")
+    counts = build_pairs(forgetful(12), tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "preferences.jsonl").read_text().splitlines()]
     assert len(rows) == counts["pairs"] > 12
     known = {p.question: p for p in problems("preference", 12)}
@@ -86,13 +87,13 @@ def test_preferences_are_written_and_right(tmp_path: Path, capsys: pytest.Captur
 def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     spec = forgetful(6)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        construct(replace(spec, seed=seed), tmp_path / name)
+        build_pairs(replace(spec, seed=seed), tmp_path / name)
     first, again, other = ((tmp_path / name / "preferences.jsonl").read_bytes() for name in "abc")
     assert first == again != other
 
 
 def test_the_miniatures_own_split_is_used(tmp_path: Path) -> None:
-    construct(forgetful(5), tmp_path)
+    build_pairs(forgetful(5), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
     assert {owner(row["question"]) for row in rows} == {"preference"}
 
@@ -100,14 +101,14 @@ def test_the_miniatures_own_split_is_used(tmp_path: Path) -> None:
 def test_a_model_that_knows_nothing_gives_no_pair(tmp_path: Path) -> None:
     words = ("limit=3", "n=2", "max_tokens=20", "sampler.device=cpu", "sampler.progress=false")
     with pytest.raises(UserError, match="no pair"):
-        construct(replace(composed(*words), model=SMALL), tmp_path / "run")
+        build_pairs(replace(composed(*words), model=SMALL), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_task_without_a_checker_names_those_that_have_one(tmp_path: Path) -> None:
     spec = replace(composed(), task=Task(name="gsm8k", path="nowhere"))
     with pytest.raises(UserError, match=r"task=gsm8k has no exact step checker.*tinymath"):
-        construct(spec, tmp_path)
+        build_pairs(spec, tmp_path)
 
 
 @pytest.mark.parametrize("word", ["n=0", "temperature=0", "top_p=1.5", "limit=0", "max_tokens=0"])

@@ -253,7 +253,7 @@ def test_judges_that_ask_another_model(lost: int) -> None:
         assert [whole(p) for p in preferences(found)] == [(GOLD, spoil(LONG, 1))]
         assert counts(found)["consulted"] == 1
     else:
-        assert (found[0].failed, found[0].result.outcome, found[0].quarantined) == (True, "down", "what")
+        assert (found[0].failed, found[0].result.outcome, found[0].judge_reply) == (True, "down", "what")
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def test_going_on_from_the_best_child() -> None:
     assert finished.result.counts["walks"] == 8
 
 
-def test_the_models_opinion_of_every_step() -> None:
+def test_self_evaluation_of_every_step() -> None:
     """P(B) = .9 after a, .2 after b, 1/2 after the others; nothing is halved at depths up to 4.
 
     Q_c = r = .5 + 1 - .9 = .6, Q_d = .5 - 1 - .9 = -1.4, Q_a = .9 + V_a.
@@ -220,8 +220,8 @@ def test_the_models_opinion_of_every_step() -> None:
     assert not any("Its solution is known" in prompt for prompt, _ in writer.weighed)
 
 
-def test_opinions_of_deep_steps_count_less() -> None:
-    """Below depth d the opinion is divided by max(d - 3, 1): the fifth step's parent has depth 4, the sixth's 5."""
+def test_self_evaluations_of_deep_steps_count_less() -> None:
+    """Below depth d, v is divided by max(d - 3, 1): the fifth step's parent has depth 4, the sixth's 5."""
     texts: dict[str, list[tuple[str, str]]] = {START: [("\nStep 1: 1 = 1", "stop")]}
     text = "Step 1: 1 = 1"
     for k in range(2, 7):

@@ -28,7 +28,7 @@ METHODS = {
     ids=METHODS,
 )
 def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -> None:
-    """The moments are random shares of the whole journal's bytes, so that no clock has a say in them."""
+    """The moments are random shares of the whole result log's bytes, so that no clock has a say in them."""
     command = ("pairs", *SMALL, *words)
     done = stepdpo(*command, "run=unbroken", cwd=tmp_path)
     assert done.code == 0, done.said

@@ -132,7 +132,7 @@ def test_a_wrong_setting() -> None:
         Siblings(max_pairs_per_problem=0)
 
 
-def test_tools_render_the_problem() -> None:
+def test_the_context_renders_the_problem() -> None:
     assert context().prompt(LONG) == Prompt(opened(LONG), "\n")
 
 

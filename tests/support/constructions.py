@@ -11,17 +11,17 @@ from stepdpo.core.config import build
 from stepdpo.core.package_data import conf
 from stepdpo.data.templates import TextTemplate
 from stepdpo.models.load import Fresh
-from stepdpo.pairs.build import Construction
+from stepdpo.pairs.config import PairsConfig
 
 TEMPLATE = TextTemplate(name="plain", prompt="Q: {question}\nA:", joint="\n")
 SMALL = Fresh(hidden_size=32, layers=1, intermediate_size=32)
 
 
-def composed(*words: str) -> Construction:
+def composed(*words: str) -> PairsConfig:
     with initialize_config_dir(str(conf()), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose("pairs", overrides=list(words)), resolve=True)
     for key in ("run", "runs", "force", "resume"):
         node.pop(key)
     spec = build(node)
-    assert isinstance(spec, Construction)
+    assert isinstance(spec, PairsConfig)
     return spec

@@ -22,8 +22,8 @@ class Judged:
     def __call__(self, problem: Problem, context: Context) -> Requests:
         counts: Counter[str] = Counter()
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text,), context.sampling.n)
-        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, drawn)], counts)
+        (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         found = []
         for solution in solutions:
             if not solution.correct:

@@ -59,7 +59,7 @@ def spoil(problem: Problem, index: int, by: int = 1) -> str:
 
 
 def context(n: int = 2, **fields: Any) -> Context:
-    """What a source is handed, with the exact checker."""
+    """What a method is given, with the exact checker."""
     sampling = Sampling(n=n, temperature=0.8, max_tokens=99, seed=4)
     return Context(
         **{"template": TEMPLATE, "tokenizer": TOKENIZER, "sampling": sampling, "checker": TinymathChecker(), **fields}
@@ -72,7 +72,7 @@ def grade(items: Sequence[tuple[str, Problem]]) -> list[Grade]:
 
 
 def run(
-    source: Any,
+    method: Any,
     sampler: Any,
     asked: Sequence[Problem],
     given: Context | None = None,
@@ -82,7 +82,7 @@ def run(
     """What comes of the problems, in the order in which they finish."""
     given = given or context()
     scheduler = Scheduler(sampler, given.sampling, grade, ask_judge)
-    return [finished for group in groups(asked, live) for finished in scheduler.run(group, source, given)]
+    return [finished for group in groups(asked, live) for finished in scheduler.run(group, method, given)]
 
 
 def preferences(finished: Sequence[ProblemResult]) -> list[Preference]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stepdpo.cli.iterative.config import Iterations, Reference
 from stepdpo.cli.job_config import FollowUp, pretrained, round_pairs_config, round_training_config
@@ -48,7 +48,7 @@ def pairs_config(plan: IterationPlan, number: int) -> DictConfig:
     skip = 0
     if number > 1:
         # From the round before as it was, as the number of problems may have been changed on the way.
-        before = OmegaConf.load(plan.pairs(number - 1) / CONFIG)
+        before = load_config(plan.pairs(number - 1) / CONFIG)
         skip = int(before.skip) + int(before.limit)
     words, problems = plan.iterations.words, plan.iterations.problems
     return round_pairs_config(words, plan.config, plan.model(number), skip=skip, limit=problems)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.iterative.finish import conclude
@@ -104,7 +104,7 @@ def _evaluate(plan: IterationPlan, number: int) -> JobResult:
     for task in plan.evaluations.tasks:
         config = evaluation_config(task, plan.evaluations.words, plan.config, folder / "model")
         place = evaluation_folder(folder, config, plan.choices)
-        if finished(place) and OmegaConf.load(place / CONFIG) == config:
+        if finished(place) and load_config(place / CONFIG) == config:
             continue
         result = run_evaluation(place, config, plan.choices, task, force=place.is_dir())
         if not result.ok:

@@ -1,10 +1,10 @@
-"""What a way of making pairs is handed, and what it and a judge must offer: the seams of this room."""
+"""The seams of this room: what a method of making pairs and a judge must offer, and the context both are given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeGuard
 
 from stepdpo.core.protocols import Checker, Template, Tokenizer
 from stepdpo.core.types import Problem, Prompt, Sampling, Turn
@@ -15,15 +15,25 @@ from stepdpo.tokens.tokenization import generation_prompt
 
 
 class PairMethod(Protocol):
-    """Problem -> preferences, as a generator: it yields requests, is sent their answers, and returns a `Result`.
-
-    One that needs "trees" requests nothing of a model: it offers `problems()`, a stream of its own.
-    """
+    """Problem -> preferences, as a generator: it yields requests, is sent their answers, and returns a `Result`."""
 
     needs: ClassVar[frozenset[str]]
-    """What must be at hand, of {"checker", "judge", "trees"}."""
+    """What must be at hand, of {"checker", "judge", "trees"}; one that needs "trees" is a `TreeMethod`."""
 
     def __call__(self, problem: Problem, context: Context) -> Requests: ...
+
+
+class TreeMethod(PairMethod, Protocol):
+    """Cuts pairs from trees that exist already: it requests nothing of a model, and has problems of its own."""
+
+    @property
+    def path(self) -> str: ...
+    def problems(self) -> Iterator[Problem]: ...
+
+
+def cuts_trees(method: PairMethod) -> TypeGuard[TreeMethod]:
+    """Whether a method works on trees that exist already, so that no model is opened and it is given no Context."""
+    return "trees" in method.needs
 
 
 class Judge(Protocol):
@@ -39,7 +49,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Handed to every PairMethod and Judge. Models are requested, not called (requests.py)."""
+    """Given to every PairMethod and Judge. Models are no part of it: they are requested, not called (requests.py)."""
 
     template: Template
     tokenizer: Tokenizer

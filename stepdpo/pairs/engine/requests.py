@@ -1,7 +1,7 @@
-"""What a way of making pairs asks for, one problem at a time, and what it returns.
+"""What a method of making pairs requests for one problem, and what it returns.
 
-A source is a generator: it yields an ask, is sent the answer, and ends by returning `Result`. It never waits for a
-model itself, so that many problems can be worked on at once and every call to a model is a full batch.
+A method is a generator: it yields a request, is sent the answer, and ends by returning a `Result`. It never waits for
+a model itself, so that many problems can be worked on at once and every call to a model is a full batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 
 from stepdpo.core.types import Preference
 
+# Requests are frozen values: equal ones are one key of the SampleCache, and a request decides its answer, as its random
+# streams follow from the prompts, `again` and the seed. Batches, workers and resumed runs thus have no say in results.
+
 
 @dataclass(frozen=True, slots=True)
 class Generate:
@@ -21,7 +24,7 @@ class Generate:
     prompts: tuple[str, ...]
     n: int
     again: int = 0
-    """How many times these prompts were asked for before: fresh continuations are different ones."""
+    """How often these prompts were requested before; another number is another random stream, a fresh sample."""
     temperature: float | None = None
     """None for the run's own, as below."""
     top_p: float | None = None
@@ -39,7 +42,7 @@ class GradeAnswers:
 
 @dataclass(frozen=True, slots=True)
 class ScoreText:
-    """What the model thinks of texts it need not have written; answered with nats a continuation."""
+    """Log-probabilities of texts that the model need not have written; answered with nats a continuation."""
 
     prompts: tuple[str, ...]
     continuations: tuple[str, ...]
@@ -47,7 +50,7 @@ class ScoreText:
 
 @dataclass(frozen=True, slots=True)
 class AskJudge:
-    """One message to the judge's model; answered with its reply. Unanswered is thrown where none came."""
+    """One message to the judge's model; answered with its reply. JudgeFailed is thrown where none came."""
 
     message: str
 
@@ -56,14 +59,14 @@ Request = Generate | GradeAnswers | ScoreText | AskJudge
 
 
 class JudgeFailed(Exception):
-    """A judge did not answer, or nothing that could be understood."""
+    """A judge did not reply, or its reply could not be parsed."""
 
-    def __init__(self, reason: str, answer: str = "") -> None:
+    def __init__(self, reason: str, reply: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-        """In a few words that many problems share."""
-        self.answer = answer
-        """What was said, if anything."""
+        """In a few words that many problems share, as outcomes are counted by them."""
+        self.reply = reply
+        """The last one, if any."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Result:
     """How much came out of each stage; summed over problems and printed."""
     tree: Mapping[str, Any] | None = None
     """What was searched, as a row of trees.jsonl."""
-    unread: str = ""
-    """What could not be understood and will be no better next time: kept in quarantine.jsonl."""
+    unusable: str = ""
+    """Input that cannot be used and will be no better next time: kept in quarantine.jsonl, and never tried again."""
 
 
 Requests = Generator[Request, Any, Result]
@@ -86,7 +89,7 @@ Requests = Generator[Request, Any, Result]
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """One problem done, with what it cost."""
+    """The result of one problem, with what it cost."""
 
     problem: str
     """Its id."""
@@ -94,11 +97,11 @@ class ProblemResult:
     tokens: int = 0
     """Generated for it."""
     samples: int = 0
-    quarantined: str = ""
-    """The judge's last words where it could not be understood; the problem is tried again by resume=true."""
+    judge_reply: str = ""
+    """The judge's last reply where that could not be parsed: kept in quarantine.jsonl."""
     failed: bool = False
-    """Whether the problem is to be tried again."""
+    """Whether the judge failed, so that resume=true tries the problem again."""
     graded: int = 0
-    """Responses whose answers were looked at."""
+    """Responses whose final answers were graded."""
     right: int = 0
     """Those among them with the right answer."""

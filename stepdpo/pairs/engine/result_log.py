@@ -2,8 +2,8 @@
 
     finished.jsonl              a line a problem, with the lengths of the other files up to and with it
     preferences.partial.jsonl   what training reads; named preferences.jsonl once everything is done
-    trees.partial.jsonl         what was searched, where a source leaves it
-    quarantine.jsonl            what could not be understood: a judge's words, rows of published trees
+    trees.partial.jsonl         what was searched, where a method returns a tree
+    quarantine.jsonl            what could not be parsed: a judge's replies, rows of published trees
 
 What a finished run left to be tried again (`failed`) goes on from the same files under the same names.
 
@@ -16,8 +16,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +29,23 @@ from stepdpo.runtime.atomic_io import encode
 FINISHED, QUARANTINE = "finished.jsonl", "quarantine.jsonl"
 PREFERENCES, TREES = "preferences.jsonl", "trees.jsonl"
 KINDS = (PREFERENCES, TREES, QUARANTINE)
+
+
+@contextmanager
+def open_result_log(folder: Path, resume: bool) -> Iterator[ResultLog]:
+    """The log of a run. A run that was not resumed and ends with a UserError leaves nothing of it behind.
+
+    Otherwise the next try, with the mistake mended, would find a run folder in its way.
+    """
+    result_log = ResultLog(folder)
+    try:
+        yield result_log
+    except UserError:
+        if not resume:
+            result_log.discard()
+        raise
+    finally:
+        result_log.close()
 
 
 class ResultLog:
@@ -44,21 +61,24 @@ class ResultLog:
         self.seconds = 0.0
         self.reopened = self._reopen()
         ends = self._recover()
-        self.files = {name: _cut(folder / _partial(name), ends[name]) for name in KINDS}
+        self.files = {name: _truncated(folder / _partial(name), ends[name]) for name in KINDS}
         self.log = (folder / FINISHED).open("ab")
         self.began = time.monotonic() - self.seconds
 
     def add(self, finished: ProblemResult) -> None:
-        """Append what came of a problem; its own line last."""
+        """Append what came of a problem.
+
+        Its own line goes last: it is the commit. Killed before it, the lengths in the line before it cut off the rest.
+        """
         result = finished.result
         rows = list({encode(to_row(preference)): None for preference in result.preferences})
         self._append(PREFERENCES, rows)
         if result.tree is not None:
             self._append(TREES, [encode(dict(result.tree))])
-        if finished.failed or result.unread:
-            said = result.unread or finished.quarantined
-            words = {"problem": finished.problem, "reason": result.outcome, "answer": said}
-            self._append(QUARANTINE, [encode(words)])
+        if finished.failed or result.unusable:
+            answer = result.unusable or finished.judge_reply
+            entry = {"problem": finished.problem, "reason": result.outcome, "answer": answer}
+            self._append(QUARANTINE, [encode(entry)])
         line = {
             "problem": finished.problem,
             "outcome": result.outcome,
@@ -70,12 +90,14 @@ class ResultLog:
             "seconds": round(time.monotonic() - self.began, 3),
             "ends": {name: file.tell() for name, file in self.files.items()},
         }
+        # Flushed to the system, not synced to the disc, for which every problem would have to wait: a killed process
+        # loses nothing. After a power cut the lengths may promise more than is there, which `_truncated` refuses.
         self.log.write(encode(line).encode() + b"\n")
         self.log.flush()
         self._tally(line)
 
     def close(self) -> None:
-        """Stop writing; everything may be taken up again, and what had its final name gets it back."""
+        """Stop writing; the run may be resumed, and files that had their final names get them back."""
         for file in (*self.files.values(), self.log):
             file.close()
         for name in self.reopened:
@@ -109,7 +131,7 @@ class ResultLog:
     def _tally(self, line: Mapping[str, Any]) -> None:
         before = self.failed.pop(line["problem"], None)
         if before is not None:
-            self.outcomes[before] -= 1
+            self.outcomes[before] -= 1  # its later line counts; what the first try cost stays
         if line["failed"]:
             self.failed[line["problem"]] = line["outcome"]
         else:
@@ -120,17 +142,18 @@ class ResultLog:
         self.seconds = line["seconds"]
 
     def _reopen(self) -> list[str]:
-        """Take back the final names that `finish` gave; returns whose."""
+        """Take back the final names that `finish` gave, to append to those files; returns whose."""
         finals = [name for name in KINDS if (self.folder / name).exists() and name != _partial(name)]
         if not (self.folder / FINISHED).exists():
             return []
+        # Killed within `finish`, some files have their final names and others do not: each is looked at by itself.
         found = [name for name in finals if not (self.folder / _partial(name)).exists()]
         for name in found:
             (self.folder / name).replace(self.folder / _partial(name))
         return found
 
     def _recover(self) -> dict[str, int]:
-        """Read what is finished, cut off a torn line, and say how long the other files are up to there."""
+        """Read what is finished, truncate a torn line, and return how long the other files are up to there."""
         ends = dict.fromkeys(KINDS, 0)
         path = self.folder / FINISHED
         whole = 0
@@ -146,7 +169,7 @@ class ResultLog:
                     except (ValueError, KeyError, TypeError) as error:
                         raise UserError(f"{path}:{number}: not a line of this file ({error}); force=true") from None
                     whole += len(text)
-        _cut(path, whole).close()
+        _truncated(path, whole).close()
         return ends
 
 
@@ -154,8 +177,8 @@ def _partial(name: str) -> str:
     return name if name == QUARANTINE else name.replace(".jsonl", ".partial.jsonl")
 
 
-def _cut(path: Path, size: int) -> BinaryIO:
-    """The file, opened at its end, with everything after `size` bytes gone."""
+def _truncated(path: Path, size: int) -> BinaryIO:
+    """The file, opened to append, with everything after `size` bytes gone."""
     file = path.open("ab")
     if file.tell() < size:
         raise UserError(f"{path} is shorter than {FINISHED} says; it was changed from outside: start with force=true")

@@ -1,4 +1,4 @@
-"""What was sampled for one problem, remembered: nothing is generated twice, and everything can be used again."""
+"""The samples of one problem, cached: nothing is generated twice, and what a judge sampled can be used for pairs."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from stepdpo.pairs.solutions import Solution
 
 
 class SampleCache:
-    """The samples of one problem. An ask repeated gets the same answer, as its random streams are the same."""
+    """The samples of one problem by their requests.
+
+    An equal request gets an equal answer, as its random streams are the same; so the cache changes the cost alone.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[Generate, list[list[Completion]]] = {}
 
-    def request(self, request: Request) -> Generator[Request, Any, Any]:
-        """The answer, from memory where it is there."""
+    def answer(self, request: Request) -> Generator[Request, Any, Any]:
+        """The answer to a request, from the cache where it is there."""
+        # Grades are cheap, and a judge's model is asked again for another reply: samples alone are worth keeping.
         if not isinstance(request, Generate):
             return (yield request)
         if request not in self.answers:
             self.answers[request] = yield request
         return self.answers[request]
 
-    def through(self, work: Generator[Request, Any, Any]) -> Generator[Request, Any, Any]:
-        """Do this work, a judge's say; only what is new is asked for."""
+    def run(self, requests: Generator[Request, Any, Any]) -> Generator[Request, Any, Any]:
+        """Run a judge's generator to its end, and pass on those of its requests that are not in the cache."""
         reply: Any = None
         while True:
             try:
-                request = work.throw(reply) if isinstance(reply, JudgeFailed) else work.send(reply)
+                request = requests.throw(reply) if isinstance(reply, JudgeFailed) else requests.send(reply)
             except StopIteration as end:
                 return end.value
             try:
-                reply = yield from self.request(request)
+                reply = yield from self.answer(request)
             except JudgeFailed as error:
-                reply = error
+                reply = error  # the judge hears of it first, as it may ask once more
 
-    def drawn(self, like: Generate) -> tuple[list[Completion], int]:
-        """What has followed the prompts of an ask under its settings, and how many times they were asked for."""
+    def samples(self, like: Generate) -> tuple[list[Completion], int]:
+        """All completions of a request's prompts under its settings, and how many requests they came from."""
         wanted = replace(like, n=1, again=0)
         found = [answer for request, answer in self.answers.items() if replace(request, n=1, again=0) == wanted]
         return [completion for answer in found for some in answer for completion in some], len(found)
@@ -49,29 +53,30 @@ class SampleCache:
 
 @dataclass(frozen=True)
 class JudgedProblem:
-    """One problem being worked on by a source that has a judge."""
+    """One problem of a method that has a judge."""
 
     problem: Problem
     context: Context
-    memory: SampleCache = field(default_factory=SampleCache)
+    cache: SampleCache = field(default_factory=SampleCache)
     counts: Counter[str] = field(default_factory=Counter)
 
     def judge(self, solution: Solution) -> Generator[Request, Any, int | None]:
         """The first wrong step of a solution, in the judge's eyes."""
         assert self.context.judge is not None, "a method without its judge is refused before"
-        verdict = yield from self.memory.through(self.context.judge(self.problem, solution, self.context))
+        verdict = yield from self.cache.run(self.context.judge(self.problem, solution, self.context))
         self.counts.update(verdict.counts)
         error: int | None = verdict.error
         return error if error is not None and 0 <= error < len(solution.steps) else None
 
     def sample(self, prefix: str, n: int) -> Generator[Request, Any, list[Completion]]:
-        """What follows a prefix, `n` times or more; what the judge has sampled from there counts."""
+        """Continuations of a prefix, `n` or more; those that the judge has sampled from there count."""
         prompt = self.context.prompt(self.problem)
         request = Generate((prompt.text + prompt.joint + prefix,), n)
-        known, times = self.memory.drawn(request)
+        known, times = self.cache.samples(request)
         self.counts["judge's roll-outs used again"] += len(known)
         if len(known) < n:
-            (fresh,) = yield from self.memory.request(Generate(request.prompts, n - len(known), again=times))
+            # `again` counts the judge's requests, so that these draw from streams that none of those has used
+            (fresh,) = yield from self.cache.answer(Generate(request.prompts, n - len(known), again=times))
             self.counts["sampled from before it"] += len(fresh)
             known = [*known, *fresh]
         return known

@@ -1,4 +1,4 @@
-"""Many problems at once: what their methods request is gathered, answered in full batches, and handed back."""
+"""Schedules the requests of many problems: they are gathered, answered in full batches, and the answers sent back."""
 
 from __future__ import annotations
 
@@ -36,29 +36,32 @@ class Scheduler:
     """Runs the generators of many problems, and answers what they request in as few calls as it takes."""
 
     sampler: Any
+    """A Sampler; one that offers `score` where text is to be scored. None where nothing is requested."""
     sampling: Sampling
-    """What an ask leaves open."""
+    """What a request leaves open."""
     grade: GradeAll
     ask_judge: Callable[[Sequence[str]], list[Any]] | None = None
-    """The judge's model: replies to messages, in their order; an Unanswered stands where none came."""
+    """The judge's model: replies to messages, in their order; a JudgeFailed stands where none came."""
 
     def run(self, problems: Sequence[Problem], method: PairMethod, context: Context | None) -> Iterator[ProblemResult]:
-        """Work on all of them together, and yield each as soon as it is done.
+        """Work on all of them together, and yield each as soon as it is finished.
 
         A round lets every open problem go on to its next request and then answers all requests at once, so a call to a
         model holds what as many problems want as are open.
         """
-        live = [_Live(problem, method(problem, context)) for problem in problems]  # type: ignore[arg-type]  # None: trees
-        replies: list[Any] = [None] * len(live)
+        given: Any = context  # None for a TreeMethod alone, which does not look at it
+        live = [_LiveProblem(problem, method(problem, given)) for problem in problems]
+        replies: list[Any] = [None] * len(live)  # a generator is started by sending it None
         while live:
             for one, reply in zip(live, replies, strict=True):
-                one.go_on(reply)
-            yield from (one.finished for one in live if one.finished)
-            live = [one for one in live if not one.finished]
+                one.advance(reply)
+            # Results go out before the next call to a model, which takes long: they are on disc if that is interrupted.
+            yield from (one.result for one in live if one.result)
+            live = [one for one in live if not one.result]
             replies = self.answer([(one.problem, one.request) for one in live if one.request is not None])
 
     def answer(self, requests: Sequence[tuple[Problem, Request]]) -> list[Any]:
-        """One reply an ask, in the order of the asks."""
+        """One reply a request, in the order of the requests."""
         replies: list[Any] = [None] * len(requests)
         for kind, together in (
             (Generate, self._generate),
@@ -73,17 +76,17 @@ class Scheduler:
         return replies
 
     def _generate(self, requests: Sequence[tuple[Problem, Any]]) -> list[Any]:
-        """Asks that want the same settings go to the sampler together."""
+        """Requests for the same settings go to the sampler together."""
         alike: dict[Sampling, list[int]] = {}
         for number, (_, request) in enumerate(requests):
             alike.setdefault(self._settings(request), []).append(number)
         replies: list[list[list[Completion]]] = [[] for _ in requests]
         for settings, numbers in alike.items():
             prompts = [prompt for i in numbers for prompt in requests[i][1].prompts]
-            streams = [stream for i in numbers for stream in _stream_numbers(requests[i][1])]
-            drawn = iter(self.sampler.sample(prompts, settings, streams))
+            streams = [stream for i in numbers for stream in _streams(requests[i][1])]
+            completions = iter(self.sampler.sample(prompts, settings, streams))
             for i in numbers:
-                replies[i] = list(islice(drawn, len(requests[i][1].prompts)))
+                replies[i] = list(islice(completions, len(requests[i][1].prompts)))
         return replies
 
     def _settings(self, request: Generate) -> Sampling:
@@ -109,25 +112,25 @@ class Scheduler:
         return [list(islice(nats, len(request.prompts))) for _, request in requests]
 
     def _ask(self, requests: Sequence[tuple[Problem, Any]]) -> list[Any]:
-        assert self.ask_judge is not None, "a judge that consults a model opens it"
+        assert self.ask_judge is not None, "a judge that asks a model opens it"
         return self.ask_judge([request.message for _, request in requests])
 
 
 @dataclass
-class _Live:
-    """A problem being worked on, and what it waits for."""
+class _LiveProblem:
+    """A problem that is worked on: its generator, and the request whose answer that waits for."""
 
     problem: Problem
-    work: Requests
+    requests: Requests
     request: Request | None = None
-    finished: ProblemResult | None = None
+    result: ProblemResult | None = None
     tokens: int = 0
     samples: int = 0
     graded: int = 0
     right: int = 0
 
-    def go_on(self, reply: Any) -> None:
-        """Hand over an answer and learn what is asked for next."""
+    def advance(self, reply: Any) -> None:
+        """Send the answer, and learn the next request or the result."""
         if isinstance(self.request, Generate):
             flat = [completion for some in reply for completion in some]
             self.samples += len(flat)
@@ -137,21 +140,24 @@ class _Live:
             self.right += sum(grade.verdict == CORRECT for grade in reply)
         try:
             failure = isinstance(reply, JudgeFailed)
-            self.request = self.work.throw(reply) if failure else self.work.send(reply)
+            self.request = self.requests.throw(reply) if failure else self.requests.send(reply)
         except StopIteration as end:
-            self.finished = self._finished(end.value)
+            self.result = self._with_cost(end.value)
         except JudgeFailed as error:
-            self.finished = replace(self._finished(Result(outcome=error.reason)), quarantined=error.answer, failed=True)
+            # Quarantined rather than raised: one problem that a judge cannot read must not end a run of thousands.
+            failed = self._with_cost(Result(outcome=error.reason))
+            self.result = replace(failed, judge_reply=error.reply, failed=True)
 
-    def _finished(self, result: Result) -> ProblemResult:
+    def _with_cost(self, result: Result) -> ProblemResult:
         return ProblemResult(self.problem.id, result, self.tokens, self.samples, graded=self.graded, right=self.right)
 
 
-def _stream_numbers(request: Generate) -> list[int]:
-    """Which of the random streams of its text each prompt takes: a fresh one every time."""
-    seen: dict[str, int] = {}
+def _streams(request: Generate) -> list[int]:
+    """Which of the random streams of its text each prompt takes: another one every time the text comes."""
+    before: dict[str, int] = {}
     streams = []
     for prompt in request.prompts:
-        streams.append(request.again + seen.get(prompt, 0))
-        seen[prompt] = seen.get(prompt, 0) + 1
+        # Numbered within the problem, never by place in the batch: which problems run together is left without effect.
+        streams.append(request.again + before.get(prompt, 0))
+        before[prompt] = before.get(prompt, 0) + 1
     return streams

@@ -18,7 +18,7 @@ from stepdpo.pairs.engine.scheduler import Scheduler
 
 
 class OpenExecutor(Protocol):
-    """Ready to work."""
+    """An executor that is ready to work."""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class OpenExecutor(Protocol):
         ...
 
     def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
-        """What comes of the problems, in any order, each as soon as it is done."""
+        """The results of all problems, in any order, each as soon as it is there."""
         ...
 
 
@@ -42,35 +42,38 @@ class WorkerContext:
 
     method: PairMethod
     context: Context | None
-    """None for a method that requests nothing."""
+    """None for a method that requests nothing: then neither model nor graders are opened."""
     model: Any
     sampler: SamplerSpec
-    sampling: Sampling
     folder: Path
-    """Where a judge keeps what was said to its model."""
+    """Where a judge keeps the transcript of its model."""
 
     @contextmanager
-    def open(self, worker: str = "") -> Iterator[Worker]:
+    def open(self, name: str = "") -> Iterator[Worker]:
         """Load the model, start the graders, connect to the judge's model. One of several workers has a name."""
         if self.context is None:
-            yield Worker(self.method, None, Scheduler(None, self.sampling, lambda items: []))
+            yield Worker(self.method, None, Scheduler(None, Sampling(), lambda items: []))
             return
-        shown: Any = self.sampler  # a dataclass like every spec; two bars at a time cannot be
+        shown: Any = self.sampler  # a dataclass like every spec
+        # A terminal has room for one bar, and problems have it: a sampler's own would count one call.
         quiet: SamplerSpec = replace(shown, progress=False) if hasattr(shown, "progress") else shown
         with (
-            self._asking_judge(worker) as ask_judge,
+            # The judge first: a wrong key is known at once, before a model is loaded for minutes.
+            self._asking_judge(name) as ask_judge,
             quiet.open(self.model) as sampler,
             graders() as grade_many,
         ):
-            scheduler = Scheduler(sampler, self.sampling, lambda items: grade_many(items, Strict()), ask_judge)
+            sampling = self.context.sampling
+            scheduler = Scheduler(sampler, sampling, lambda items: grade_many(items, Strict()), ask_judge)
             yield Worker(self.method, self.context, scheduler)
 
-    def _asking_judge(self, worker: str) -> AbstractContextManager[Any]:
+    def _asking_judge(self, name: str) -> AbstractContextManager[Any]:
         """The judge's model, where the method needs a judge and it has a model of its own."""
         judge = self.context.judge if self.context and "judge" in self.method.needs else None
         if judge is None or not hasattr(judge, "open"):
             return nullcontext()
-        folder = self.folder / "workers" / worker if worker else self.folder
+        # A folder a worker: two processes that append to one transcript would tear each other's lines.
+        folder = self.folder / "workers" / name if name else self.folder
         folder.mkdir(parents=True, exist_ok=True)
         opened: AbstractContextManager[Any] = judge.open(folder)
         return opened
@@ -78,7 +81,7 @@ class WorkerContext:
 
 @dataclass(frozen=True)
 class Worker:
-    """Ready to work."""
+    """Model, graders and judge, opened and ready to work."""
 
     method: PairMethod
     context: Context | None
@@ -90,5 +93,5 @@ class Worker:
         return {**getattr(self.scheduler.sampler, "facts", {}), **getattr(self.scheduler.ask_judge, "facts", {})}
 
     def work(self, group: Sequence[Problem]) -> Iterator[ProblemResult]:
-        """The problems of a group, all worked on together, each as soon as it is done."""
+        """The results of a group's problems, all worked on together, each as soon as it is there."""
         return self.scheduler.run(group, self.method, self.context)

@@ -18,7 +18,7 @@ class LocalExecutor:
 
     @contextmanager
     def open(self, worker_context: WorkerContext) -> Iterator[LocalWorker]:
-        """Load the model."""
+        """Load the model at once, before the first problem is read."""
         with worker_context.open() as worker:
             yield LocalWorker(worker)
 
@@ -34,6 +34,6 @@ class LocalWorker:
         return self.worker.facts
 
     def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
-        """What comes of the problems, as it comes."""
+        """The results of all problems, each as soon as it is there."""
         for group in groups:
             yield from self.worker.work(group)

@@ -1,7 +1,7 @@
 """Many workers on a Ray cluster (Moritz et al. 2018, arXiv 1712.05889): the owner of Ray.
 
-Every worker holds a model of its own and works on whole groups of problems, the same groups that one process would
-form, so that its batches and with them its results are the same ones. Only this process writes results down.
+Every worker is an actor that holds a model of its own and works on whole groups of problems, the same groups that one
+process would form, so that its batches and with them its results are the same ones. Only this process writes results.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RayExecutor:
     address: str | None = None
     """Of a running cluster, `auto` to find it; None for a local one of this run's own."""
     ahead: int = 2
-    """Groups a worker has at a time: the one it works on and those that lie ready."""
+    """Groups a worker has at a time: the one it works on and those that are prefetched."""
     retries: int = 3
     """How often a group is given to another worker after one died over it."""
 
@@ -58,13 +58,14 @@ class RayExecutor:
 
     @contextmanager
     def open(self, worker_context: WorkerContext) -> Iterator[Dispatcher]:
-        """Join the cluster, or start one, and hire the workers; they load the model when they are first asked."""
+        """Join the cluster, or start one, and describe the workers; they load the model when they are given a group."""
         os.environ.update(QUIET)
         ray = _ray()
         self._join(ray)
         try:
             count, gpus = self._room(ray.cluster_resources())
             variables = {**QUIET, "OMP_NUM_THREADS": str(self.cpus), "OMP_WAIT_POLICY": "PASSIVE"}
+            # Not restarted by Ray, which does not know what has arrived of a group: the dispatcher replaces a dead one.
             kind = ray.remote(_Worker).options(
                 num_cpus=self.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
             )
@@ -76,6 +77,7 @@ class RayExecutor:
     def _join(self, ray: Any) -> None:
         own: dict[str, Any] = {}
         if self.address is None:
+            # Ray counts cores only to place workers: more of them than there are may be asked for on this one machine.
             cores = max(os.cpu_count() or 1, (self.workers or 1) * self.cpus)
             own = {"num_cpus": cores, "object_store_memory": STORE, "include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
@@ -89,7 +91,7 @@ class RayExecutor:
 
     def _room(self, cluster: dict[str, float]) -> tuple[int, float]:
         """(workers, GPUs each) for a cluster's resources. UserError for more than it has."""
-        cores, cards = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+        cores, cards = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)  # Ray leaves out what there is none of
         gpus = self.gpus if self.gpus is not None else min(1.0, cards)
         most = int(min(cores // self.cpus, cards / gpus if gpus else cores))
         count = self.workers or max(1, most)
@@ -100,7 +102,7 @@ class RayExecutor:
 
 
 class _Worker:
-    """A process of the cluster."""
+    """The actor: a process of the cluster."""
 
     def __init__(self, worker_context: WorkerContext) -> None:
         self.worker_context = worker_context
@@ -108,8 +110,8 @@ class _Worker:
         self.worker: Worker | None = None
 
     def work(self, group: list[Problem]) -> Iterator[ProblemResult | dict[str, Any]]:
-        """What comes of a group, problem by problem; at last what the sampler says of itself."""
-        if self.worker is None:
+        """The results of a group, problem by problem; at last what the sampler says of itself."""
+        if self.worker is None:  # opened here and not in __init__, whose errors Ray reports as the death of the actor
             self.worker = self.stack.enter_context(self.worker_context.open(f"{socket.gethostname()}-{os.getpid()}"))
         yield from self.worker.work(group)
         yield self.worker.facts

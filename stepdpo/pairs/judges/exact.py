@@ -18,7 +18,7 @@ class Exact:
     needs: ClassVar[frozenset[str]] = frozenset({"checker"})
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
-        """Nothing is asked for."""
+        """Nothing is requested."""
         yield from ()
         assert context.checker is not None, "a task without a checker is refused before"
         return Verdict(context.checker.first_error(problem, solution.steps))

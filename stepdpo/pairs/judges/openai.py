@@ -72,23 +72,24 @@ class OpenAIJudge:
             raise ValueError("ask_again must be at least 0, max_tokens at least 1")
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
-        """Ask, and ask again where the answer is none. Raises Unanswered with the last one."""
+        """Ask, and ask again where the reply holds no decision. Raises JudgeFailed with the last reply."""
         message = request(problem, solution, self.show_reference)
         more = ""
         for left in range(self.ask_again, -1, -1):
-            answer: str = yield AskJudge(message + more)
+            reply: str = yield AskJudge(message + more)
             try:
-                decision: Decision = read_decision(answer, len(solution.steps), self.neutral_is_error)
-                return Verdict(decision.error, answer)
+                decision: Decision = read_decision(reply, len(solution.steps), self.neutral_is_error)
+                return Verdict(decision.error, reply)
             except Unreadable as error:
                 if not left:
-                    raise JudgeFailed(f"judge: {error}", answer) from None
+                    raise JudgeFailed(f"judge: {error}", reply) from None
+                # Told what was wrong with it: at temperature 0 the same message would bring the same reply.
                 more = AGAIN.format(reason=error, count=len(solution.steps))
         raise AssertionError("unreachable")
 
     @contextmanager
     def open(self, folder: Path) -> Iterator[JudgeConnection]:
-        """Connect to the judge's model; everything said is kept in `folder`. UserError for a wrong key."""
+        """Connect to the judge's model; the transcript is kept in `folder`. UserError for a wrong key."""
         with (
             Transcript.opened(folder / EXCHANGES, self.server.api_key_env) as log,
             connect(self.server, "judge.server", optional=True, record=log) as client,
@@ -103,7 +104,7 @@ class JudgeConnection:
         self.spec, self.client, self.log = spec, client, log
 
     def __call__(self, messages: Sequence[str]) -> list[Reply]:
-        """In the order of the messages; an Unanswered stands where none came."""
+        """In the order of the messages; a JudgeFailed stands where none came."""
         replies: list[Reply] = self.client.each(self._reply, list(messages))
         return replies
 
@@ -117,12 +118,13 @@ class JudgeConnection:
         limits = {"temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens}
         body |= {name: value for name, value in limits.items() if value is not None}
         try:
-            answer: str = await self.client.request(True, body, self.spec.extra, answered)
+            reply: str = await self.client.request(True, body, self.spec.extra, answered)
+        # Returned, not raised: the other messages of the batch have replies, and this problem alone is quarantined.
         except RequestRefused as error:
             return JudgeFailed("judge: request refused", str(error))
         except Outage as error:
             return JudgeFailed("judge: no answer", str(error))
-        return answer
+        return reply
 
 
 def request(problem: Problem, solution: Solution, show_reference: bool) -> str:

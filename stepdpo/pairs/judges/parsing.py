@@ -1,4 +1,4 @@
-"""What a judge decided, read from its own words. Nothing is guessed: what cannot be read is said to be so."""
+"""Parses the decision in a judge's reply. Nothing is guessed: what is no decision is refused with a reason."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 CORRECT, NEUTRAL, INCORRECT = "correct", "neutral", "incorrect"
 HEADING = re.compile(r"final\s+decision", re.IGNORECASE)
+# The forms that models write: bold, lists, code, `:`, `=` or a dash. "partially correct" is none of the three labels.
 ENTRY = re.compile(r"step[\s*_`#]*(\d+)[\s*_`]*[:=\u2013-][\s*_`]*(incorrect|correct|neutral)\b", re.IGNORECASE)
 
 
 class Unreadable(ValueError):
-    """The words are no decision; the message says why, in a few words that many answers share."""
+    """A reply without a decision; the message says why, in a few words that many replies share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,17 @@ class Decision:
     error: int | None
 
 
-def read_decision(answer: str, steps: int, neutral_is_error: bool = False) -> Decision:
+def read_decision(reply: str, steps: int, neutral_is_error: bool = False) -> Decision:
     """The decision about a solution of so many steps, which were shown to the judge as step 1, 2, ...
 
     Counts is what follows the last "final decision". The labels up to the first wrong step must be there, one a step;
     those after it are ignored.
     """
-    headings = list(HEADING.finditer(answer))
+    # The last heading: a model that thinks aloud, or corrects itself, writes several.
+    headings = list(HEADING.finditer(reply))
     if not headings:
         raise Unreadable("no decision")
-    found = [(int(number), word.lower()) for number, word in ENTRY.findall(answer[headings[-1].end() :])]
+    found = [(int(number), word.lower()) for number, word in ENTRY.findall(reply[headings[-1].end() :])]
     if not found:
         raise Unreadable("no decision")
     labels: dict[int, str] = {}

@@ -31,7 +31,7 @@ class SearchStrategy(Enum):
     """From the end to the last prefix with a success. A success is proof and a failure is not, so of several places
     where successes end this takes the last."""
     posterior = "posterior"
-    """Where roll-outs tell most, `at_first` at a time, until a step is probable enough (first_error_posterior.py)."""
+    """Where roll-outs tell most, `at_first` at a time, until a step's posterior is high (first_error_posterior.py)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Rollouts:
             raise ValueError("confidence must be in (0, 1]")
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
-        """Narrow down where successes end: one from `low` (from the beginning: looked at last), none from `high`."""
+        """Narrow down where successes end: one from `low` (from the beginning: tried last), none from `high`."""
         counts: Counter[str] = Counter()
         if solution.correct:
             return Verdict(None, "its answer is right")
@@ -92,32 +92,34 @@ class Rollouts:
     ) -> Generator[Request, Any, bool]:
         """Whether any roll-out from the prefix is right."""
         counts["judge: prefixes"] += 1
-        made = again = 0
-        while made < self.rollouts:
-            n = min(max(made, self.at_first), self.rollouts - made)
+        rollouts = again = 0
+        while rollouts < self.rollouts:
+            # One success is enough, and most sound prefixes have one soon: few first, then as many again as there are.
+            n = min(max(rollouts, self.at_first), self.rollouts - rollouts)
             if (yield from self._right(problem, prefix, n, again, context, counts)):
                 return True
-            made, again = made + n, again + 1
+            rollouts, again = rollouts + n, again + 1
         return False
 
     def _most_probable(
         self, problem: Problem, solution: Solution, context: Context, counts: Counter[str]
     ) -> Generator[Request, Any, Verdict]:
         """The beginning is never tried, as it is right whatever the first wrong step is."""
-        size, rounds = len(solution.steps), Counter[int]()
-        right, made = [0] * size, [0] * size
+        size, times = len(solution.steps), Counter[int]()
+        right, rollouts = [0] * size, [0] * size
         left = self.rollouts * (size - 1)
-        now = first_error_posterior(right, made)
+        now = first_error_posterior(right, rollouts)
         while left > 0 and max(now) < self.confidence:
             n = min(self.at_first, left)
-            at = most_informative(right, made, n, 4 * self.rollouts)
+            # Capped a prefix, at four times the average: one that stays undecided would take all that is left.
+            at = most_informative(right, rollouts, n, 4 * self.rollouts)
             if at is None:
                 break
-            right[at] += yield from self._right(problem, solution.prefix(at), n, rounds[at], context, counts)
-            made[at], left = made[at] + n, left - n
-            rounds[at] += 1
-            now = first_error_posterior(right, made)
-        counts["judge: prefixes"] += len(rounds)
+            right[at] += yield from self._right(problem, solution.prefix(at), n, times[at], context, counts)
+            rollouts[at], left = rollouts[at] + n, left - n
+            times[at] += 1
+            now = first_error_posterior(right, rollouts)
+        counts["judge: prefixes"] += len(times)
         best = max(range(size), key=lambda k: now[k])
         return Verdict(best, f"probability {now[best]:.2f}", counts)
 
@@ -126,7 +128,7 @@ class Rollouts:
     ) -> Generator[Request, Any, int]:
         """How many of `n` roll-outs from the prefix are right."""
         prompt = context.prompt(problem)
-        (drawn,) = yield Generate((prompt.text + prompt.joint + prefix,), n, again, self.temperature)
-        (solutions,) = yield from read_solutions([SampledBatch("j", prefix, "", drawn)], Counter())
+        (completions,) = yield Generate((prompt.text + prompt.joint + prefix,), n, again, self.temperature)
+        (solutions,) = yield from read_solutions([SampledBatch("j", prefix, "", completions)], Counter())
         counts["judge: roll-outs"] += n
         return sum(solution.correct for solution in solutions)

@@ -1,4 +1,4 @@
-"""What a judge says of one solution."""
+"""The verdict of a judge on one solution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Verdict:
     note: str = ""
     """The judge's reasons, where it gives any."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What it took, for the counts of the source that asked."""
+    """What it took, for the counts of the method that asked."""
 
 
 JudgeRequests = Generator[Request, Any, Verdict]

@@ -16,7 +16,7 @@ from stepdpo.pairs.tree.published import ultrainteract, with_parents
 from stepdpo.pairs.tree.tree import Node, Tree
 
 HEAD = 100
-"""Rows that the form is told from."""
+"""Rows that the form is recognised by: the first ones may be broken."""
 Reading = Callable[[], Iterable[Row | BadRow]]
 
 

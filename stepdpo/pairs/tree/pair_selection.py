@@ -1,4 +1,4 @@
-"""Cutting a tree of steps into pairs: which two children of a node are compared, and how sure one is of it.
+"""Selects pairs from a tree of steps: which two children of a node are compared, and with what confidence.
 
 Pure functions of trees. The rules are those of MCTS-DPO (Xie et al. 2024, arXiv 2405.00451); the filter by outcome is
 our reading of SVPO (Chen et al. 2024, arXiv 2406.10858).
@@ -18,7 +18,7 @@ from stepdpo.pairs.tree.tree import Tree, preference
 ROLLOUTS = "rollouts"
 """`meta["visits"]` of a tree whose visits count roll-outs made after a step rather than a search's choices."""
 SURE_GAP, SURE_VISITS = 0.5, 2
-"""What `outcomes` asks for at least."""
+"""The least gap and visits that `outcomes` accepts."""
 
 
 class SelectBy(Enum):
@@ -83,7 +83,7 @@ class PairSelection:
             raise ValueError("max_pairs_per_tree and max_pairs_per_parent must be at least 1")
 
     def __call__(self, tree: Tree, counts: Counter[str]) -> tuple[Preference, ...]:
-        """The pairs of a tree; `counts` takes what was looked at and what was left out."""
+        """The pairs of a tree; `counts` takes what was compared and what was left out."""
         return tuple(
             preference(tree, chosen, rejected, confidence(tree, chosen, rejected, self.smoothing), self.merge_chains)
             for chosen, rejected in chosen_pairs(tree, self, counts)
@@ -92,6 +92,8 @@ class PairSelection:
 
 def confidence(tree: Tree, chosen: int, rejected: int, smoothing: Smoothing) -> float:
     """P(the chosen side is better) in the eyes of a search: 1 - alpha; see `PairSelection`."""
+    # A search goes more often where it finds Q high, so N_w to N_l is a vote. Roll-outs are the same number for every
+    # step by design, and rows without visits hold no vote: there the label is taken as it is.
     if smoothing is Smoothing.NONE or not counted(tree):
         return 1.0
     return 1 - alpha(tree.nodes[chosen].visits, tree.nodes[rejected].visits, smoothing)
@@ -103,6 +105,7 @@ def alpha(chosen: int, rejected: int, smoothing: Smoothing) -> float:
         return 0.0
     if smoothing is Smoothing.PAPER:
         return rejected / (chosen + rejected)
+    # At most one half: above it the loss would prefer the rejected side.
     return min(rejected / (max(1, chosen) + rejected), 0.5)
 
 
@@ -119,27 +122,29 @@ def most_visited_path(tree: Tree) -> list[int]:
     return path
 
 
-def chosen_pairs(tree: Tree, cut: PairSelection, counts: Counter[str]) -> list[tuple[int, int]]:
+def chosen_pairs(tree: Tree, selection: PairSelection, counts: Counter[str]) -> list[tuple[int, int]]:
     """(chosen, rejected) nodes, by their parents from the root down."""
-    parents = most_visited_path(tree) if cut.most_visited_path else range(len(tree.nodes))
+    parents = most_visited_path(tree) if selection.most_visited_path else range(len(tree.nodes))
     found: list[tuple[int, float, int, int, int]] = []
     for group in (group for parent in parents for group in tree.siblings(parent) if len(group) > 1):
         counts["nodes with siblings"] += 1
-        sides = list(_of_siblings(tree, group, cut, counts))[: cut.max_pairs_per_parent]
+        sides = list(_of_siblings(tree, group, selection, counts))[: selection.max_pairs_per_parent]
         counts["nodes with a pair"] += bool(sides)
         for turn, (chosen, rejected) in enumerate(sides):
             visits = tree.nodes[chosen].visits + tree.nodes[rejected].visits
             found.append((turn, -visits, len(found), chosen, rejected))
-    kept = sorted(found)[: cut.max_pairs_per_tree]
+    # By turn first: a second pair of one node says less than the first pair of another. Then the most visited sides,
+    # whose Q is known best; at last by place, so that equal ones are chosen the same way every time.
+    kept = sorted(found)[: selection.max_pairs_per_tree]
     counts["pairs over max_pairs_per_tree"] += len(found) - len(kept)
     return [(chosen, rejected) for *_, chosen, rejected in sorted(kept, key=lambda entry: entry[2])]
 
 
 def _of_siblings(
-    tree: Tree, group: Sequence[int], cut: PairSelection, counts: Counter[str]
+    tree: Tree, group: Sequence[int], selection: PairSelection, counts: Counter[str]
 ) -> Iterator[tuple[int, int]]:
     """The best child against others, the others in the order of preference; equally good ones take turns."""
-    visits = cut.select_by is SelectBy.VISITS
+    visits = selection.select_by is SelectBy.VISITS
     known = [i for i in group if (visits or tree.value(i) is not None) and not _unmeasured(tree, i)]
     if len(known) < 2:
         counts["nodes without values"] += 1
@@ -148,38 +153,39 @@ def _of_siblings(
     top = max(ranks.values())
     best = [i for i in known if ranks[i] == top]
     others = sorted((i for i in known if ranks[i] != top), key=lambda i: ranks[i])
-    if cut.rejected is Rejected.SECOND:
+    if selection.rejected is Rejected.SECOND:
         others.sort(key=lambda i: ranks[i], reverse=True)
-    elif cut.rejected is Rejected.RANDOM:
-        Random(f"{cut.seed}/{tree.problem}/{known[0]}").shuffle(others)
+    elif selection.rejected is Rejected.RANDOM:
+        # Seeded by place: the choice at one node does not hang on which trees and nodes came before it.
+        Random(f"{selection.seed}/{tree.problem}/{known[0]}").shuffle(others)
     for turn in range(max(len(best), len(others)) if others else 0):
         chosen, rejected = best[turn % len(best)], others[turn % len(others)]
-        if why := refusal(tree, chosen, rejected, cut):
+        if why := refusal(tree, chosen, rejected, selection):
             counts[f"siblings: {why}"] += 1
         else:
             yield chosen, rejected
 
 
-def refusal(tree: Tree, chosen: int, rejected: int, cut: PairSelection) -> str:
+def refusal(tree: Tree, chosen: int, rejected: int, selection: PairSelection) -> str:
     """Why two siblings are no pair; empty when they are one."""
     better, worse = tree.nodes[chosen], tree.nodes[rejected]
-    fewest = max(cut.min_visits, SURE_VISITS if cut.outcomes else 0)
-    smallest = max(cut.min_gap, SURE_GAP if cut.outcomes else 0.0)
+    fewest = max(selection.min_visits, SURE_VISITS if selection.outcomes else 0)
+    smallest = max(selection.min_gap, SURE_GAP if selection.outcomes else 0.0)
     gap = _q(tree, chosen) - _q(tree, rejected)
-    by_visits = cut.select_by is SelectBy.VISITS
+    by_visits = selection.select_by is SelectBy.VISITS
     if better.text.split() == worse.text.split():
         return "the same text"
     if (better.visits <= worse.visits) if by_visits else gap <= 0:
         return "neither is better"
-    if gap < smallest - 1e-9:
+    if gap < smallest - 1e-9:  # Q = 2 m / n - 1: a gap of 0.5 exactly may come out a rounding below it
         return "gap too small"
     if tree.visited and min(better.visits, worse.visits) < fewest:
         return "too few visits"
     if counted(tree) and not better.visits + worse.visits:
         return "never visited"
-    if counted(tree) and cut.smoothing is Smoothing.PAPER and worse.visits > better.visits:
+    if counted(tree) and selection.smoothing is Smoothing.PAPER and worse.visits > better.visits:
         return "the rejected side was visited more"
-    if cut.outcomes and (not _right_below(tree, chosen) or _right_below(tree, rejected)):
+    if selection.outcomes and (not _right_below(tree, chosen) or _right_below(tree, rejected)):
         return "outcomes do not bear it out"
     return ""
 
@@ -202,4 +208,4 @@ def _rank(tree: Tree, number: int, visits: bool) -> tuple[float, float]:
 
 def _right_below(tree: Tree, number: int) -> bool:
     """Whether a right solution goes through a node: an ending at or below it, or a roll-out from there."""
-    return any(tree.nodes[i].correct or tree.nodes[i].successes for i in tree.below(number))
+    return any(tree.nodes[i].correct or tree.nodes[i].successes for i in tree.subtree(number))

@@ -1,7 +1,7 @@
 """Trees that others made, given as rows: UltraInteract (Yuan et al. 2024, arXiv 2404.02078), and rows with parents.
 
-A tree's rows may lie anywhere in their file, so the file is read twice: once for who belongs to whom, once to build
-every tree as soon as its last row has come.
+A tree's rows may lie anywhere in their file, so the file is read twice: once for which rows belong together, once to
+build every tree as soon as its last row has come. So memory holds unfinished trees, and not the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stepdpo.data.rows import BadRow, Row
 from stepdpo.pairs.tree.tree import Node, Tree
 
 Rows = Iterable[Row | BadRow]
-Grow = Callable[[str, Sequence[Row]], Iterator[Tree | BadRow]]
+MakeTrees = Callable[[str, Sequence[Row]], Iterator[Tree | BadRow]]
 PLACE = re.compile(r"_\d+_\d+$")
 """Depth and turn at the end of an id of UltraInteract."""
 
@@ -24,15 +24,15 @@ PLACE = re.compile(r"_\d+_\d+$")
 def ultrainteract(read: Callable[[], Rows]) -> Iterator[Tree | BadRow]:
     """Trees of whole actions: right and wrong ones after the same conversation, which grows from a wrong one."""
     keys = [_conversation(row) if isinstance(row, Row) else "" for row in read()]
-    return _gathered(read(), keys, _actions)
+    return _grouped(read(), keys, _actions)
 
 
 def with_parents(read: Callable[[], Rows]) -> Iterator[Tree | BadRow]:
     """Trees of rows {id, parent_id, text, ...}: a row without a parent, or whose parent is no row, is at the root."""
-    return _gathered(read(), _roots(read()), _steps)
+    return _grouped(read(), _roots(read()), _steps)
 
 
-def _gathered(rows: Rows, keys: Sequence[str | None], grow: Grow) -> Iterator[Tree | BadRow]:
+def _grouped(rows: Rows, keys: Sequence[str | None], make_trees: MakeTrees) -> Iterator[Tree | BadRow]:
     """The trees of the rows with equal keys, each once its last row has come."""
     last = {key: number for number, key in enumerate(keys)}
     waiting: defaultdict[str, list[Row]] = defaultdict(list)
@@ -44,21 +44,21 @@ def _gathered(rows: Rows, keys: Sequence[str | None], grow: Grow) -> Iterator[Tr
         else:
             waiting[key].append(row)
         if key is not None and last[key] == number and key in waiting:
-            yield from grow(key, waiting.pop(key))
+            yield from make_trees(key, waiting.pop(key))
 
 
 @dataclass
-class _Growing:
-    """Nodes, found again by what they add to their parent."""
+class _ActionTrie:
+    """A trie of actions: conversations that begin alike share nodes."""
 
     nodes: list[Node] = field(default_factory=lambda: [Node(-1)])
-    places: dict[tuple[int, str, str], int] = field(default_factory=dict)
+    children: dict[tuple[int, str, str], int] = field(default_factory=dict)
 
     def child(self, parent: int, feedback: str, text: str) -> int:
-        if (parent, feedback, text) not in self.places:
-            self.places[parent, feedback, text] = len(self.nodes)
+        if (parent, feedback, text) not in self.children:
+            self.children[parent, feedback, text] = len(self.nodes)
             self.nodes.append(Node(parent, text, feedback=feedback))
-        return self.places[parent, feedback, text]
+        return self.children[parent, feedback, text]
 
 
 def _conversation(row: Row) -> str:
@@ -71,26 +71,26 @@ def _conversation(row: Row) -> str:
 
 
 def _actions(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
-    growing = _Growing()
-    labels: defaultdict[int, set[bool]] = defaultdict(set)
+    trie = _ActionTrie()
+    labels: defaultdict[int, set[bool]] = defaultdict(set)  # every row has its say before a node is marked
     used: list[Row] = []
     for row in rows:
         try:
-            _action(RowFields(row.cells), growing, labels)
+            _action(RowFields(row.cells), trie, labels)
             used.append(row)
         except RowError as error:
             yield row.bad(str(error))
     if not used:
         return
-    for node, said in labels.items():
-        if len(said) == 1:  # an action that is right in one row and wrong in another is neither
-            growing.nodes[node] = replace(growing.nodes[node], correct=said.pop())
+    for node, correct in labels.items():
+        if len(correct) == 1:  # an action that is right in one row and wrong in another is neither
+            trie.nodes[node] = replace(trie.nodes[node], correct=correct.pop())
     name, _, question = key.partition("\n")
     pair = RowFields(used[0].cells).some(("task", "dataset"))
-    yield Tree(name or used[0].place, question, "", tuple(growing.nodes), meta={"whole": True, "pair": pair})
+    yield Tree(name or used[0].place, question, "", tuple(trie.nodes), meta={"whole": True, "pair": pair})
 
 
-def _action(cells: RowFields, growing: _Growing, labels: defaultdict[int, set[bool]]) -> None:
+def _action(cells: RowFields, trie: _ActionTrie, labels: defaultdict[int, set[bool]]) -> None:
     """Add one row's conversation and its two actions."""
     turns = cells.turns("trajectory")
     roles = [turn.role for turn in turns]
@@ -101,15 +101,15 @@ def _action(cells: RowFields, growing: _Growing, labels: defaultdict[int, set[bo
     chosen, rejected = cells.text("chosen"), cells.text("rejected")
     at, feedback = 0, ""
     for action, answer in zip(turns[1::2], turns[2::2], strict=True):
-        at, feedback = growing.child(at, feedback, action.content), answer.content
-    labels[growing.child(at, feedback, chosen)].add(True)
-    labels[growing.child(at, feedback, rejected)].add(False)
+        at, feedback = trie.child(at, feedback, action.content), answer.content
+    labels[trie.child(at, feedback, chosen)].add(True)
+    labels[trie.child(at, feedback, rejected)].add(False)
 
 
 def _roots(rows: Rows) -> list[str | None]:
     """The root's id for every row; None where its parents lead back to itself, "" for what is no row."""
     names = [(_name(row), _parent(row)) if isinstance(row, Row) else ("", "") for row in rows]
-    parents = dict(reversed(names))
+    parents = dict(reversed(names))  # of two rows with one id the first counts, as in `_steps`
     found: dict[str, str | None] = {}
     for name, _ in names:
         at, trail = name, dict[str, None]()
@@ -134,14 +134,14 @@ def _parent(row: Row) -> str:
 
 def _steps(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
     """One tree from the root down; what hangs below a row that cannot be used cannot be used either."""
-    seen: dict[str, Row] = {}
+    by_name: dict[str, Row] = {}
     below: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         name = _name(row)
-        if not name or name in seen:
-            yield row.bad(f"column 'id': {name!r} is the id of {seen[name].place}" if name else "no column 'id'")
+        if not name or name in by_name:
+            yield row.bad(f"column 'id': {name!r} is the id of {by_name[name].place}" if name else "no column 'id'")
             continue
-        seen[name] = row
+        by_name[name] = row
         below[_parent(row)].append(row)
     nodes: list[Node] = [Node(-1)]
     waiting = deque((row, 0) for row in below[key])
@@ -154,10 +154,10 @@ def _steps(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
             place = -1
             yield row.bad(str(error))
         waiting.extend((child, place) for child in below[_name(row)])
-    question, answer = (_fact(seen.values(), column) for column in ("question", "answer"))
-    question = question or (_name(seen[key], "text") if key in seen else "")
+    question, answer = (_first_cell(by_name.values(), column) for column in ("question", "answer"))
+    question = question or (_name(by_name[key], "text") if key in by_name else "")
     if question.strip() and len(nodes) > 1:
-        yield Tree(key if key in seen else _first(key, rows), question, answer, tuple(nodes))
+        yield Tree(key if key in by_name else _first(key, rows), question, answer, tuple(nodes))
     elif len(nodes) > 1:
         yield rows[0].bad("no row of its tree has a 'question', nor is there a row without a parent to be one")
 
@@ -167,7 +167,7 @@ def _first(key: str, rows: Sequence[Row]) -> str:
     return _name(rows[0]) if key.startswith("? ") else key
 
 
-def _fact(rows: Iterable[Row], column: str) -> str:
+def _first_cell(rows: Iterable[Row], column: str) -> str:
     """What the first row that has the column says there."""
     return next((", ".join(answers) for row in rows if (answers := RowFields(row.cells).answers(column))), "")
 

@@ -1,5 +1,5 @@
-"""PUCT tree search over steps, after MCTS-DPO (Xie et al. 2024, arXiv 2405.00451). No model: what is written after a
-step is handed in, so that a search can be followed by hand.
+"""PUCT tree search over steps, after MCTS-DPO (Xie et al. 2024, arXiv 2405.00451). No model: the steps that follow a
+node are passed in, so that a search can be followed by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Prior(Enum):
     """How a step's log-probability becomes its prior."""
 
     code = "code"
-    """exp(logp / L^power), as the authors' code has it: near 1 for any step the model is at ease with."""
+    """exp(logp / L^power), as the authors' code has it: near 1 for any step that the model finds likely."""
     paper = "paper"
     """exp(logp) / L^power."""
 
@@ -29,13 +29,13 @@ def prior_of(logp: float, tokens: int, power: float, kind: Prior = Prior.code) -
 
 
 def puct(q: float, visits: int, prior: float, parent_visits: int, weight: float) -> float:
-    """Q + w p sqrt(N_parent) / (1 + N): what is known to be good, and what is likely and was seldom tried."""
+    """Q + w p sqrt(N_parent) / (1 + N): exploitation of what is known to be good, exploration of the likely and new."""
     return q + weight * prior * sqrt(parent_visits) / (1 + visits)
 
 
 @dataclass(slots=True)
 class SearchNode:
-    """A node while it is searched: the state after a step."""
+    """A node during the search: the state after a step."""
 
     parent: int
     text: str = ""
@@ -43,30 +43,30 @@ class SearchNode:
     depth: int = 0
     prior: float = 1.0
     value: float = 0.0
-    """v: the model's opinion of the beginning, plus the outcome where it has ended."""
+    """v: the model's self-evaluation of the text so far, plus the outcome where it has ended."""
     reward: float = 0.0
     """r = v - v of the parent."""
     q: float = 0.0
     """Q = r + gamma V."""
-    below: float = 0.0
+    children_value: float = 0.0
     """V: mean of the children's Q, each weighed by max(1, N)."""
     visits: int = 0
     """N: walks that came through or ended here."""
     children: list[int] = field(default_factory=list)
     ended: bool = False
-    """Whether nothing can follow: an answer, the depth limit, or nothing usable was written after it."""
+    """Whether it is terminal: an answer, the depth limit, or nothing usable was written after it."""
     correct: bool | None = None
     """Of an answer: whether it is right."""
-    judged: bool = False
+    evaluated: bool = False
     """Whether `value` says something about it: the model was asked, or it holds an answer."""
 
 
 @dataclass(slots=True)
 class PuctSearch:
-    """A growing tree. Every walk goes down by PUCT to a spot that has ended and is backed up once, to the root.
+    """A growing tree. Every walk goes down by PUCT to a terminal node and is backed up once, to the root.
 
-    So visits add up: N of a spot is the number of walks that ended there, plus N of its children; and only spots that
-    have ended end walks. N of the root is the number of walks.
+    So visits add up: N of a node is the number of walks that ended there, plus N of its children; and only terminal
+    nodes end walks. N of the root is the number of walks.
     """
 
     weight: float = 1.0
@@ -74,7 +74,7 @@ class PuctSearch:
     nodes: list[SearchNode] = field(default_factory=lambda: [SearchNode(-1)])
 
     def descend(self, at: int = 0) -> int:
-        """Down by PUCT to a spot without children."""
+        """Down by PUCT to a node without children."""
         while self.nodes[at].children:
             at = self.select(at)
         return at
@@ -89,31 +89,34 @@ class PuctSearch:
 
         return max(self.nodes[at].children, key=rank)
 
-    def add(self, parent: int, text: str, prior: float = 1.0, opinion: float | None = None) -> int:
-        """A new spot; without an opinion of it, it is as good as its parent."""
+    def add(self, parent: int, text: str, prior: float = 1.0, evaluation: float | None = None) -> int:
+        """A new node; where nobody evaluated it, it is as good as its parent."""
         above = self.nodes[parent]
-        node = SearchNode(parent, text, above.depth + 1, prior, judged=opinion is not None)
+        node = SearchNode(parent, text, above.depth + 1, prior, evaluated=evaluation is not None)
         self.nodes.append(node)
         above.children.append(len(self.nodes) - 1)
-        self._value(node, above.value if opinion is None else opinion)
+        self._set_value(node, above.value if evaluation is None else evaluation)
         return len(self.nodes) - 1
 
     def end(self, at: int, outcome: float, correct: bool | None = None) -> None:
         """Nothing follows; `outcome` is -1, or how good a right answer is."""
         node = self.nodes[at]
         node.ended, node.correct = True, correct
-        node.judged |= correct is not None
-        self._value(node, node.value + outcome)
+        node.evaluated |= correct is not None
+        self._set_value(node, node.value + outcome)
 
     def back_up(self, at: int) -> None:
         """One walk ended here: values from the leaf to the root, one visit each."""
+        # From the leaf up, since V of a node is made from the new Q of its children. It is computed anew rather than
+        # averaged over walks: children that no walk went through yet have a Q too (v less v of the parent), and count
+        # as one visit.
         while at >= 0:
             node = self.nodes[at]
             weights = [max(1, self.nodes[i].visits) for i in node.children]
             if weights:
                 total = sum(w * self.nodes[i].q for w, i in zip(weights, node.children, strict=True))
-                node.below = total / sum(weights)
-            node.q = node.reward + self.gamma * node.below
+                node.children_value = total / sum(weights)
+            node.q = node.reward + self.gamma * node.children_value
             node.visits += 1
             at = node.parent
 
@@ -123,20 +126,20 @@ class PuctSearch:
         return max(children, key=lambda i: (self.nodes[i].visits, self.nodes[i].q, -i)) if children else None
 
     def text(self, at: int) -> str:
-        """The solution up to the end of a spot."""
+        """The solution up to the end of a node's step."""
         parts = []
         while at >= 0:
             parts.append(self.nodes[at].text)
             at = self.nodes[at].parent
         return "".join(reversed(parts))
 
-    def _value(self, node: SearchNode, value: float) -> None:
+    def _set_value(self, node: SearchNode, value: float) -> None:
         node.value = value
         node.reward = value - (self.nodes[node.parent].value if node.parent >= 0 else 0.0)
         node.q = node.reward
 
     def tree(self, problem: Problem, **meta: Any) -> Tree:
-        """What was searched. Q is left out where nothing is known: never visited and never judged, or cut short."""
+        """What was searched. Q is left out where nothing is known: neither visited nor evaluated, or cut short."""
         nodes = tuple(
             Node(
                 parent=node.parent,
@@ -152,4 +155,5 @@ class PuctSearch:
 
 
 def _known(node: SearchNode) -> bool:
-    return node.correct is not None if node.ended else node.judged or node.visits > 0
+    # A node that was cut short has the -1 of a wrong answer to steer walks away; as a side of a pair it proves nothing.
+    return node.correct is not None if node.ended else node.evaluated or node.visits > 0

@@ -1,4 +1,4 @@
-"""Self-evaluation: what a model thinks of the beginning of a solution, as the probability of one word over another.
+"""Self-evaluation: a model's confidence in the prefix of a solution, as the probability of one reply over another.
 
 After MCTS-DPO (Xie et al. 2024, arXiv 2405.00451), with our own words.
 """
@@ -16,19 +16,20 @@ from stepdpo.pairs.engine.requests import ScoreText
 NO, YES = "A", "B"
 
 
-def question(problem: Problem, begun: str, reference: bool = False) -> str:
-    """What the model is asked about the beginning of a solution."""
+def question(problem: Problem, prefix: str, reference: bool = False) -> str:
+    """The question to the model about the prefix of a solution."""
     known = f"Its solution is known:\n{problem.solution}\n\n" if reference else ""
     return (
-        f"Here is a problem:\n{problem.question}\n\n{known}Here is how somebody has begun to solve it:\n{begun}\n\n"
+        f"Here is a problem:\n{problem.question}\n\n{known}Here is how somebody has begun to solve it:\n{prefix}\n\n"
         f"Is this right so far and on the way to the right answer?\n({NO}) no\n({YES}) yes\n"
         f"Reply with {NO} or {YES} only."
     )
 
 
-def score_request(problem: Problem, beginnings: Sequence[str], reference: bool, context: Context) -> ScoreText:
-    """Both replies to the question about each beginning, one after the other."""
-    prompts = [context.prompt(replace(problem, question=question(problem, text, reference))) for text in beginnings]
+def score_request(problem: Problem, prefixes: Sequence[str], reference: bool, context: Context) -> ScoreText:
+    """Both replies to the question about each prefix, one after the other."""
+    prompts = [context.prompt(replace(problem, question=question(problem, text, reference))) for text in prefixes]
+    # Scored rather than sampled: one pass gives P(yes) itself, where a sample would give a yes or a no.
     return ScoreText(
         tuple(prompt.text for prompt in prompts for _ in (NO, YES)),
         tuple(prompt.joint + reply for prompt in prompts for reply in (NO, YES)),

@@ -1,4 +1,4 @@
-r"""Writing one step at a time: where a sampled step stops, and what stands between it and the next one.
+r"""Sampling one step at a time: its stop strings, and what stands between it and the next one.
 
 The text of a step, as a node of a tree holds it, is `opening + what the model wrote + closing`. What the model reads is
 the text so far and the opening, so it goes on from `...\nStep 3:` or from a line break, never from a blank, and what is
@@ -43,6 +43,7 @@ STOPS = {
     Delimiter.sentence: (". ", ".\n", ".\n\n"),
 }
 """Several line breaks, or a full stop and a line break, may be one token: a prompt must not end in the middle of it."""
+# Boundaries have no width (look-behind, look-ahead), so that the parts of a solution joined are the solution.
 BOUNDARIES = {
     Delimiter.newline: r"(?<=\n)(?!\n)",
     Delimiter.paragraph: r"(?<=\n\n)",
@@ -68,6 +69,7 @@ class SampledStep:
 def stop_strings(delimiter: Delimiter, depth: int) -> tuple[str, ...]:
     """Stop strings of a step after `depth` steps."""
     if delimiter is Delimiter.step:
+        # An opening phrase may stand before `Step 1:`, where "\nStep " would stop: the first step stops at `Step 2`.
         return ("\nStep ",) if depth else ("\nStep 2",)
     return STOPS[delimiter]
 

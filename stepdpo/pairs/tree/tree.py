@@ -1,7 +1,6 @@
 """A tree of steps: what a model wrote after what, and what came of it. Pure functions of records.
 
-Search, roll-outs and published trees all become this, so that they are looked at, cut into pairs and used for values
-in one way.
+Searches, roll-outs and published trees all become this, so that pairs are selected from them in one way.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class Tree:
             groups.setdefault(self.nodes[child].feedback, []).append(child)
         return [tuple(group) for group in groups.values()]
 
-    def below(self, number: int) -> list[int]:
+    def subtree(self, number: int) -> list[int]:
         """A node and all that goes on from it within its turn, depth first."""
         found, left = [], [number]
         while left:
@@ -121,7 +120,7 @@ class Tree:
 
     def endings(self, number: int) -> list[int]:
         """Finished solutions at or below a node."""
-        return [i for i in self.below(number) if self.nodes[i].correct is not None]
+        return [i for i in self.subtree(number) if self.nodes[i].correct is not None]
 
     def to_row(self) -> dict[str, Any]:
         """The JSON object of trees.jsonl; values that say nothing are left out."""
@@ -181,7 +180,7 @@ def preference(
 
 
 def _within(q: float | None) -> float | None:
-    """A value in [-1, 1]: with a model's opinion in it, or rewards above 1, a search's Q may lie outside."""
+    """A value in [-1, 1]: with self-evaluation in it, or rewards above 1, a search's Q may lie outside."""
     return None if q is None else max(-1.0, min(1.0, q))
 
 
@@ -189,6 +188,7 @@ def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tu
     """The step of a node, and the rest of a solution that goes through it."""
     found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
     end = chain_end(tree, number) if merged else number
+    # The ending that bears the side out, never one that contradicts it: as a rest, that would teach the opposite.
     last = max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else end
     text = tree.text(last)[len(before) :]
     step, rest = cut_step(text)
@@ -196,7 +196,7 @@ def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tu
         return step, rest
     at = len(tree.text(end)) - len(before)
     goes_on = len(text) > at or tree.nodes[end].correct is None
-    at -= goes_on and text[:at].endswith("\n")  # a line break before the next step is the rest's
+    at -= goes_on and text[:at].endswith("\n")  # the line break before the next step belongs to the rest
     return text[:at], text[at:]
 
 

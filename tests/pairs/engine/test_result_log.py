@@ -63,7 +63,7 @@ def test_stopped_at_any_byte_it_goes_on_with_whole_problems(tmp_path: Path) -> N
 
 
 def test_a_problem_whose_judge_failed_is_tried_again(tmp_path: Path) -> None:
-    failed = ProblemResult("a", Result(outcome="no answer"), quarantined="Step what?", failed=True)
+    failed = ProblemResult("a", Result(outcome="no answer"), judge_reply="Step what?", failed=True)
     write(tmp_path, failed, finished("b"))
     result_log = ResultLog(tmp_path)
     assert (result_log.done, result_log.outcomes) == ({"b"}, {"no answer": 1, "pairs": 1})

@@ -28,7 +28,7 @@ FIVE = Solution(
 
 @dataclass
 class Asking:
-    """A source that does nothing but ask the judge."""
+    """A method that does nothing but ask the judge."""
 
     judge: Rollouts
     solution: Solution

@@ -20,7 +20,8 @@ from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Problem
 from stepdpo.generation.client.config import Server
-from stepdpo.pairs.build import Construction, construct
+from stepdpo.pairs.build import build_pairs
+from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.judges.openai import OpenAIJudge, request
 from stepdpo.pairs.solutions import Solution
 
@@ -62,7 +63,7 @@ def right(endpoint: str, asked: dict[str, Any]) -> dict[str, Any]:
     return said(f"I looked at it.\nFinal decision: {line}")
 
 
-def spec(url: str, **settings: Any) -> Construction:
+def spec(url: str, **settings: Any) -> PairsConfig:
     server = {"timeout": 30.0, "retries": 2, "backoff": 0.001, "model": "big", **settings.pop("server", {})}
     judge = OpenAIJudge(Server(url, **server), **settings)
     return replace(
@@ -94,7 +95,7 @@ def test_a_good_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(right, key=KEY) as served:
         served.faults.extend([RESET, Fault(500, KEY), Fault(429, "", {"Retry-After": "0"}), Fault(200, "<html>")])
-        counts = construct(spec(served.url, server={"retries": 9}), tmp_path)
+        counts = build_pairs(spec(served.url, server={"retries": 9}), tmp_path)
     assert (counts["pairs"], counts["judged"]) == (6, 6)
     assert {row["meta"]["step"] for row in rows(tmp_path / "preferences.jsonl")} == {1}
     judge = json.loads((tmp_path / "summary.json").read_text())["judge"]
@@ -126,7 +127,7 @@ def some_nonsense(reply: str) -> Callable[[str, dict[str, Any]], dict[str, Any]]
 def test_nonsense_is_kept_and_asked_again(tmp_path: Path, reply: str, reason: str) -> None:
     """Twice at once, and once more by resume=true, which finds the judge sober."""
     with serving(some_nonsense(reply)) as served:
-        counts = construct(spec(served.url), tmp_path)
+        counts = build_pairs(spec(served.url), tmp_path)
         assert len(served.asked) == 4 + 2 * 2
         second = served.asked[-1][1]["messages"][0]["content"]
         assert "could not be read" in second
@@ -137,15 +138,15 @@ def test_nonsense_is_kept_and_asked_again(tmp_path: Path, reply: str, reason: st
             (p.id, reason, reply) for p in ASKED[:2]
         ]
         assert not (tmp_path / "summary.json").exists()
-        again = construct(spec(served.url), tmp_path, resume=True)
+        again = build_pairs(spec(served.url), tmp_path, resume=True)
         assert again["pairs"] == 4
         served.key = "another"
         with pytest.raises(UserError):
-            construct(spec(served.url), tmp_path, resume=True)
+            build_pairs(spec(served.url), tmp_path, resume=True)
         assert (tmp_path / "preferences.jsonl").read_bytes() == first
         served.key = ""
     with serving(right) as served:
-        whole = construct(spec(served.url), tmp_path, resume=True)
+        whole = build_pairs(spec(served.url), tmp_path, resume=True)
         assert len(served.asked) == 2
     assert whole["pairs"] == 6
     assert (tmp_path / "preferences.jsonl").read_bytes().startswith(first)
@@ -161,21 +162,21 @@ def test_a_judge_that_does_not_answer(tmp_path: Path, fault: str | Fault) -> Non
     with serving(right, always=fault) as served:
         given = spec(served.url, server={"timeout": 0.2, "retries": 1})
         with pytest.raises(Outage, match=r"no pair came of it.*6 problems.*resume=true"):
-            construct(given, tmp_path)
+            build_pairs(given, tmp_path)
         assert {row["reason"] for row in rows(tmp_path / "quarantine.jsonl")} == {"judge: no answer"}
         served.always = None
-        assert construct(spec(served.url), tmp_path, resume=True)["pairs"] == 6
+        assert build_pairs(spec(served.url), tmp_path, resume=True)["pairs"] == 6
 
 
 def test_a_judge_that_is_not_there_and_comes_back(tmp_path: Path) -> None:
     """On the same port."""
     with serving(right) as served:
         url = served.url
-        construct(spec(url), tmp_path / "whole")
+        build_pairs(spec(url), tmp_path / "whole")
     with pytest.raises(Outage, match=r"quarantine.jsonl"):
-        construct(spec(url), tmp_path / "run")
+        build_pairs(spec(url), tmp_path / "run")
     with serving(right, port=int(url.split(":")[2].split("/")[0])):
-        construct(spec(url), tmp_path / "run", resume=True)
+        build_pairs(spec(url), tmp_path / "run", resume=True)
     whole, later = (
         sorted((tmp_path / name / "preferences.jsonl").read_text().splitlines()) for name in ("whole", "run")
     )
@@ -186,7 +187,7 @@ def test_a_request_that_the_judge_refuses(tmp_path: Path) -> None:
     refusal = Fault(400, json.dumps({"error": {"message": "max_tokens is not supported"}}))
     with serving(right) as served:
         served.faults.append(refusal)
-        construct(spec(served.url, server={"concurrency": 1}), tmp_path)
+        build_pairs(spec(served.url, server={"concurrency": 1}), tmp_path)
     (row,) = rows(tmp_path / "quarantine.jsonl")
     assert row["reason"] == "judge: request refused"
     assert "max_tokens is not supported" in row["answer"]
@@ -195,7 +196,7 @@ def test_a_request_that_the_judge_refuses(tmp_path: Path) -> None:
 def test_a_wrong_key_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(right, key="another") as served, pytest.raises(UserError, match="refuses the key in OPENAI_API_KEY"):
-        construct(spec(served.url), tmp_path / "run")
+        build_pairs(spec(served.url), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

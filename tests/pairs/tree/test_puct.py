@@ -66,13 +66,13 @@ def test_three_walks_by_hand() -> None:
         search.end(leaf, outcome, outcome > 0)
     search.back_up(c)
     assert [search.nodes[i].q for i in (a, b, c, d)] == [0.0, 0.0, 1.0, -1.0]
-    assert search.nodes[0].below == 0.0
+    assert search.nodes[0].children_value == 0.0
     search.back_up(e)
     assert (search.nodes[b].q, search.nodes[0].q) == (-1.0, -0.5)
     search.back_up(c)
     assert search.nodes[a].q == pytest.approx(1 / 3)
     assert search.nodes[0].q == pytest.approx(-1 / 9)
-    assert [spot.visits for spot in search.nodes] == [3, 2, 1, 2, 0, 1]
+    assert [node.visits for node in search.nodes] == [3, 2, 1, 2, 0, 1]
     assert search.best(0) == a
 
 
@@ -83,14 +83,14 @@ def test_gamma_discounts_what_lies_below() -> None:
     b = search.add(a, "b")
     search.end(b, 1.0, True)
     search.back_up(b)
-    assert [spot.q for spot in search.nodes] == [0.25, 0.5, 1.0]
+    assert [node.q for node in search.nodes] == [0.25, 0.5, 1.0]
 
 
-def test_opinions_telescope() -> None:
+def test_self_evaluations_telescope() -> None:
     """v(a) = .6, v(b) = .2 + 1 for a right answer: r(a) = .6, r(b) = 1.2 - .6 = .6, so Q(a) = .6 + .6 = v(b)."""
     search = PuctSearch()
-    a = search.add(0, "a", opinion=0.6)
-    b = search.add(a, "b", opinion=0.2)
+    a = search.add(0, "a", evaluation=0.6)
+    b = search.add(a, "b", evaluation=0.2)
     search.end(b, 1.0, True)
     assert search.nodes[b].q == pytest.approx(0.6)
     search.back_up(b)
@@ -114,14 +114,14 @@ def test_visits_add_up(seed: int) -> None:
         search.back_up(at)
         ended[at] = ended.get(at, 0) + 1
     assert search.nodes[0].visits == 60
-    for number, spot in enumerate(search.nodes):
-        assert spot.visits == ended.get(number, 0) + sum(search.nodes[i].visits for i in spot.children)
-        assert bool(spot.children) <= (number not in ended)
-        assert -1 <= spot.q <= 1
-        if spot.children:
-            weights = [max(1, search.nodes[i].visits) for i in spot.children]
-            mean = sum(w * search.nodes[i].q for w, i in zip(weights, spot.children, strict=True)) / sum(weights)
-            assert spot.visits == 0 or spot.q == pytest.approx(mean)
+    for number, node in enumerate(search.nodes):
+        assert node.visits == ended.get(number, 0) + sum(search.nodes[i].visits for i in node.children)
+        assert bool(node.children) <= (number not in ended)
+        assert -1 <= node.q <= 1
+        if node.children:
+            weights = [max(1, search.nodes[i].visits) for i in node.children]
+            mean = sum(w * search.nodes[i].q for w, i in zip(weights, node.children, strict=True)) / sum(weights)
+            assert node.visits == 0 or node.q == pytest.approx(mean)
 
 
 def test_a_search_finds_the_better_of_two_chances() -> None:
@@ -141,7 +141,7 @@ def test_a_search_finds_the_better_of_two_chances() -> None:
 
 
 def test_the_tree_leaves_out_what_nobody_knows() -> None:
-    """Q stays out of spots never walked through and never judged, and of those that were cut short."""
+    """Q stays out of nodes never walked through and never evaluated, and of those that were cut short."""
     search = PuctSearch()
     seen, unseen, cut = search.add(0, "\na", 0.5), search.add(0, "\nb", 0.25), search.add(0, "\nc", 0.125)
     search.end(cut, -1.0)
@@ -160,7 +160,7 @@ def test_the_tree_leaves_out_what_nobody_knows() -> None:
     assert (tree.text(right), tree.meta, tree.problem) == ("\na\nd", {"search": "mcts"}, LONG.id)
 
 
-def test_a_spot_is_better_than_none() -> None:
+def test_a_node_is_better_than_none() -> None:
     search = PuctSearch()
     assert search.best(0) is None
     for text in "abc":

@@ -1,4 +1,4 @@
-"""Arithmetic of roll-outs, against enumeration."""
+"""Value estimates of prefixes, against enumeration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from stepdpo.pairs.tree.chances import advantages, best_of, lowest
+from stepdpo.pairs.tree.values import advantages, best_of, lowest
 
 
 @pytest.mark.parametrize("rollouts", range(1, 8))
