@@ -14,7 +14,7 @@ from typing import Any
 
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
-from stepdpo.core.config import build
+from stepdpo.core.config import build, load_config
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime.run_folder import CONFIG
 

@@ -28,7 +28,8 @@ def load_config(path: Path) -> DictConfig:
     """
     node = current(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     config = OmegaConf.create(node)
-    assert isinstance(config, DictConfig), f"{path}: not a mapping"
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path}: not a configuration, which maps names to values")
     return config
 
 

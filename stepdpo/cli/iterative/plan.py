@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from stepdpo.cli.iterative.config import Iterations, Reference
 from stepdpo.cli.job_config import FollowUp, pretrained, round_pairs_config, round_training_config
+from stepdpo.core.config import load_config
 from stepdpo.runtime.run_folder import CONFIG
 
 
