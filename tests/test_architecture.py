@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,25 @@ def test_the_door_opens_without_anything_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] in {tuple(HEAVY)!r}][:3])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert answer.stdout.strip() == "[]"
+
+
+PAGE = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """What stands below a heading, or a line in bold, up to the next one of its kind."""
+    return PAGE.partition(title)[2].partition("\n" + title[:2])[0]
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_page_has_one_line_for_every_file(name: str) -> None:
+    listed = re.findall(r"^\| `([\w/]+)` \|", section(f"**{name}**"), re.MULTILINE)
+    files = [p.relative_to(ROOT / name).with_suffix("").as_posix() for p in (ROOT / name).rglob("*.py")]
+    assert sorted(listed) == sorted(file for file in files if not file.endswith("__init__"))
+
+
+@pytest.mark.parametrize("verb", ["train", "pairs"])
+def test_few_words_are_our_own(verb: str) -> None:
+    """Who wants to change a verb learns at most fifteen words; a sixteenth is a reason to look for the field's word."""
+    words = re.findall(r"^\| (?!word |---)[^|]+ \|", section(f"**To change `{verb}`**"), re.MULTILINE)
+    assert 5 <= len(words) <= 15
