@@ -145,7 +145,7 @@ def generate(
             cache.batch_select_indices(keep_K)
         logits_RV = _forward(model, rows, cache, width + step + 1)
     advance(len(rows.ended_R))
-    # One copy to the CPU at the end; in the loop the device is waited for only to count the rows that are left.
+    # One copy to the CPU at the end, and not one a token.
     written = zip(out_RT.tolist(), logp_RT.tolist(), lengths_R.tolist(), strict=True)
     return [GeneratedTokens(tokens[:length], logps[:length]) for tokens, logps, length in written]
 

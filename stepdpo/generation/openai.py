@@ -110,7 +110,7 @@ class ServerSampler:
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[float]:
         """Nats of each continuation after its prompt, under the model itself, by echoed prompts."""
         if self.chat:
-            raise self.client.mended("log-probabilities of given texts need endpoint=completions")
+            raise self.client.error_for_user("log-probabilities of given texts need endpoint=completions")
         texts = [prompt + more for prompt, more in zip(prompts, continuations, strict=True)]
 
         async def one(item: tuple[str, tuple[list[int], list[int]]]) -> float:
@@ -121,7 +121,7 @@ class ServerSampler:
             try:
                 logps = await self._request(request, lambda reply: prompt_logps(reply, len(ids)))
             except RequestRefused as error:
-                raise self.client.mended(f"log-probabilities of given texts: {error}") from None
+                raise self.client.error_for_user(f"log-probabilities of given texts: {error}") from None
             return float(sum(number or 0.0 for number in logps[first:]))
 
         return self.client.each(one, list(zip(prompts, encode(texts, self.tokenizer), strict=True)))
@@ -153,11 +153,11 @@ class ServerSampler:
             except RequestRefused as error:
                 # Only the server knows how it counts tokens, so the last word on what is too long is its own.
                 if not TOO_LONG.search(str(error)):
-                    raise self.client.mended(str(error)) from None
+                    raise self.client.error_for_user(str(error)) from None
                 self.client.counts["prompts too long"] += 1
                 return nothing
             if params.logps and any(completion.logp is None for completion in some):
-                raise self.client.mended("the server gives no log-probabilities, which are asked for here")
+                raise self.client.error_for_user("the server gives no log-probabilities, which are asked for here")
             found += some[:wanted]
         return found
 

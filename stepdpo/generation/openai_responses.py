@@ -27,24 +27,24 @@ class Choice:
     """As Completion has it."""
     logp: float | None
     tokens: int | None
-    """None where only the whole reply's tokens are told."""
+    """None where only the whole reply's tokens are counted."""
 
 
 def completions(reply: Mapping[str, Any], stop: Sequence[str] = ()) -> list[Completion]:
-    """All responses of a reply with their shares of its tokens. ValueError for a reply that is no answer."""
+    """All responses of a reply with their parts of its tokens. ValueError for a reply that is no answer."""
     entries = reply.get("choices")
     if not isinstance(entries, list) or not entries:
         raise ValueError("an answer without choices")
     choices = [_choice(entry, stop) for entry in entries]
     usage = reply.get("usage")
     total = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    told = [choice.tokens for choice in choices]
+    counts = [choice.tokens for choice in choices]
     if isinstance(total, int) and not isinstance(total, bool) and total >= 0:
-        told = list(shares(total, [choice.tokens or len(choice.text) for choice in choices]))
-    return [Completion(c.text, tokens or 0, c.finish, c.logp) for c, tokens in zip(choices, told, strict=True)]
+        counts = list(apportion(total, [choice.tokens or len(choice.text) for choice in choices]))
+    return [Completion(c.text, tokens or 0, c.finish, c.logp) for c, tokens in zip(choices, counts, strict=True)]
 
 
-def shares(total: int, weights: Sequence[int]) -> list[int]:
+def apportion(total: int, weights: Sequence[int]) -> list[int]:
     """The total in whole parts, as nearly as the weights are to one another."""
     whole, passed, given, parts = max(1, sum(weights)), 0, 0, []
     # By running totals: the parts are whole numbers that add up to the total, and none is off by more than one.
@@ -94,11 +94,11 @@ def _finish(entry: Mapping[str, Any], stop: Sequence[str]) -> str:
     return "stop"
 
 
-def _logps(told: Any) -> list[float]:
+def _logps(logprobs: Any) -> list[float]:
     """Nats of each token, of either endpoint; empty where there are none."""
-    if not isinstance(told, dict):
+    if not isinstance(logprobs, dict):
         return []
-    content, numbers = told.get("content"), told.get("token_logprobs")
+    content, numbers = logprobs.get("content"), logprobs.get("token_logprobs")
     if isinstance(content, list):
         numbers = [token.get("logprob") for token in content if isinstance(token, dict)]
     if not isinstance(numbers, list):
@@ -111,10 +111,10 @@ def _logps(told: Any) -> list[float]:
 def prompt_logps(reply: Mapping[str, Any], count: int) -> list[float | None]:
     """Nats of the `count` tokens of an echoed prompt; the first has none. ValueError where the reply has fewer."""
     entries = reply.get("choices")
-    told = (
+    logprobs = (
         entries[0].get("logprobs") if isinstance(entries, list) and entries and isinstance(entries[0], dict) else None
     )
-    numbers = told.get("token_logprobs") if isinstance(told, dict) else None
+    numbers = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     if not isinstance(numbers, list) or len(numbers) < count:
         raise ValueError("an answer without log-probabilities of the prompt")
     if not all(isinstance(number, int | float) for number in numbers[1:count]):

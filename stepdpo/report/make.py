@@ -12,7 +12,7 @@ from stepdpo.report.render import RENDERERS, comparison, show, terminal
 from stepdpo.report.tables import Evaluation, compare_paired, find_base, read_evaluations, run_rows
 from stepdpo.runtime.atomic_io import write_text
 
-SURE = 0.05
+SIGNIFICANCE = 0.05
 """A paired p below this is called a difference."""
 
 
@@ -38,32 +38,34 @@ def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | N
     first = [row for path, found in bases.items() if path not in own for row in run_rows(path, found, [])]
     rows = [*first, *rows]
     show(terminal(rows))
-    words = _against_control([run for run in runs if run != control], control) if control else []
+    sentences = _against_control([run for run in runs if run != control], control) if control else []
     out.mkdir(parents=True, exist_ok=True)
     for name, render in RENDERERS.items():
         text = render(rows)
-        if words and name.endswith(".md"):
-            text += "\n" + "\n".join(f"- {line}" for line in words) + "\n"
+        if sentences and name.endswith(".md"):
+            text += "\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
         write_text(out / name, text)
     return rows
 
 
 def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
     """One sentence a run and task (strict grader): what the run has over its control, said as it is."""
-    words = []
+    sentences = []
     for run in runs:
         for row in compare_runs(control, run):
             if row["grader"] != "strict":  # the one to believe; the official one is for published numbers
                 continue
-            better, sure = row["delta"] > 0, row["p_value"] < SURE
-            verdict = ("beats its control" if better else "loses to its control") if sure else "no sure difference"
-            words.append(
+            better, significant = row["delta"] > 0, row["p_value"] < SIGNIFICANCE
+            verdict = (
+                ("beats its control" if better else "loses to its control") if significant else "no sure difference"
+            )
+            sentences.append(
                 f"{row['task']}: {run.name} {row['accuracy_b']:.1%}, control {control.name} {row['accuracy_a']:.1%}, "
                 f"n = {row['n']}, difference {100 * row['delta']:+.1f} ± {100 * row['stderr']:.1f} points, "
                 f"paired p = {row['p_value']:.2g}: {verdict}"
             )
-    print(*words, sep="\n", flush=True)
-    return words
+    print(*sentences, sep="\n", flush=True)
+    return sentences
 
 
 def compare_runs(a: Path, b: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from support.servers import texts
 
 from stepdpo.core.types import Completion
 from stepdpo.generation.client.transcript import costs
-from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps, shares
+from stepdpo.generation.openai_responses import TOO_LONG, apportion, completions, prompt_logps
 from stepdpo.pairs.judges.openai import answered
 
 STOP = ("\nStep ",)
@@ -67,7 +67,7 @@ def test_the_tokens_of_a_reply_are_shared_out() -> None:
 
 @pytest.mark.parametrize(("total", "weights"), [(10, [4, 2, 0]), (0, [1, 1]), (7, [0, 0]), (1, [1, 1, 1]), (100, [3])])
 def test_shares_sum_up(total: int, weights: list[int]) -> None:
-    parts = shares(total, weights)
+    parts = apportion(total, weights)
     assert sum(parts) == total
     assert min(parts) >= 0
 

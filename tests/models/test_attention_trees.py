@@ -111,7 +111,7 @@ def test_values_of_another_size() -> None:
 def test_threads_that_all_have_heads(groups: int, share: int, threads: int, laid: int) -> None:
     """As many heads one after another as leave work for each thread: 8 heads, 3 threads, two by two makes four."""
     layout = cpu_block._heads(groups * share, groups, threads)
-    assert (layout.groups, layout.shares * layout.folded, layout.folded) == (groups, share, laid)
+    assert (layout.groups, layout.splits * layout.folded, layout.folded) == (groups, share, laid)
 
 
 # FlexAttention's mask

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade, Problem
+from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade
 from stepdpo.evaluation.graders.logic import Verdict
 
 EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH = "equal", "different", "timeout", "memory", "crash"
@@ -39,13 +38,6 @@ class Pending:
     def grade(self, outcome: str) -> Grade:
         """The grade for one of EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH."""
         return Grade(CORRECT if outcome == EQUAL else WRONG, self.extracted, f"{self.found_by}; {outcome}")
-
-
-class Examiner(Protocol):
-    """A grader that tells the cheap part of its work from the part that needs a worker."""
-
-    def grade(self, response: str, problem: Problem) -> Grade: ...
-    def examine(self, response: str, problem: Problem) -> Grade | Pending: ...
 
 
 Compare = Callable[[tuple[str, ...], tuple[str, ...]], Verdict]

@@ -21,12 +21,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+from stepdpo.core.protocols import Grader
 from stepdpo.core.types import Grade, Problem
 from stepdpo.evaluation.graders.pending import CRASH, OUTCOMES, Comparison, Pending
 
-GradeMany = Callable[[Sequence[tuple[str, Problem]], Any], list[Grade]]
+GradeMany = Callable[[Sequence[tuple[str, Problem]], Grader], list[Grade]]
 ROOT = str(Path(__file__).resolve().parents[3])
 CACHED = 20_000
 """Comparisons whose outcomes are kept: samples of one problem repeat their answers, and a bomb costs its time once."""
@@ -135,8 +135,9 @@ class Pool:
                 self.cache.popitem(last=False)
         return result
 
-    def grade_many(self, items: Sequence[tuple[str, Problem]], grader: Any) -> list[Grade]:
+    def grade_many(self, items: Sequence[tuple[str, Problem]], grader: Grader) -> list[Grade]:
         """Grade responses in order; a grader that needs no workers is simply called."""
+        # `examine` is the cheap part of a grader's work, which leaves the part for a worker pending.
         examine = getattr(grader, "examine", grader.grade)
         examined: list[Grade | Pending] = [examine(response, problem) for response, problem in items]
         # Each comparison once, whatever the number of responses that come to it.

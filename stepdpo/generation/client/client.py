@@ -162,14 +162,14 @@ class Client:
             return _Retry(f"status {status}", retry_after(headers.get("retry-after"), time.time()))
         if status in (401, 403):
             held = f"refuses the key in {self.spec.api_key_env}" if self.key else "wants a key"
-            return self.mended(f"{redact_text(self.spec.url)} {held} (status {status})")
+            return self.error_for_user(f"{redact_text(self.spec.url)} {held} (status {status})")
         if status == 404 and self.model:
-            return self.mended(
+            return self.error_for_user(
                 f"no model {self.model!r} there, or no such endpoint; {nearest(self.model, self.models)}"
             )
         return RequestRefused(f"status {status}: {self.safe(words)}")
 
-    def mended(self, text: str) -> UserError | Outage:
+    def error_for_user(self, text: str) -> UserError | Outage:
         """An error for the user to mend; once something has been answered, one that keeps what was made of it."""
         words = f"{self.part}: {text}"
         return Outage(words) if self.counts["requests"] > self.counts["failures"] else UserError(words)

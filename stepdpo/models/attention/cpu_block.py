@@ -47,34 +47,34 @@ def _dense_last(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Heads:
-    """How heads are laid out for the kernel: (key head, share, shared query heads x queries, head size)."""
+    """How heads are laid out for the kernel: (key head, split, folded query heads x queries, head size)."""
 
     groups: int
     """Key heads."""
-    shares: int
+    splits: int
     """Parts of a group computed apart, so that every thread has work."""
     folded: int
     """Query heads laid one after another."""
 
     def apart(self, x_1ALD: Tensor) -> Tensor:
         _, _, length, size = x_1ALD.shape
-        return x_1ALD.view(self.groups, self.shares, self.folded, length, size)
+        return x_1ALD.view(self.groups, self.splits, self.folded, length, size)
 
     def block(self, x_GSFLD: Tensor, start: int, stop: int) -> Tensor:
         return x_GSFLD[:, :, :, start:stop].flatten(2, 3)
 
     def unblock(self, x_GSQD: Tensor) -> Tensor:
-        return x_GSQD.view(self.groups, self.shares, self.folded, -1, x_GSQD.shape[-1])
+        return x_GSQD.view(self.groups, self.splits, self.folded, -1, x_GSQD.shape[-1])
 
-    def shared(self, x_GKD: Tensor) -> Tensor:
-        return x_GKD[:, None].expand(-1, self.shares, -1, -1)
+    def expand(self, x_GKD: Tensor) -> Tensor:
+        return x_GKD[:, None].expand(-1, self.splits, -1, -1)
 
 
 def _heads(query_heads: int, groups: int, threads: int) -> _Heads:
     """Fold as many query heads as leaves the kernel (which shares out heads) work for all threads."""
     size = query_heads // groups
     # A key head read once for all its query heads is the fastest layout (one long block of queries against the same
-    # keys), but the kernel gives each (key head, share) to one thread: with fewer of them than threads, some idle.
+    # keys), but the kernel gives each (key head, split) to one thread: with fewer of them than threads, some idle.
     folded = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or query_heads // f >= threads))
     return _Heads(groups, size // folded, folded)
 
@@ -128,7 +128,7 @@ class _Row(torch.autograd.Function):
         output_GSFLD = heads.apart(output)
         logsumexps = []
         for segment in segments:
-            keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
+            keys, values = heads.expand(_keys(key[0], segment)), heads.expand(_keys(value[0], segment))
             for start, stop, seen in _blocks(segment):
                 block, logsumexp = _forward(
                     heads.block(query_GSFLD, start, stop),
@@ -155,7 +155,7 @@ class _Row(torch.autograd.Function):
         grad_key, grad_value = (x.new_zeros(x.shape, dtype=wide) for x in (key, value))
         saved = iter(logsumexps)
         for segment in ctx.segments:
-            keys, values = heads.shared(_keys(key[0], segment)), heads.shared(_keys(value[0], segment))
+            keys, values = heads.expand(_keys(key[0], segment)), heads.expand(_keys(value[0], segment))
             own_key, own_value = (_key_gradient(x[0], segment) for x in (grad_key, grad_value))
             for start, stop, seen in _blocks(segment):
                 of_query, of_key, of_value = _backward(
@@ -171,8 +171,8 @@ class _Row(torch.autograd.Function):
                     scale=ctx.scale,
                 )
                 grad_query_GSFLD[:, :, :, start:stop] = heads.unblock(of_query)
-                own_key[:, :seen] += _over_shares(of_key)
-                own_value[:, :seen] += _over_shares(of_value)
+                own_key[:, :seen] += _sum_over_splits(of_key)
+                own_value[:, :seen] += _sum_over_splits(of_value)
             _scatter(grad_key[0], own_key, segment)
             _scatter(grad_value[0], own_value, segment)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
@@ -196,5 +196,5 @@ def _scatter(grad_GLD: Tensor, own_GKD: Tensor, segment: Segment) -> None:
         at += b - a
 
 
-def _over_shares(x_GSKD: Tensor) -> Tensor:
+def _sum_over_splits(x_GSKD: Tensor) -> Tensor:
     return x_GSKD[:, 0] if x_GSKD.shape[1] == 1 else x_GSKD.sum(1)
