@@ -96,8 +96,12 @@ def test_a_strange_line_is_named(tmp_path: Path) -> None:
 
 
 def test_a_users_mistake_leaves_nothing_behind_unless_the_run_was_resumed(tmp_path: Path) -> None:
-    for resume in (False, True):
-        with pytest.raises(UserError), open_result_log(tmp_path / "run", resume) as result_log:
+    def mistaken(resume: bool) -> None:
+        with open_result_log(tmp_path / "run", resume) as result_log:
             result_log.add(finished("a"))
             raise UserError("no")
+
+    for resume in (False, True):
+        with pytest.raises(UserError, match="no"):
+            mistaken(resume)
         assert (tmp_path / "run").exists() is resume
