@@ -64,7 +64,7 @@ def candidates(stats: PrefixStats, pit: Pit, most: int) -> list[RolloutStart]:
     """
     own, label, depth = _step(pit)
     found: dict[str, list[Solution]] = {}
-    for solution in stats.rollouts[pit.before]:
+    for solution in stats.solutions[pit.before]:
         text = step_texts(solution)[depth]
         if solution.correct and text.startswith(label) and text.split() not in (own.split(), label.split()):
             found.setdefault(text, []).append(solution)
@@ -89,7 +89,7 @@ def same_prefix(tree: Tree, stats: PrefixStats, pit: Pit, k: int, gap: float) ->
     if not others:
         return None
     best = max(others, key=lambda i: (stats.q(i, k), -i))
-    if stats.q(best, k) - stats.q(pit.node, k) < gap - 1e-9:  # shares such as 3/8 - 1/8 may come out a rounding less
+    if stats.q(best, k) - stats.q(pit.node, k) < gap - 1e-9:  # 7/10 - 4/10 comes out as 0.29999...
         return None
     return preference(tree, best, pit.node, **_meta(pit))
 
@@ -117,7 +117,7 @@ def remainder(tree: Tree, stats: PrefixStats, pit: Pit, right: Solution | None) 
 
 def shortest(stats: PrefixStats, node: int) -> Solution | None:
     """The shortest successful roll-out from a node."""
-    right = [solution for solution in stats.rollouts[node] if solution.correct]
+    right = [solution for solution in stats.solutions[node] if solution.correct]
     return min(right, key=lambda solution: len(solution.text)) if right else None
 
 

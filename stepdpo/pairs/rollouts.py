@@ -93,7 +93,7 @@ class Rollouts:
         self, stats: PrefixStats, prompt: Prompt, starts: Sequence[RolloutStart], counts: Counter[str]
     ) -> Generator[Request, Any, None]:
         """Roll-outs from every prefix that was not measured, in one request."""
-        # One start a node, in the order in which the nodes first come.
+        # One start a node: a prefix that wrong solutions share is rolled out from once.
         fresh = list({start.node: start for start in reversed(starts) if not stats.measured(start.node)}.values())[::-1]
         if not fresh:
             return

@@ -55,7 +55,7 @@ class Dispatcher:
     count: int
     ahead: int
     retries: int
-    """How many workers may die over one group: then it is the group that kills them."""
+    """How often a group is given to another worker after one died over it: then it is the group that kills them."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What a sampler says of itself, once one has worked."""
     waiting: deque[GroupTask] = field(default_factory=deque)
@@ -120,7 +120,7 @@ class Dispatcher:
         self.ray.kill(handle.actor)
         tasks = [task for task, _ in handle.tasks]
         handle.tasks.clear()
-        # Only the group that was worked on can be to blame; those that lay ready behind it keep a clean record.
+        # Only the group that was worked on can be to blame; the prefetched ones behind it are not counted.
         if tasks:
             tasks[0].deaths += 1
         else:

@@ -18,7 +18,7 @@ class LocalExecutor:
 
     @contextmanager
     def open(self, worker_context: WorkerContext) -> Iterator[LocalWorker]:
-        """Load the model at once, before the first problem is read."""
+        """Load the model into this process."""
         with worker_context.open() as worker:
             yield LocalWorker(worker)
 

@@ -177,7 +177,7 @@ def refusal(tree: Tree, chosen: int, rejected: int, selection: PairSelection) ->
         return "the same text"
     if (better.visits <= worse.visits) if by_visits else gap <= 0:
         return "neither is better"
-    if gap < smallest - 1e-9:  # Q = 2 m / n - 1: a gap of 0.5 exactly may come out a rounding below it
+    if gap < smallest - 1e-9:  # Q = 2 m / n - 1 is rounded, and so are gaps
         return "gap too small"
     if tree.visited and min(better.visits, worse.visits) < fewest:
         return "too few visits"

@@ -49,8 +49,8 @@ class PrefixStats:
     nodes: list[Node] = field(default_factory=lambda: [Node(-1)])
     children: dict[tuple[int, str], int] = field(default_factory=dict)
     """The child of a node that has a text."""
-    rollouts: dict[int, list[Solution]] = field(default_factory=dict)
-    """Usable roll-outs from a node, as whole solutions."""
+    solutions: dict[int, list[Solution]] = field(default_factory=dict)
+    """What the usable roll-outs from a node came to, as whole solutions."""
 
     def child(self, parent: int, text: str) -> int:
         """The node with that text below another, made if there is none."""
@@ -76,7 +76,7 @@ class PrefixStats:
     def record(self, node: int, rollouts: int, right: int, usable: Sequence[Solution]) -> None:
         """The outcome of the roll-outs from a node. Those that cannot be used have no answer, and count as failures."""
         self.nodes[node] = replace(self.nodes[node], visits=rollouts, successes=right, q=2 * right / rollouts - 1)
-        self.rollouts[node] = list(usable)
+        self.solutions[node] = list(usable)
 
     def measured(self, node: int) -> bool:
         """Whether roll-outs were made from it."""
@@ -90,7 +90,7 @@ class PrefixStats:
 
     def tree(self, problem: Problem, others: Sequence[Solution] = ()) -> Tree:
         """Everything that was measured, with the roll-outs and `others` as finished solutions below it."""
-        for solution in [*(s for some in self.rollouts.values() for s in some), *others]:
+        for solution in [*(s for some in self.solutions.values() for s in some), *others]:
             self._attach(solution)
         return Tree(
             problem.id, problem.question, ", ".join(problem.answers), tuple(self.nodes), meta={"visits": ROLLOUTS}

@@ -10,7 +10,7 @@ import pytest
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
 from stepdpo.pairs.engine.requests import ProblemResult, Result
-from stepdpo.pairs.engine.result_log import FINISHED, PREFERENCES, QUARANTINE, TREES, ResultLog
+from stepdpo.pairs.engine.result_log import FINISHED, PREFERENCES, QUARANTINE, TREES, ResultLog, open_result_log
 
 
 def finished(name: str, pairs: int = 1) -> ProblemResult:
@@ -93,3 +93,15 @@ def test_a_strange_line_is_named(tmp_path: Path) -> None:
     (tmp_path / FINISHED).write_text('{"problem": 1}\n')
     with pytest.raises(UserError, match=r"finished.jsonl:1"):
         ResultLog(tmp_path)
+
+
+def test_a_users_mistake_leaves_nothing_behind_unless_the_run_was_resumed(tmp_path: Path) -> None:
+    def mistaken(resume: bool) -> None:
+        with open_result_log(tmp_path / "run", resume) as result_log:
+            result_log.add(finished("a"))
+            raise UserError("no")
+
+    for resume in (False, True):
+        with pytest.raises(UserError, match="no"):
+            mistaken(resume)
+        assert (tmp_path / "run").exists() is resume
