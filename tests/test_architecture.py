@@ -170,13 +170,13 @@ PAGE = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
-    """What stands below a heading, or a line in bold, up to the next one of its kind."""
-    return PAGE.partition(title)[2].partition("\n" + title[:2])[0]
+    """What stands below a line in bold, up to the next one or the next heading."""
+    return re.split(r"^(?:\*\*|## )", PAGE.partition(f"**{title}**")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize("name", ROOMS)
 def test_the_page_has_one_line_for_every_file(name: str) -> None:
-    listed = re.findall(r"^\| `([\w/]+)` \|", section(f"**{name}**"), re.MULTILINE)
+    listed = re.findall(r"^\| `([\w/]+)` \|", section(name), re.MULTILINE)
     files = [p.relative_to(ROOT / name).with_suffix("").as_posix() for p in (ROOT / name).rglob("*.py")]
     assert sorted(listed) == sorted(file for file in files if not file.endswith("__init__"))
 
@@ -184,5 +184,5 @@ def test_the_page_has_one_line_for_every_file(name: str) -> None:
 @pytest.mark.parametrize("verb", ["train", "pairs"])
 def test_few_words_are_our_own(verb: str) -> None:
     """Who wants to change a verb learns at most fifteen words; a sixteenth is a reason to look for the field's word."""
-    words = re.findall(r"^\| (?!word |---)[^|]+ \|", section(f"**To change `{verb}`**"), re.MULTILINE)
+    words = re.findall(r"^\| (?!word |---)[^|]+ \|", section(f"To change `{verb}`"), re.MULTILINE)
     assert 5 <= len(words) <= 15
