@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -15,29 +15,9 @@ from stepdpo.core.protocols import Level, Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
-from stepdpo.data.validation import Loaded, enforce, write_quarantine
+from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
-
-
-class DatasetSpec(Protocol):
-    """Any part of the config group `dataset`."""
-
-    def load(self) -> Loaded:
-        """Read and validate everything."""
-        ...
-
-
-class TaskSpec(Protocol):
-    """Any part of the config group `task`."""
-
-    @property
-    def name(self) -> str:
-        """What results are filed under."""
-        ...
-
-    def problems(self) -> list[Problem]:
-        """Every problem."""
-        ...
 
 
 @dataclass(frozen=True)

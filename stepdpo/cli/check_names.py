@@ -9,12 +9,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from stepdpo.cli import overrides, shorthands
-from stepdpo.cli.check import DatasetSpec, check
+from stepdpo.cli.check import check
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
 from stepdpo.core.protocols import Level
 from stepdpo.data.dataset import Dataset
+from stepdpo.data.validation import DatasetSpec
 
 
 def check_named(

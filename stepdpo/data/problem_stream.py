@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class ProblemStream:
 
 
 class TaskSpec(Protocol):
-    """Any part of the config group `task`."""
+    """Any part of the config group `task`; one that also offers `stream() -> ProblemStream` is read as it is used."""
 
     @property
     def name(self) -> str:
@@ -38,12 +38,8 @@ class TaskSpec(Protocol):
         """The exact step checker, for a task that has one."""
         ...
 
-    def problems(self) -> list[Problem]:
+    def problems(self) -> Sequence[Problem]:
         """All problems, in their order."""
-        ...
-
-    def stream(self) -> ProblemStream:
-        """The same, few of them in memory at a time."""
         ...
 
 

@@ -108,21 +108,19 @@ def card(folder: str | Path) -> dict[str, Any]:
 
 
 def describe(template: Template) -> dict[str, Any]:
-    """The entry for the card: enough to build the same text template again."""
+    """The entry for the card: enough to build a text template again; of one that is code, its name."""
     if isinstance(template, TextTemplate):
         return asdict(template)
     if isinstance(template, MixedTemplate):
         return {"name": "native", "also": [part.name for part in template.parts]}
-    return {"name": "native"}
+    return {"name": template.name}
 
 
 def resolve(template: Given, model: str | Path) -> tuple[Given | TextTemplate, str | None]:
     """The template to use with a checkpoint, and a warning if it is not the one it was trained with."""
     named = card(model).get("template") or {}
-    if isinstance(template, NativeTemplate):
-        if "prompt" in named:
-            return TextTemplate(**named), None
-        return template, None
+    if isinstance(template, NativeTemplate) and "prompt" in named:
+        return TextTemplate(**named), None
     if named and template.name not in (named.get("name"), *named.get("also", ())):
         return template, (
             f"{model} was trained with template={named.get('name')} and is now used with template={template.name}: "

@@ -12,6 +12,7 @@ import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Decoder, SamplerSpec, Template
 from stepdpo.core.types import Attempt, Completion, Problem
+from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import graders
@@ -31,7 +32,7 @@ class Evaluation:
     """All settings of one evaluation; the parts are built from their own config groups."""
 
     model: ModelSpec
-    task: Any
+    task: TaskSpec
     template: Template
     decode: Decoder
     sampler: SamplerSpec

@@ -70,8 +70,7 @@ def _refuse_without_checker(spec: PairsConfig) -> None:
 
 def _context(spec: PairsConfig) -> tuple[Context, str]:
     """The context of a method that requests something of a model, and the name of its template."""
-    given: Any = spec.template  # `resolve` knows the shipped ones by their classes
-    template, warning = resolve(given, spec.model.source)
+    template, warning = resolve(spec.template, spec.model.source)
     if warning:
         print(f"warning: {warning}", flush=True)
     context = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
-from stepdpo.core.protocols import Checker, SamplerSpec, Template
-from stepdpo.core.types import Problem, Sampling
+from stepdpo.core.protocols import SamplerSpec, Template
+from stepdpo.core.types import Sampling
+from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.models.load import ModelSpec
 from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
 from stepdpo.pairs.executors.local import LocalExecutor
-
-
-class TaskSpec(Protocol):
-    """A part of the group `task`: a dataclass with a `split` and a `limit`. One with `stream()` is read as needed."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def checker(self) -> Checker | None: ...
-    def problems(self) -> Sequence[Problem]: ...
 
 
 @dataclass(frozen=True)
 class PairsConfig:
     """All settings of one run of `stepdpo pairs`; the parts are built from their own config groups."""
 
-    model: Any
+    model: ModelSpec
     task: TaskSpec
+    """A dataclass with a `split` and a `limit`."""
     template: Template
     sampler: SamplerSpec
     pairs: PairMethod

@@ -106,11 +106,15 @@ class LossOutput:
     """Further detached per-pair values, averaged over pairs by the training loop."""
 
 
+NEEDS = frozenset({"rejected", "reference", "kl", "reference_point"})
+"""What can be computed for a loss besides the chosen side."""
+
+
 class Loss(Protocol):
     """PairScores -> LossOutput."""
 
     needs: ClassVar[frozenset[str]]
-    """What must be computed for it, of {"rejected", "reference", "kl"}."""
+    """What must be computed for it, of `NEEDS`."""
 
     def __call__(self, scores: PairScores) -> LossOutput: ...
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Level, Template
-from stepdpo.data.validation import Loaded, enforce, write_quarantine
+from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
 from stepdpo.runtime.run_folder import QUARANTINE
@@ -38,7 +38,7 @@ class TokenizedDataset:
 
 
 def prepare(
-    dataset: Any,
+    dataset: DatasetSpec,
     level: Level,
     template: Template,
     needs: frozenset[str],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from stepdpo.core.errors import UserError
 from stepdpo.tokens.batch import CHOSEN, REJECTED, Loss, LossOutput, PairScores
 from stepdpo.tokens.batch_sampler import BatchSize, MicroBatch, micro_batches
 from stepdpo.tokens.preprocess import TokenizedDataset
@@ -70,6 +71,9 @@ class TrainStep:
         for number, micro_batch in enumerate(inputs.micro_batches):
             scores = self._scores(micro_batch, point)
             out = self.loss(scores)
+            if out.losses_B.shape != scores.confidence_B.shape:  # a mean would be summed as if it were one pair's loss
+                shape, pairs = tuple(out.losses_B.shape), micro_batch.batch.pairs
+                raise UserError(f"algo: the loss returned shape {shape} for {pairs} pairs; expected one number a pair")
             self._tally(sums, micro_batch, scores, out)
             if learn:
                 # Divided by the pairs of the whole step, not of the micro-batch: packing never weighs a pair.

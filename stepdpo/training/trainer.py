@@ -6,12 +6,14 @@ import math
 from contextlib import ExitStack
 from pathlib import Path
 
+from stepdpo.core.errors import UserError, nearest
 from stepdpo.data.templates import resolve
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
+from stepdpo.tokens.batch import NEEDS
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
@@ -27,6 +29,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     Returns the last held-out metrics (else the last of training). Raises UserError for bad input, Diverged when a
     loss is not finite, Interrupted after a signal and a clean save.
     """
+    _refuse_unknown_needs(spec.algo.needs)
     scorers = scorer_spec(spec)
     tokenizer = scorers.tokenizer()
     template, warning = resolve(spec.template, spec.model.source)
@@ -53,6 +56,12 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         outcome = loop.run(start, MetricWindow(sums), progress, signals)
         checkpointer.save_model(folder / "model")
     return outcome
+
+
+def _refuse_unknown_needs(needs: frozenset[str]) -> None:
+    """A misspelt word would train on, without what it asks for."""
+    for word in sorted(needs - NEEDS):
+        raise UserError(f"algo: its `needs` names {word!r}, which nothing provides; {nearest(word, NEEDS)}")
 
 
 def scorer_spec(spec: Training) -> ScorerSpec:

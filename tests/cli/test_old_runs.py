@@ -19,13 +19,9 @@ from stepdpo.core.moved import MOVED
 
 OLD = Path(__file__).parents[1] / "golden" / "before_rooms"
 WORDS = [
-    "algo=tdpo",
-    "template=alpaca",
-    "model=./start",
-    "dataset=jsonl",
-    "engine=local",
-    "dataset.path=preferences.jsonl",
-]
+    "algo=tdpo", "template=alpaca", "model=./start", "dataset=jsonl", "dataset.path=preferences.jsonl",
+    "dataset.heldout=8", "engine=local",
+]  # fmt: skip
 
 
 @pytest.fixture

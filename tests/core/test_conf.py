@@ -14,38 +14,18 @@ from stepdpo.cli.overrides import composed
 from stepdpo.core import protocols
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.package_data import conf
+from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.validation import DatasetSpec
+from stepdpo.models.load import ModelSpec
+from stepdpo.models.lora import Adapter
 from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
 from stepdpo.tokens.batch import Loss
-
-
-class _Model(Protocol):
-    source: str
-
-    def tokenizer(self) -> Any: ...
-    def model(self, attention: str, dtype: Any) -> Any: ...
-
-
-class _Adapter(Protocol):
-    def attach(self, model: Any) -> Any: ...
-
-
-class _Dataset(Protocol):
-    def load(self) -> Any: ...
-
-
-class _Task(Protocol):
-    name: str
-
-    def problems(self) -> Any: ...
+from stepdpo.training.engine.settings import EngineSpec
 
 
 class _Optim(Protocol):
     def lr_at(self, step: int, total: int) -> float: ...
-
-
-class _Opens(Protocol):
-    def open(self, *arguments: Any) -> Any: ...
 
 
 SEAMS: dict[str, type] = {
@@ -57,13 +37,13 @@ SEAMS: dict[str, type] = {
     "judge": Judge,
     "crew": Executor,
     "decode": protocols.Decoder,
-    "model": _Model,
-    "adapter": _Adapter,
-    "dataset": _Dataset,
-    "task": _Task,
+    "model": ModelSpec,
+    "adapter": Adapter,
+    "dataset": DatasetSpec,
+    "task": TaskSpec,
     "optim": _Optim,
-    "engine": _Opens,
-    "track": _Opens,
+    "engine": EngineSpec,
+    "track": protocols.TrackerSpec,
 }
 """What each group's options must offer. A new group needs a line here."""
 VALUES = {"experiment", "recipe"}

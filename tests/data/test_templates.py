@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
-from stepdpo.core.types import Turn
+from stepdpo.core.types import Prompt, Turn
 from stepdpo.data.templates import CARD, MixedTemplate, NativeTemplate, TextTemplate, describe, resolve
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text())
@@ -116,6 +116,26 @@ def test_another_template_is_used_with_a_warning(tmp_path: Path, trained: Any) -
     assert warning is not None
     assert f"template={trained.name}" in warning
     assert "template=alpaca" in warning
+
+
+class Shout:
+    """A template that is code."""
+
+    name = "shout"
+
+    def render(self, question: str, history: Any, tokenizer: Any) -> Prompt:
+        return Prompt(question.upper(), "")
+
+
+def test_a_template_that_is_code_is_remembered_by_name(tmp_path: Path) -> None:
+    """Its text cannot be built from the card, so whoever does not name it is told which one it was."""
+    folder = checkpoint(tmp_path, {"template": describe(Shout())})
+    shout = Shout()
+    assert resolve(shout, folder) == (shout, None)
+    template, warning = resolve(NativeTemplate(), folder)
+    assert template == NativeTemplate()
+    assert warning is not None
+    assert "trained with template=shout" in warning
 
 
 def test_the_same_name_with_another_text_is_noticed(tmp_path: Path) -> None:

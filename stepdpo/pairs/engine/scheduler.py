@@ -62,6 +62,9 @@ class Scheduler:
 
     def answer(self, requests: Sequence[tuple[Problem, Request]]) -> list[Any]:
         """One reply a request, in the order of the requests."""
+        for _, request in requests:
+            if not isinstance(request, Request):
+                raise TypeError(f"pairs: a method yields requests and returns a Result; this one yielded {request!r}")
         replies: list[Any] = [None] * len(requests)
         for kind, together in (
             (Generate, self._generate),

@@ -12,6 +12,7 @@ from stepdpo.core.protocols import SamplerSpec
 from stepdpo.core.types import Problem, Sampling
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.models.load import ModelSpec
 from stepdpo.pairs.engine.context import Context, PairMethod
 from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.pairs.engine.scheduler import Scheduler
@@ -43,7 +44,7 @@ class WorkerContext:
     method: PairMethod
     context: Context | None
     """None for a method that requests nothing: then neither model nor graders are opened."""
-    model: Any
+    model: ModelSpec
     sampler: SamplerSpec
     folder: Path
     """Where a judge keeps the transcript of its model."""
