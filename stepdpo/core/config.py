@@ -81,6 +81,7 @@ def _build(node: Any, where: str) -> Any:
         raise UserError(f"{where}.{missing[0]}: not given, and {node[TARGET]} has no default for it")
     try:
         return kind(**values)
+    # A part checks its own values, not knowing under which key it stands; only here both are known.
     except ValueError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -91,6 +92,7 @@ def _load(target: str, where: str) -> Any:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{where}._target_: cannot import {target!r} ({error})") from error
+    # A function would be called with whatever the file says; a dataclass only takes values for its fields.
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UserError(f"{where}._target_: {target!r} is not a dataclass, so it cannot be built from a config")
     return kind
@@ -103,6 +105,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         rest = [a for a in arguments if a is not type(None)]
+        # Of several kinds (`5` or `"5%"`) none is the right one to turn a value into: the part itself decides.
         if len(rest) == 1:
             return _coerce(value, rest[0], where)
         return value
@@ -121,6 +124,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             raise UserError(f"{where}: {nearest(str(value), [m.value for m in hint])} (got {value!r})") from None
     if hint is Path:
         return Path(value)
+    # By OmegaConf, as the top level is: `1e-5` and `true` must not mean something else in a nested part.
     if hint in (int, float, bool, str):
         return _plain(value, hint, where)
     if isinstance(value, dict) and dataclasses.is_dataclass(hint):

@@ -26,6 +26,7 @@ def split_steps(solution: str) -> tuple[str, list[str]]:
         starts.insert(0, inline.start(1))
     if not starts:
         return solution, []
+    # Cut where the next begins, nothing stripped: token ids of a prefix must be those of the whole text's beginning.
     ends = [*starts[1:], len(solution)]
     return solution[: starts[0]], [solution[start:end] for start, end in zip(starts, ends, strict=True)]
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# Words, not an enum: they stand in attempts.jsonl as they are, and a reader of that file need not know us.
 CORRECT, WRONG, UNPARSED = "correct", "wrong", "unparsed"
 
 
+# Slots: a million of these are in memory together, and a dictionary for each would be most of it.
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation that precedes the response."""
