@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import types
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from support.raw_rows import GOOD, PAIR, STEP, load
 
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
@@ -25,26 +25,6 @@ from stepdpo.tinymath.solutions import TinymathSolutions
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("STEPDPO_SHARED", ROOT.parent / "shared")) / "data"
-STEP = {
-    "prompt": "What is 2 + 3?",
-    "initial_reason_steps": "Let's think step by step. \nStep 1:",
-    "chosen": " 2 + 3 = 5.",
-    "rejected": " 2 + 3 = 6.",
-    "full_chosen": " 2 + 3 = 5.\nStep 2: Done.",
-    "full_rejected": " 2 + 3 = 6.\nStep 2: Done.",
-    "answer": "5",
-}
-PAIR = {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}
-GOOD = [STEP | {"prompt": f"What is {n} + 3?"} for n in range(3)]
-
-
-def write(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def load(path: Path, *rows: Any, **settings_: Any) -> Any:
-    return Dataset(path=str(write(path / "data.jsonl", *rows)), **settings_).load()
 
 
 # Formats

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.raw_rows import GOOD, PAIR, STEP, load, write
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
@@ -20,28 +21,6 @@ from stepdpo.data.dataset import Dataset
 from stepdpo.data.formats import Format
 from stepdpo.data.preference_file import write_preferences
 from stepdpo.data.validation import enforce, write_quarantine
-
-STEP = {
-    "prompt": "What is 2 + 3?",
-    "initial_reason_steps": "Let's think step by step. \nStep 1:",
-    "chosen": " 2 + 3 = 5.",
-    "rejected": " 2 + 3 = 6.",
-    "full_chosen": " 2 + 3 = 5.\nStep 2: Done.",
-    "full_rejected": " 2 + 3 = 6.\nStep 2: Done.",
-    "answer": "5",
-}
-PAIR = {"prompt": "What is 2 + 3?", "chosen": "5", "rejected": "6"}
-GOOD = [STEP | {"prompt": f"What is {n} + 3?"} for n in range(3)]
-
-
-def write(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def load(path: Path, *rows: Any, **settings_: Any) -> Any:
-    return Dataset(path=str(write(path / "data.jsonl", *rows)), **settings_).load()
-
 
 # Containers
 
