@@ -22,8 +22,7 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import TokenSequence as TokenPath
-from stepdpo.tokens.token_tree import TokenTree, build_tree
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device, Dtype
 from stepdpo.training.optimizer import AdamW
@@ -71,7 +70,7 @@ def batch(seed: int, pairs: int = 3) -> TreeBatch:
         return generator.integers(2, VOCABULARY, int(generator.integers(low, high))).astype(np.int32)
 
     def tree(paths: list[np.ndarray], scored: int, number: int) -> TokenTree:
-        several = [TokenPath(p, min(scored, len(p) - 1), owner) for owner, p in enumerate(paths)]
+        several = [TokenSequence(p, min(scored, len(p) - 1), owner) for owner, p in enumerate(paths)]
         return build_tree(several, [number + i for i in range(len(paths) // 2)], [1.0] * (len(paths) // 2))
 
     trees = []
