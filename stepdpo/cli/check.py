@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -16,8 +16,12 @@ from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
 from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.templates import AnyTemplate, NativeTemplate
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
+
+if TYPE_CHECKING:
+    from stepdpo.models.load import ModelSpec  # loads torch, which a look without a model does without
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ def check(
     forbid_shared: bool = False,
     max_bad: str | float | None = None,
     console: Console | None = None,
-    model: Any = None,
-    template: Any = None,
+    model: ModelSpec | None = None,
+    template: AnyTemplate = NativeTemplate(),  # noqa: B008 - frozen
     model_pairs: int = 1000,
     out_json: Path | None = None,
 ) -> CheckReport:

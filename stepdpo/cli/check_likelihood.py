@@ -22,7 +22,7 @@ from stepdpo.data.statistics import quantile
 from stepdpo.data.templates import AnyTemplate, resolve
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import Attention, register
-from stepdpo.models.load import DTYPES, without_progress_bars
+from stepdpo.models.load import DTYPES, ModelSpec, without_progress_bars
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED
 from stepdpo.tokens.collator import collate
@@ -82,7 +82,7 @@ def likelihoods(
     preferences: Sequence[Preference],
     level: Level,
     template: AnyTemplate,
-    model: Any,
+    model: ModelSpec,
     own: int = OWN,
 ) -> Likelihoods:
     """Score the preferences, cut to the level, under a part of the group `model`, and texts of its own beside them."""
@@ -126,7 +126,7 @@ def mean_logps(
     return means, tokenized.dropped
 
 
-def _write(pairs: Sequence[Pair], template: AnyTemplate, tokenizer: Any, model: Any) -> list[Pair]:
+def _write(pairs: Sequence[Pair], template: AnyTemplate, tokenizer: Any, model: ModelSpec) -> list[Pair]:
     """What the model itself writes at the places of these pairs, as pairs without a rejected side.
 
     Up to the next step where steps are scored, to the end where whole responses are. Texts that never ended are left
