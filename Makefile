@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-demo: install ## train, evaluate and report on the embedded miniature (about five minutes on two cores)
+demo: install ## train, evaluate and report on the embedded miniature (about three minutes on two cores)
 	$(BIN)/stepdpo train experiment=demo_control run=demo-control force=true
 	$(BIN)/stepdpo train experiment=demo run=demo force=true
 	$(BIN)/stepdpo report demo demo-control --control demo-control

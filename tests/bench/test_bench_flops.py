@@ -103,7 +103,7 @@ def test_tensors_without_data_count_the_same() -> None:
     """In a process of its own, as the benchmark does it."""
     code = (
         "import sys, json; sys.path[:0] = json.loads(sys.argv[1])\n"
-        "import small; from benchmarks import counting, flops, ours\n"
+        "from support import small; from benchmarks import counting, flops, ours\n"
         "work = small.work(); real = flops.counted(ours.ours(work).step)[0]\n"
         "print(json.dumps([real, counting.count(work)]))"
     )
