@@ -21,6 +21,7 @@ import torch
 from stepdpo.core.errors import UserError
 from stepdpo.models.lora import adapter_off
 from stepdpo.models.reference_cache import ReferenceScores, seal, verify, write_shards
+from stepdpo.models.scorer import Scores
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import any_process
@@ -29,7 +30,7 @@ from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.batch_sampler import BatchSize, all_micro_batches, micro_batches
 from stepdpo.tokens.preprocess import TokenizedDataset
 from stepdpo.tokens.token_store import TokenStore
-from stepdpo.training.engine.settings import Engine, Scores
+from stepdpo.training.engine.settings import Engine
 
 FORMAT = 1
 CHECKED = 8
