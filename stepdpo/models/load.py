@@ -27,10 +27,10 @@ class ModelSpec(Protocol):
         """Folder or hub id; what a template's card and a report know the model by."""
 
     def tokenizer(self) -> Any:
-        """A new fast tokenizer of transformers."""
+        """Its tokenizer, as transformers has it."""
 
     def model(self, attention: str, dtype: torch.dtype) -> Any:
-        """A new model of transformers on the CPU, its weights in `dtype`, its attention the backend of that name."""
+        """The model as transformers has it, weights in `dtype`, with the attention backend of that name."""
 
     def fingerprint(self) -> str:
         """What tells its weights from others'."""

@@ -25,6 +25,8 @@ from stepdpo.tokens.token_tree import Segment
 
 
 class Attention(Enum):
+    """Which code computes attention over token trees; the result is the same up to rounding."""
+
     auto = "auto"
     """flex on a GPU, runs on a CPU."""
     runs = "runs"

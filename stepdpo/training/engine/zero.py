@@ -70,7 +70,6 @@ class Zero:
             zero["offload_optimizer"] = {"device": "cpu"}
         if self.offload_parameters:
             zero["offload_param"] = {"device": "cpu"}
-        # A micro-batch and a step are whatever we hand over; DeepSpeed's own counts only have to differ from ours.
         ours = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 2,
