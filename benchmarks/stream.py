@@ -28,7 +28,7 @@ from stepdpo.core.package_data import conf
 from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import write_preferences
 from stepdpo.data.templates import resolve
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime import artifact_cache
 from stepdpo.tinymath.problems import problems
 from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, Group, MicroBatch, micro_batches
 from stepdpo.tokens.fingerprint import cache_key, data_identity
@@ -57,7 +57,7 @@ def main() -> None:
     words = [*TINY, f"max_steps={options.steps}", f"batch.pairs={options.update}", f"batch.group={options.group}"]
     words.append(f"algo={options.algo}")
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[caches.HOME] = f"{folder}/home"
+        os.environ[artifact_cache.HOME] = f"{folder}/home"
         if options.text:
             path = Path(folder) / "preferences.jsonl"
             write_preferences(_texts(options.text), path)
@@ -90,7 +90,7 @@ def _write(words: Sequence[str]) -> None:
     data, _ = data_identity(spec.dataset)
     key = cache_key(data, spec.level, template, tokenizer, spec.lengths, spec.algo.needs)
     began = time.monotonic()
-    with caches.building(entry := caches.entry("tokens", key), key) as folder:
+    with artifact_cache.building(entry := artifact_cache.entry("tokens", key), key) as folder:
         stores = write_stores(folder, {"train": spec.dataset.rows(len(tokenizer))})
         write_report(folder, PreprocessReport({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores))
     seconds = time.monotonic() - began
@@ -133,7 +133,7 @@ def _report(words: Sequence[str], folder: Path, name: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
-    said = [line for line in done.stdout.splitlines() if line.startswith(("data:", "training on", "tokenising"))]
+    said = [line for line in done.stdout.splitlines() if line.startswith(("data:", "training on", "tokenised"))]
     print("\n".join(said))
     log = [json.loads(line) for line in lines.read_text().splitlines()]
     steps = np.array([line["step"] for line in log])

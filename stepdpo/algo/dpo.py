@@ -12,7 +12,10 @@ from stepdpo.tokens.batch import LossOutput, PairScores
 
 
 class Form(Enum):
+    """The loss as a function of z, written out under DPO."""
+
     sigmoid = "sigmoid"
+    """DPO's own."""
     hinge = "hinge"
     """SLiC (arXiv 2305.10425): max(0, 1 - beta z)."""
     ipo = "ipo"

@@ -12,8 +12,12 @@ from stepdpo.tokens.batch import LossOutput, PairScores
 
 
 class Form(Enum):
+    """Which of the paper's two losses, written out under TDPO."""
+
     tdpo1 = "tdpo1"
+    """Both sides' KL count whole, and both have a gradient."""
     tdpo2 = "tdpo2"
+    """The difference is weighed by `alpha`, and the chosen side's KL has no gradient."""
 
 
 @dataclass(frozen=True)

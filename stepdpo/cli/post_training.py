@@ -15,7 +15,7 @@ from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import started_with
 from stepdpo.cli.reports import report_on
-from stepdpo.core.config import current, load_config
+from stepdpo.core.config import load_config, with_current_targets
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import packaged
 from stepdpo.runtime.atomic_io import read_json, write_json
@@ -58,7 +58,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     place = evaluation_folder(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
     known = place / "base.json"
-    if (place / "summary.json").is_file() and known.is_file() and current(read_json(known)) == stamp:
+    if (place / "summary.json").is_file() and known.is_file() and with_current_targets(read_json(known)) == stamp:
         print(f"base: using {place}", flush=True)
         return folder
     result = run_evaluation(place, config, choices, task, force=place.is_dir())

@@ -26,20 +26,23 @@ def load_config(path: Path) -> DictConfig:
     Unresolved: secrets stay references to the environment. Raises OSError, YAMLError or OmegaConfBaseException when it
     cannot be read.
     """
-    node = current(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    node = with_current_targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
     config = OmegaConf.create(node)
     if not isinstance(config, DictConfig):
         raise UserError(f"{path}: not a configuration, which maps names to values")
     return config
 
 
-def current(node: Any) -> Any:
+def with_current_targets(node: Any) -> Any:
     """Plain values with every `_target_` under the name it has today."""
     if isinstance(node, list):
-        return [current(item) for item in node]
+        return [with_current_targets(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: MOVED.get(str(value), value) if key == TARGET else current(value) for key, value in node.items()}
+    return {
+        key: MOVED.get(str(value), value) if key == TARGET else with_current_targets(value)
+        for key, value in node.items()
+    }
 
 
 def build(node: Any, where: str = "config") -> Any:

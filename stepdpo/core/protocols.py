@@ -78,7 +78,9 @@ class Checker(Protocol):
 class Tracker(Protocol):
     """Where metrics go."""
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write the metrics of an optimizer step down, by name; a failure must not stop the training."""
+        ...
 
 
 class TrackerSpec(Protocol):

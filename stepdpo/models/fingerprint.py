@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.atomic_io import write_json
 
 FILES = ("*.safetensors", "config.json")
@@ -19,7 +19,9 @@ def fingerprint(folder: Path) -> str:
     """
     files = sorted(path for pattern in FILES for path in folder.glob(pattern))
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    record = caches.entry("weights", {"folder": str(folder.resolve()), "files": [list(state) for state in states]})
+    record = artifact_cache.entry(
+        "weights", {"folder": str(folder.resolve()), "files": [list(state) for state in states]}
+    )
     known = record.with_suffix(".json")
     if known.is_file():
         try:

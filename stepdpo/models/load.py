@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2C
 from transformers.utils.hub import cached_file
 
 from stepdpo.core.errors import UserError
-from stepdpo.core.package_data import packaged
+from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.models.fingerprint import fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,8 +26,12 @@ class ModelSpec(Protocol):
     def source(self) -> str:
         """Folder or hub id; what a template's card and a report know the model by."""
 
-    def tokenizer(self) -> Any: ...
-    def model(self, attention: str, dtype: torch.dtype) -> Any: ...
+    def tokenizer(self) -> Any:
+        """Its tokenizer, as transformers has it."""
+
+    def model(self, attention: str, dtype: torch.dtype) -> Any:
+        """The model as transformers has it, weights in `dtype`, with the attention backend of that name."""
+
     def fingerprint(self) -> str:
         """What tells its weights from others'."""
 
@@ -164,16 +167,9 @@ def without_dropout(model: Any) -> Any:
 
 
 def _must_exist(path: str, source: str) -> None:
-    if path.startswith(("/", ".", "~", "pkg://")) and not (Path(source) / "config.json").is_file():
+    if path.startswith(("/", ".", "~", PREFIX)) and not (Path(source) / "config.json").is_file():
         raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def write_card(folder: Path, content: dict[str, Any]) -> None:
-    """stepdpo.json beside the weights: the template and how the model was trained."""
-    from stepdpo.data.templates import CARD
-
-    (folder / CARD).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -214,7 +214,8 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _autocast(tensor: Tensor) -> Tensor:
+def as_autocast(tensor: Tensor) -> Tensor:
+    """In autocast's format where it is on: it casts the inputs of PyTorch's functions, and knows nothing of ours."""
     kind = tensor.device.type
     return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
@@ -232,7 +233,7 @@ def token_scores(
     low_TR: Tensor | None = None,
     reference_hidden_TH: Tensor | None = None,
     reference_VH: Tensor | None = None,
-    keep: HeadMemory = HeadMemory.auto,
+    head_memory: HeadMemory = HeadMemory.auto,
 ) -> tuple[Tensor, Tensor]:
     """(logps_T, kl_T) in nats, at least fp32, at T scored positions; kl_T is zero without a reference.
 
@@ -240,13 +241,13 @@ def token_scores(
     first); the reference's head is scaled and capped as the policy's. Gradients flow to `hidden_TH`, `low_TR` and the
     head alone.
     """
-    hidden_TH, weight_VH = _autocast(hidden_TH), _autocast(head.weight_VH)
+    hidden_TH, weight_VH = as_autocast(hidden_TH), as_autocast(head.weight_VH)
     low_TR, up_VR, reference_hidden_TH, reference_VH = (
-        _autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
+        as_autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
     )
     # A distribution of the policy at every position, and one of the reference where there is one.
     needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * _wide(hidden_TH).itemsize
-    kept = keep is HeadMemory.save or (keep is HeadMemory.auto and _fits(needed, hidden_TH.device))
+    kept = head_memory is HeadMemory.save or (head_memory is HeadMemory.auto and _fits(needed, hidden_TH.device))
     form = (head.scale, head.cap)
     # Cast above and switched off here: autocast does not reach a custom Function's backward pass, which would else
     # multiply in another format than the forward pass did.

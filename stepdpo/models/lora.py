@@ -24,7 +24,9 @@ ALL = "all-linear"
 class Adapter(Protocol):
     """A part of the group `adapter`: which weights of a model are trained."""
 
-    def attach(self, model: Any) -> Any: ...
+    def attach(self, model: Any) -> Any:
+        """The model, changed in place, with `requires_grad` on what is trained alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,6 @@ def head_parts(head: Any) -> tuple[nn.Parameter, nn.Parameter | None, nn.Paramet
     if head.disable_adapters:
         return head.base_layer.weight, None, None, 0.0
     return head.base_layer.weight, head.lora_A[NAME].weight, head.lora_B[NAME].weight, float(head.scaling[NAME])
-
-
-def head_weight(head: Any) -> Tensor:
-    """The output head as one matrix (V, H), its adapter added in."""
-    weight_VH, down_RH, up_VR, scaling = head_parts(head)
-    return weight_VH if down_RH is None or up_VR is None else weight_VH + scaling * (up_VR @ down_RH)
 
 
 def merged(weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: str | None) -> dict[str, Tensor]:

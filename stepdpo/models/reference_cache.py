@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stepdpo.models.scorer import Scores
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.tokens.batch import SIDES, TreeBatch
 from stepdpo.tokens.batch_sampler import MicroBatch
@@ -35,7 +36,7 @@ FULL, MANY = 256 * 2**20, 100_000
 
 @torch.no_grad()
 def write_shards(
-    score: Callable[[TreeBatch], tuple[Tensor, Tensor, Tensor, Tensor]],
+    score: Callable[[TreeBatch], Scores],
     rank: int,
     micro_batches: Iterable[MicroBatch],
     trees: TokenStore,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stepdpo.data.templates import CARD
 from stepdpo.models.lora import NAME, adapter_weights, layers, merged
 
 ADAPTER = "adapter"
@@ -34,6 +36,11 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None
     (folder / ADAPTER).mkdir(exist_ok=True)
     save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
     model.peft_config[NAME].save_pretrained(folder / ADAPTER)
+
+
+def write_card(folder: Path, content: dict[str, Any]) -> None:
+    """stepdpo.json beside the weights: the template and how the model was trained."""
+    (folder / CARD).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _without_adapters(model: Any, untie: bool) -> Any:

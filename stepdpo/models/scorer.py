@@ -16,6 +16,9 @@ from stepdpo.models.lora import head_parts
 from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
+"""Makes partitioned parameters whole inside a `with` block."""
+Scores = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(logps_B2, kl_B2, tokens_B2, hidden_TH) of Scorer.forward."""
 
 
 class Scorer(nn.Module):
@@ -29,11 +32,11 @@ class Scorer(nn.Module):
     reference_head_VH: Tensor | None
 
     def __init__(
-        self, model: Any, keep_reference_head: bool, gather: Gather, keep: HeadMemory = HeadMemory.auto,
+        self, model: Any, keep_reference_head: bool, gather: Gather, head_memory: HeadMemory = HeadMemory.auto,
         reference_head_VH: Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.keep = model, keep
+        self.model, self.head_memory = model, head_memory
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
         kept = reference_head_VH
@@ -42,7 +45,7 @@ class Scorer(nn.Module):
             kept = head_of(model, gather)
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
-    def forward(self, batch: TreeBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, batch: TreeBatch) -> Scores:
         """(logps_B2, kl_B2, tokens_B2, hidden_TH): sums over scored tokens, and the final hidden states there.
 
         kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
@@ -73,7 +76,7 @@ class Scorer(nn.Module):
             # A frozen head is the reference's too, so the policy's own serves and is not copied.
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
-        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.keep)
+        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory)
 
 
 def head_of(model: Any, gather: Gather) -> Tensor:

@@ -27,7 +27,7 @@ class ScorerSpec:
     """Name of the backend, which is set when a model is built and never changed."""
     max_length: int
     """Tokens of the longest sequence."""
-    head: HeadMemory
+    head_memory: HeadMemory
     with_kl: bool
     """Whether the loss wants the KL, for which the reference's output head is kept beside the policy."""
 
@@ -46,11 +46,11 @@ class ScorerSpec:
         """The model that is trained, its adapter attached."""
         model = self._load(self.policy, dtype)
         head_VH = self._other_head(self.reference, model, dtype, gather) if self.reference and self.with_kl else None
-        return Scorer(self.adapter.attach(model), self.with_kl, gather, self.head, head_VH)
+        return Scorer(self.adapter.attach(model), self.with_kl, gather, self.head_memory, head_VH)
 
     def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that the policy is held against, as a model of its own."""
-        return Scorer(self._load(self.reference or self.policy, dtype), False, gather, self.head)
+        return Scorer(self._load(self.reference or self.policy, dtype), False, gather, self.head_memory)
 
     def _load(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
         model = spec.model(self.attention, dtype)

@@ -37,14 +37,14 @@ class Skipped:
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a run at an optimiser step lives."""
+    """Where the checkpoint of a run at an optimizer step lives."""
     if step < 0:
         raise ValueError(f"a step is not negative: {step}")
     return folder / "checkpoints" / f"step-{step:06d}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser step in a checkpoint's name; ValueError where there is none."""
+    """The optimizer step in a checkpoint's name; ValueError where there is none."""
     match = _COMMITTED.fullmatch(checkpoint.name)
     if match is None:
         raise ValueError(f"{checkpoint}: not named like a checkpoint (step-000100)")
@@ -121,11 +121,6 @@ def verify(path: Path, *, hashes: bool = True) -> list[str]:
     for name, expected in files.items():
         problems += [f"{name}: missing"] if name not in names else _compare(path / name, name, expected, hashes)
     return problems
-
-
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """Every checkpoint of a run that verifies, newest first."""
-    return [path for path in committed(folder) if not verify(path)]
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[Skipped]]:

@@ -32,6 +32,8 @@ PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "accelerate", "peft", "datasets", "vllm",
     "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",
 )  # fmt: skip
+LONGEST = 200
+"""Most characters of a run's name: a round number below the 255 bytes that file systems allow a file's name."""
 _PART = re.compile(r"\w[\w=,+.@-]*")
 """What no shell, file system or option parser takes for something else."""
 
@@ -39,7 +41,7 @@ _PART = re.compile(r"\w[\w=,+.@-]*")
 def run_path(root: Path, name: str) -> Path:
     """`root/name`, refused unless it is a plain relative name that stays inside `root`."""
     parts = name.split("/")
-    if len(name) > 200 or not all(_PART.fullmatch(part) for part in parts):
+    if len(name) > LONGEST or not all(_PART.fullmatch(part) for part in parts):
         raise UserError(f"run name {name!r}: use letters, digits and = , + . @ _ - (and / between folders)")
     folder = root / name
     if not folder.resolve().is_relative_to(root.resolve()):

@@ -49,13 +49,17 @@ class TreeBatch:
     None where no tree is of several pairs: then it is 0, 1, 2, ...
     """
     reference_logps_B2: Tensor | None = None
+    """The reference's summed log-probability of each side, in nats; None where the loss knows no reference."""
     reference_hidden_TH: Tensor | None = None
+    """The reference's final hidden states that predict the scored tokens, for a KL; None without one."""
 
     @property
     def pairs(self) -> int:
+        """B: how many pairs the batch holds."""
         return len(self.pair_ids)
 
     def to(self, device: torch.device | str) -> TreeBatch:
+        """The batch with all its tensors on a device."""
         moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -65,7 +69,10 @@ class TreeBatch:
 
 @dataclass(frozen=True)
 class PairScores:
-    """All that a loss may know: sums over the scored tokens of each side, one entry a pair, fp32.
+    """All that a loss may know: sums over the scored tokens of each side, one entry a pair.
+
+    Sums are in fp64 (`sum_by_owner`); `confidence_B`, the probability that the label is right, and `reference_point`
+    are in fp32.
 
     Log-probabilities are in nats and summed, never averaged. Reference values carry no gradient. `kl` is the
     sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first).
@@ -85,11 +92,13 @@ class PairScores:
 
     @property
     def chosen_logratios_B(self) -> Tensor:
+        """Log-probability under the policy minus that under the reference, in nats, of the chosen side."""
         assert self.reference_chosen_logps_B is not None, "the loss does not declare that it needs the reference"
         return self.chosen_logps_B - self.reference_chosen_logps_B
 
     @property
     def rejected_logratios_B(self) -> Tensor:
+        """The same of the rejected side."""
         assert self.reference_rejected_logps_B is not None, "the loss does not declare that it needs the reference"
         return self.rejected_logps_B - self.reference_rejected_logps_B
 

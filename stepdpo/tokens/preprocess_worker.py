@@ -23,12 +23,12 @@ from stepdpo.tokens.token_tree import TokenSequence
 from stepdpo.tokens.tokenization import Lengths, tokenize
 
 NAMES = ("train", "heldout", "mismatched")
-REPORT = "facts.json"
+REPORT = "report.json"
 CHUNK = 2048
 """Pairs whose texts and tokens exist at the same time: a batch for the tokenizer's threads, megabytes and no more."""
 EVERY = 5.0
 """Seconds between two lines about how far it is: most data take less, and say nothing."""
-Row = tuple[int, list[TokenSequence], float, int]
+TokenizedPair = tuple[int, list[TokenSequence], float, int]
 """(number of the pair, its sequences, confidence, group)."""
 
 
@@ -51,7 +51,7 @@ class PreprocessReport:
 
 
 def read_report(entry: Path) -> PreprocessReport:
-    """The report of an entry; OSError or ValueError when they cannot be read."""
+    """The report of an entry; OSError or ValueError when it cannot be read."""
     raw = json.loads((entry / REPORT).read_text(encoding="utf-8"))
     return PreprocessReport(
         counts=raw["counts"],
@@ -86,9 +86,9 @@ def preprocess(
     dropped: Counter[str] = Counter()
 
     def pair(preference: Preference) -> Pair:
-        return sided(level(preference), both="rejected" in needs)
+        return keep_scored_sides(level(preference), both="rejected" in needs)
 
-    def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[Row]:
+    def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[TokenizedPair]:
         groups: dict[bytes, int] = {}
         with Progress(f"tokenised {name} pair", count, enabled=show, every=EVERY) as progress:
             for first in range(0, count, CHUNK):
@@ -105,7 +105,7 @@ def preprocess(
         "heldout": rows("heldout", len(heldout), lambda n: pair(heldout[n])),
     }
     if "reference_point" in needs:
-        other = following([p.question for p in train])
+        other = next_other_question([p.question for p in train])
         sources["mismatched"] = rows(
             "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
         )
@@ -113,7 +113,7 @@ def preprocess(
     write_report(folder, PreprocessReport(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
 
 
-def write_stores(folder: Path, rows: Mapping[str, Iterable[Row]]) -> dict[str, StoreInfo]:
+def write_stores(folder: Path, rows: Mapping[str, Iterable[TokenizedPair]]) -> dict[str, StoreInfo]:
     """The stores of an entry, one after another; those that have no rows are empty."""
     stores: dict[str, StoreInfo] = {}
     for name in NAMES:
@@ -135,7 +135,7 @@ def _problem(pair: Pair) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def sided(pair: Pair, both: bool) -> Pair:
+def keep_scored_sides(pair: Pair, both: bool) -> Pair:
     """Without the rejected side, where the loss does not look at it."""
     if both and not pair.rejected:
         raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
@@ -149,7 +149,7 @@ def mismatched(own: Pair, other: Pair) -> Pair:
     return Pair(own.question, other.context, other.chosen, "", other.chosen_ends, False, 1.0, own.history)
 
 
-def following(questions: Sequence[str]) -> list[int]:
+def next_other_question(questions: Sequence[str]) -> list[int]:
     """For each question the place of the next other one (round the end); simply of the next if there is no other."""
     found: list[int] = []
     last = len(questions) - 1

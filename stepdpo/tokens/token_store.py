@@ -1,7 +1,7 @@
 """The token store: integers on disc, 52 bytes a pair in memory, a tree built whenever one is asked for.
 
     train.tokens    int32: for each pair the chosen sequence, then what the rejected one has of its own
-    train.index     one ENTRY a pair
+    train.index     one INDEX_RECORD a pair
 
 Tokens are read by plain reads. A memory map would count every page it ever touched as memory of this process.
 """
@@ -23,7 +23,7 @@ from stepdpo.tokens.token_tree import Ints, TokenSequence, TokenTree, build_pair
 
 # 52 bytes an entry, so that the index of a million pairs is 52 MB: 32 bits for all but where a pair starts (a file may
 # hold more than 2^31 tokens) and its confidence, which must come back as it was given.
-ENTRY = np.dtype(
+INDEX_RECORD = np.dtype(
     [
         ("id", "<i4"),  # number of the pair in its data set; those of dropped pairs are absent
         ("start", "<i8"),  # its first token in the file
@@ -48,7 +48,7 @@ class TokenStore(Mapping[int, TokenTree]):
     """Trees by the number of their pair, in the order of the numbers."""
 
     def __init__(self, entries: NDArray[Any], read: Read, name: str = "memory") -> None:
-        columns = {column: np.ascontiguousarray(entries[column]) for column in ENTRY.names or ()}
+        columns = {column: np.ascontiguousarray(entries[column]) for column in INDEX_RECORD.names or ()}
         self.ids: Ints = columns.pop("id")
         self._columns, self._read, self._name = columns, read, name
         # Where no pair was dropped a number is its row, and nothing need be searched.
@@ -143,7 +143,7 @@ def open_store(folder: Path, name: str) -> TokenStore:
     # One open file, read by offset (pread): threads need no lock, and an entry that is replaced or removed meanwhile
     # stays readable.
     handle = os.open(folder / f"{name}.tokens", os.O_RDONLY)
-    entries = np.fromfile(folder / f"{name}.index", ENTRY)
+    entries = np.fromfile(folder / f"{name}.index", INDEX_RECORD)
     store = TokenStore(entries, lambda first, count: os.pread(handle, count, first), str(folder))
     weakref.finalize(store, os.close, handle)
     return store

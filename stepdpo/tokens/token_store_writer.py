@@ -8,29 +8,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepdpo.tokens.token_store import ENTRY, WIDTH, Read, TokenStore
+from stepdpo.tokens.token_store import INDEX_RECORD, WIDTH, Read
 from stepdpo.tokens.token_tree import Ints, TokenSequence, shared_length, sort_key
 
 SMALL = 64 * 2**20
 """Bytes of tokens up to which a store is hashed before it is used; a larger one would hold up the start of a run."""
-
-
-def in_memory(rows: Sequence[tuple[int, Sequence[TokenSequence], float, int]]) -> TokenStore:
-    """A store without files, of (number, sequences, confidence, group)."""
-    buffer = BytesIO()
-    writer = StoreWriter(buffer)
-    for number, sequences, confidence, group in rows:
-        writer.add(number, sequences, confidence, group)
-    content = buffer.getvalue()
-    entries = writer.entries(lambda first, count: content[first : first + count])
-    return TokenStore(entries, lambda first, count: content[first : first + count])
 
 
 @dataclass(frozen=True)
@@ -78,15 +66,15 @@ class StoreWriter:
         self.digest.update(raw)
         self.size += len(tokens)
         if len(self._recent) == 4096:  # tuples take several times the memory of the array they become
-            self._pack()
+            self._flush()
 
-    def _pack(self) -> None:
-        self._full.append(np.array(self._recent, ENTRY))
+    def _flush(self) -> None:
+        self._full.append(np.array(self._recent, INDEX_RECORD))
         self._recent.clear()
 
     def entries(self, read: Read) -> NDArray[Any]:
         """The whole index, with the order of the pairs of a problem; `read` gives back what was written."""
-        self._pack()
+        self._flush()
         entries = np.concatenate(self._full)
         entries["rank"] = ranks(entries, read)
         return entries

@@ -22,9 +22,12 @@ BATCH = 1024
 
 
 class Overlong(Enum):
+    """What happens to a pair with a sequence of more than `max_length` tokens."""
+
     drop = "drop"
     """Leave the pair out, and count it."""
     error = "error"
+    """Stop with a UserError."""
     official = "official"
     """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
 

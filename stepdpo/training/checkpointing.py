@@ -10,8 +10,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.data.templates import AnyTemplate, describe
-from stepdpo.models.load import write_card
-from stepdpo.models.save import write_model
+from stepdpo.models.save import write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.checkpoint_files import (
     begin_checkpoint,

@@ -8,14 +8,19 @@ from enum import Enum
 
 
 class Schedule(Enum):
+    """How the learning rate goes on after the warm-up."""
+
     cosine = "cosine"
+    """Down to 0 along half a cosine."""
     linear = "linear"
+    """Down to 0 along a line."""
     constant = "constant"
+    """At its peak."""
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with a warm-up and a schedule down to 0."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with a warm-up and a schedule."""
 
     lr: float = 5e-7
     """Peak learning rate; Step-DPO uses 5e-7, TDPO 5e-6."""

@@ -57,9 +57,9 @@ class TrainStep:
         share = micro_batches(trees, ids, batch.tokens, engine.rank, engine.world_size, batch.group)
         return tuple(replace(one, batch=self.reference.attach_cached(one.batch, name)) for one in share)
 
-    def evaluate(self, trees: TokenStore, ids: Sequence[int], name: str, learn: bool = False) -> dict[str, float]:
-        """`compute` for some pairs, with nothing prepared."""
-        return self.compute(self.inputs(trees, ids, name), learn)
+    def evaluate(self, trees: TokenStore, ids: Sequence[int], name: str) -> dict[str, float]:
+        """`compute` for some pairs, with nothing prepared and nothing learnt."""
+        return self.compute(self.inputs(trees, ids, name), learn=False)
 
     def compute(self, inputs: StepInputs, learn: bool) -> dict[str, float]:
         """Mean metrics over the pairs of all processes; with `learn`, the gradient of their mean loss is added.

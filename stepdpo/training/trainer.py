@@ -30,7 +30,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     loss is not finite, Interrupted after a signal and a clean save.
     """
     _refuse_unknown_needs(spec.algo.needs)
-    scorers = scorer_spec(spec)
+    scorers = _scorer_spec(spec)
     tokenizer = scorers.tokenizer()
     template, warning = resolve(spec.template, spec.model.source)
     with ExitStack() as stack:
@@ -64,7 +64,7 @@ def _refuse_unknown_needs(needs: frozenset[str]) -> None:
         raise UserError(f"algo: its `needs` names {word!r}, which nothing provides; {nearest(word, NEEDS)}")
 
 
-def scorer_spec(spec: Training) -> ScorerSpec:
+def _scorer_spec(spec: Training) -> ScorerSpec:
     """The models of a run, none of them loaded."""
     return ScorerSpec(
         policy=spec.model,
@@ -72,6 +72,6 @@ def scorer_spec(spec: Training) -> ScorerSpec:
         adapter=spec.adapter,
         attention=register(spec.attention, pick_device(spec.engine.device)),
         max_length=spec.lengths.max_length,
-        head=spec.head,
+        head_memory=spec.head,
         with_kl="kl" in spec.algo.needs,
     )

@@ -18,7 +18,8 @@ from stepdpo.core.package_data import conf
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.templates import TextTemplate, describe
 from stepdpo.evaluation.evaluate import Evaluation, evaluate
-from stepdpo.models.load import Fresh, Pretrained, write_card
+from stepdpo.models.load import Fresh, Pretrained
+from stepdpo.models.save import write_card
 from stepdpo.report.tables import read_evaluations
 from stepdpo.runtime.atomic_io import read_jsonl
 from stepdpo.tinymath.problems import problems

@@ -48,11 +48,11 @@ SAMPLE = covering(ALL)
 def computed(case: Case, folder: Path) -> tuple[dict[str, float], twins.Gradient]:
     """Mean metrics and the gradient of the mean loss, our way."""
     algo, (tokens, group), mode = LOSSES[case[0]][0], PACKING[case[2]], SOURCES[case[3]]
-    (checkpointing, keep), make = RECOMPUTED[case[4]], Adapted(case[5])
+    (checkpointing, head_memory), make = RECOMPUTED[case[4]], Adapted(case[5])
     attention, kl = register(BACKENDS[case[6]]), "kl" in LOSSES[case[0]][0].needs
 
     def build(_: torch.dtype, gather: Any) -> Scorer:
-        return Scorer(make(attention).double(), kl, gather, keep)
+        return Scorer(make(attention).double(), kl, gather, head_memory)
 
     material = prepare(
         Rows(MANY), LEVELS[case[1]], tiny.CHAT, algo.needs, tiny.tokenizer(), Lengths(max_length=512), folder
@@ -67,7 +67,7 @@ def computed(case: Case, folder: Path) -> tuple[dict[str, float], twins.Gradient
         done = TrainStep(engine, algo, batch, references)
         done.prepare(material)
         moved(engine.model, 0.02)
-        metrics = done.evaluate(material.train, sorted(material.train), "train", learn=True)
+        metrics = done.compute(done.inputs(material.train, sorted(material.train), "train"), learn=True)
         return metrics, gradient_of(engine.model)
 
 

@@ -47,7 +47,7 @@ MIXED = (
 
 def run(setting: Setting, folder: Path, group: Group, tokens: int = 100_000) -> tuple[dict[str, float], Any]:
     with scoring(setting, folder, tokens, group=group) as (done, material):
-        metrics = done.evaluate(material.train, list(material.train), "train", learn=True)
+        metrics = done.compute(done.inputs(material.train, list(material.train), "train"), learn=True)
         return metrics, gradient_of(done.engine.model)
 
 

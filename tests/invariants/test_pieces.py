@@ -67,6 +67,6 @@ def test_checkpointing_really_recomputes(tmp_path: Path) -> None:
             done.engine.model.model.layers[0].self_attn.register_forward_pre_hook(
                 lambda *_, calls=calls: calls.append(1)
             )
-            done.evaluate(material.train, [0, 1], "train", learn=True)
+            done.compute(done.inputs(material.train, [0, 1], "train"), learn=True)
             counts[on] = len(calls)
     assert counts == {False: 1, True: 2}

@@ -17,7 +17,7 @@ from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.tdpo import TDPO, Form
 from stepdpo.data.level import Instance, Step
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime import artifact_cache
 
 LOSSES = {
     "dpo": (DPO(), twins.dpo),
@@ -36,7 +36,7 @@ def another(attention: str) -> Any:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(caches.HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(artifact_cache.HOME, str(tmp_path / "home"))
     return tmp_path / "home"
 
 

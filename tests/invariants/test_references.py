@@ -24,7 +24,7 @@ from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Lora
 from stepdpo.models.reference_cache import ReferenceScores, write_shards
 from stepdpo.models.scorer import Scorer
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime import artifact_cache
 from stepdpo.tokens.batch_sampler import BatchSize, Group, micro_batches
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
@@ -41,7 +41,7 @@ NAMES = ["dpo", "tdpo", "kto"]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(caches.HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(artifact_cache.HOME, str(tmp_path / "home"))
     return tmp_path / "home"
 
 
@@ -238,7 +238,7 @@ def test_the_cache_touches_no_chance(tmp_path: Path) -> None:
     with_seed = []
     for fresh in (False, True):
         if fresh:
-            caches.discard(caches.root() / "reference")
+            artifact_cache.discard(artifact_cache.root() / "reference")
         torch.manual_seed(7)
         before = states()
         kept(tmp_path, setting)
@@ -265,7 +265,7 @@ def test_online_equals_cache(algo: Any, level: Any, tmp_path: Path) -> None:
     setting = Setting(algo, level)
     with scoring(setting, tmp_path) as (done, material):
         ids = sorted(material.train)
-        wanted = done.evaluate(material.train, ids, "train", learn=True)
+        wanted = done.compute(done.inputs(material.train, ids, "train"), learn=True)
         gradient = gradient_of(done.engine.model)
         done.engine.scorer.zero_grad()
         second = done.engine.build_reference(
@@ -273,7 +273,7 @@ def test_online_equals_cache(algo: Any, level: Any, tmp_path: Path) -> None:
         )
         online = TrainStep(done.engine, algo, BatchSize(tokens=300), OnlineReference(second, "kl" in algo.needs))
         online.prepare(material)
-        got = online.evaluate(material.train, ids, "train", learn=True)
+        got = online.compute(online.inputs(material.train, ids, "train"), learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
         close(gradient_of(done.engine.model), gradient)
 
@@ -293,7 +293,7 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
             for name, value in engine.model.state_dict().items():
                 if "lora" not in name:
                     value.copy_(fresh[name.replace(".base_layer", "")])
-        wanted = done.evaluate(material.train, ids, "train", learn=True)
+        wanted = done.compute(done.inputs(material.train, ids, "train"), learn=True)
         trained = {n: p.grad.clone() for n, p in engine.model.named_parameters() if p.requires_grad}
         engine.scorer.zero_grad()
 
@@ -301,7 +301,7 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
             engine, algo, BatchSize(tokens=300), OnlineReference(without_adapter(engine), "kl" in algo.needs)
         )
         off.prepare(material)
-        got = off.evaluate(material.train, ids, "train", learn=True)
+        got = off.compute(off.inputs(material.train, ids, "train"), learn=True)
         assert got == pytest.approx(wanted, rel=1e-6, abs=1e-9)
         close({n: p.grad for n, p in engine.model.named_parameters() if p.requires_grad}, trained)
         assert got["loss"] != pytest.approx(DPO_START, abs=1e-6)
@@ -310,22 +310,24 @@ def test_adapter_off_equals_cache(algo: Any, head: bool, checkpointing: bool, tm
 DPO_START = 0.6931471805599453
 
 
-@pytest.mark.parametrize("keep", HeadMemory)
-def test_kept_distributions_change_nothing(keep: HeadMemory, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head_memory", HeadMemory)
+def test_kept_distributions_change_nothing(head_memory: HeadMemory, tmp_path: Path) -> None:
     setting = Setting(TDPO(), Instance())
     with scoring(setting, tmp_path) as (done, material):
         ids = sorted(material.train)
-        wanted = done.evaluate(material.train, ids, "train", learn=True)
+        wanted = done.compute(done.inputs(material.train, ids, "train"), learn=True)
         gradient = gradient_of(done.engine.model)
         done.engine.scorer.zero_grad()
-        done.engine.scorer.keep = keep
-        assert done.evaluate(material.train, ids, "train", learn=True) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        done.engine.scorer.head_memory = head_memory
+        assert done.compute(done.inputs(material.train, ids, "train"), learn=True) == pytest.approx(
+            wanted, rel=1e-9, abs=1e-12
+        )
         close(gradient_of(done.engine.model), gradient, rtol=1e-9)
 
 
 def test_what_was_kept_says_what_it_was_made_from(home: Path, tmp_path: Path) -> None:
     kept(tmp_path, Setting(DPO(), Step()), weights="mine")
     (entry,) = (home / "reference").iterdir()
-    key = json.loads((entry / caches.KEY).read_text())
+    key = json.loads((entry / artifact_cache.KEY).read_text())
     assert key["weights"] == "mine"
     assert key.keys() == {"weights", "attention", "format", "numbers", "hidden", "data"}

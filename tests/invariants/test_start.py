@@ -55,7 +55,7 @@ def test_one_update_prefers_the_chosen_sides(tmp_path: Path) -> None:
     """Down the gradient the loss falls and every margin grows from 0."""
     with scoring(Setting(DPO(), Step(), move=0.0), tmp_path) as (done, material):
         ids = sorted(material.train)
-        before = done.evaluate(material.train, ids, "train", learn=True)
+        before = done.compute(done.inputs(material.train, ids, "train"), learn=True)
         norm = done.engine.step(lr=1e-3)
         after = done.evaluate(material.train, ids, "train")
     assert norm > 0

@@ -39,16 +39,18 @@ def from_logits(policy: Tensor, reference: Tensor, target: Tensor) -> tuple[Tens
     return p[torch.arange(len(target)), target], (r.exp() * (r - p)).sum(-1)
 
 
-def grads(case: Case, *, keep: HeadMemory = HeadMemory.auto, reference: bool = True) -> tuple[Tensor, ...]:
+def grads(case: Case, *, head_memory: HeadMemory = HeadMemory.auto, reference: bool = True) -> tuple[Tensor, ...]:
     known = (case.reference_hidden_TH, case.reference_head_VH) if reference else (None, None)
-    logps_T, kl_T = token_scores(case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, keep=keep)
+    logps_T, kl_T = token_scores(
+        case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, head_memory=head_memory
+    )
     loss = (case.weights_2T[0] * logps_T).sum() + (case.weights_2T[1] * kl_T).sum()
     return logps_T, kl_T, *torch.autograd.grad(loss, (case.hidden_TH, case.head_VH))
 
 
-@pytest.mark.parametrize("keep", HeadMemory)
+@pytest.mark.parametrize("head_memory", HeadMemory)
 @pytest.mark.parametrize("seed", range(3))
-def test_values_and_gradients_are_those_of_plain_autograd(seed: int, keep: HeadMemory) -> None:
+def test_values_and_gradients_are_those_of_plain_autograd(seed: int, head_memory: HeadMemory) -> None:
     case = Case(seed)
     doubles = [
         tensor.detach().double()
@@ -58,13 +60,13 @@ def test_values_and_gradients_are_those_of_plain_autograd(seed: int, keep: HeadM
     logps_T, kl_T = plain(hidden, head, case.target_T, doubles[2], doubles[3])
     loss = (case.weights_2T[0] * logps_T).sum() + (case.weights_2T[1] * kl_T).sum()
     expected = (logps_T, kl_T, *torch.autograd.grad(loss, (hidden, head)))
-    for got, wanted in zip(grads(case, keep=keep), expected, strict=True):
+    for got, wanted in zip(grads(case, head_memory=head_memory), expected, strict=True):
         assert got.dtype is torch.float32
         torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("keep", HeadMemory)
-def test_gradients_are_finite_differences(keep: HeadMemory) -> None:
+@pytest.mark.parametrize("head_memory", HeadMemory)
+def test_gradients_are_finite_differences(head_memory: HeadMemory) -> None:
     """In double precision, without any formula for a derivative; scaled and capped, with an adapter on the head."""
     case = Case(3)
     generator = torch.Generator().manual_seed(9)
@@ -72,7 +74,7 @@ def test_gradients_are_finite_differences(keep: HeadMemory) -> None:
     known = (case.reference_hidden_TH.double(), case.reference_head_VH.double())
 
     def scores(hidden: Tensor, weight: Tensor, low: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        return token_scores(hidden, Head(weight, up, 0.7, 3.0), case.target_T, low, *known, keep=keep)
+        return token_scores(hidden, Head(weight, up, 0.7, 3.0), case.target_T, low, *known, head_memory=head_memory)
 
     assert torch.autograd.gradcheck(scores, [t.detach().double().requires_grad_() for t in inputs])
 
@@ -103,12 +105,12 @@ def test_heads_that_adapt_scale_and_cap(scale: float, cap: float | None) -> None
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("keep", HeadMemory)
+@pytest.mark.parametrize("head_memory", HeadMemory)
 @pytest.mark.parametrize("rows", [1, 2, 3, T - 1, T, T + 1])
-def test_chunks_never_matter(rows: int, keep: HeadMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = grads(Case(), keep=HeadMemory.save)
+def test_chunks_never_matter(rows: int, head_memory: HeadMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = grads(Case(), head_memory=HeadMemory.save)
     monkeypatch.setattr(logps, "CHUNK_BYTES", rows * V * 4)
-    for got, wanted in zip(grads(Case(), keep=keep), expected, strict=True):
+    for got, wanted in zip(grads(Case(), head_memory=head_memory), expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -123,12 +125,14 @@ def test_auto_keeps_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == [True, False]
 
 
-@pytest.mark.parametrize("keep", HeadMemory)
-def test_a_second_backward_pass_is_the_same(keep: HeadMemory) -> None:
+@pytest.mark.parametrize("head_memory", HeadMemory)
+def test_a_second_backward_pass_is_the_same(head_memory: HeadMemory) -> None:
     """Kept distributions are used up in place by the first."""
     case = Case()
     known = (case.reference_hidden_TH, case.reference_head_VH)
-    logps_T, kl_T = token_scores(case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, keep=keep)
+    logps_T, kl_T = token_scores(
+        case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, head_memory=head_memory
+    )
     loss = (logps_T * case.weights_2T[0] + kl_T * case.weights_2T[1]).sum()
     first = torch.autograd.grad(loss, (case.hidden_TH, case.head_VH), retain_graph=True)
     second = torch.autograd.grad(loss, (case.hidden_TH, case.head_VH))

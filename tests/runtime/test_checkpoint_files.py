@@ -16,11 +16,11 @@ from stepdpo.runtime.checkpoint_files import (
     checkpoint,
     checkpoint_path,
     commit_checkpoint,
+    committed,
     newest_whole,
     prune,
     step_of,
     verify,
-    whole_checkpoints,
 )
 
 FILES = {"model.safetensors": b"\x00\x01weights" * 9, "state/rank0.pt": b"optimiser", "state/empty": b""}
@@ -36,6 +36,11 @@ def fill(scratch: Path, files: dict[str, bytes] = FILES) -> None:
     for name, data in files.items():
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
         (scratch / name).write_bytes(data)
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint of a run that verifies, newest first."""
+    return [path for path in committed(folder) if not verify(path)]
 
 
 def test_saved_is_whole_and_nothing_else_is_left(tmp_path: Path) -> None:

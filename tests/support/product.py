@@ -154,15 +154,15 @@ def run(
     """Cases of one engine."""
     cases = list(cases)
     recomputed, adapter, stage = engine_of(cases[0])
-    checkpointing, keep = RECOMPUTED[recomputed]
+    checkpointing, head_memory = RECOMPUTED[recomputed]
     attention = register(Attention.runs)
 
     def plain(dtype: torch.dtype, gather: Any) -> Scorer:
-        return Scorer(Pretrained(str(folder / "model")).model(attention, dtype), False, gather, keep)
+        return Scorer(Pretrained(str(folder / "model")).model(attention, dtype), False, gather, head_memory)
 
     def build(dtype: torch.dtype, gather: Any) -> Scorer:
         model = adapted(adapter, Pretrained(str(folder / "model")).model(attention, dtype))
-        return Scorer(model, True, gather, keep)
+        return Scorer(model, True, gather, head_memory)
 
     spec = Zero(
         stage=STAGES[stage], dtype=Dtype.float32, device=Device.cpu, gradient_checkpointing=checkpointing,

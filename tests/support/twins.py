@@ -124,7 +124,7 @@ def ours(setting: Setting, folder: Path, tokens: int = 100_000, **local: Any) ->
     """Mean metrics and the gradient of the mean loss over all pairs."""
     with scoring(setting, folder, tokens, **local) as (done, material):
         engine: Any = done.engine
-        metrics = done.evaluate(material.train, sorted(material.train), "train", learn=True)
+        metrics = done.compute(done.inputs(material.train, sorted(material.train), "train"), learn=True)
         return metrics, gradient_of(engine.model)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from stepdpo.tokens import batch_sampler
 from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, micro_batches, order, steps_per_epoch
 from stepdpo.tokens.token_store import TokenStore
-from stepdpo.tokens.token_store_writer import in_memory
 from stepdpo.tokens.token_tree import TokenSequence
+from tests.support.stores import in_memory
 
 
 def forest(lengths: Sequence[int], ids: Iterable[int] | None = None) -> TokenStore:

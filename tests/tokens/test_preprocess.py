@@ -18,7 +18,7 @@ from stepdpo.core.types import Pair, Preference
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.data.validation import Loaded
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.preprocess_worker import following, mismatched
+from stepdpo.tokens.preprocess_worker import mismatched, next_other_question
 from stepdpo.tokens.tokenization import Lengths
 
 
@@ -95,7 +95,7 @@ def pairs(questions: str) -> list[Pair]:
 
 def mismatch(questions: str) -> list[Pair]:
     both = pairs(questions)
-    return [mismatched(own, both[other]) for own, other in zip(both, following(questions), strict=True)]
+    return [mismatched(own, both[other]) for own, other in zip(both, next_other_question(questions), strict=True)]
 
 
 @pytest.mark.parametrize(

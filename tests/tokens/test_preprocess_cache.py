@@ -19,7 +19,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.level import AppendEos, Instance, Step
 from stepdpo.data.preference_file import write_preferences
-from stepdpo.runtime import artifact_cache as caches
+from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess
 from stepdpo.tinymath.solutions import TinymathSolutions
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
@@ -28,7 +28,7 @@ from stepdpo.tokens.tokenization import Lengths, Overlong
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(caches.HOME, str(tmp_path / "home"))
+    monkeypatch.setenv(artifact_cache.HOME, str(tmp_path / "home"))
     return tmp_path / "home" / "tokens"
 
 
@@ -146,7 +146,7 @@ def test_a_folder_is_known_by_its_files(file: Path, tmp_path: Path, loads: list[
     assert len(loads) == 2
 
 
-@pytest.mark.parametrize("name", ["train.tokens", "heldout.index", "facts.json"])
+@pytest.mark.parametrize("name", ["train.tokens", "heldout.index", "report.json"])
 @pytest.mark.parametrize("how", ["torn", "gone", "flipped"])
 def test_a_damaged_entry_is_made_again(
     name: str, how: str, file: Path, tmp_path: Path, home: Path, loads: list[str], capsys: pytest.CaptureFixture[str]

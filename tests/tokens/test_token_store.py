@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.token_store import ENTRY, TokenStore, open_store
-from stepdpo.tokens.token_store_writer import StoreInfo, in_memory, store_writer, verify
+from stepdpo.tokens.token_store import INDEX_RECORD, TokenStore, open_store
+from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
+from tests.support.stores import in_memory
 
 Row = tuple[int, list[TokenSequence], float, int]
 
@@ -105,8 +106,8 @@ def test_files_hold_the_same(tmp_path: Path) -> None:
     for number, tree in in_memory(SOME).items():
         same(found[number], tree)
     assert (tmp_path / "train.tokens").stat().st_size == 3 * 4 * (4 + 3)
-    assert (tmp_path / "train.index").stat().st_size == 3 * ENTRY.itemsize
-    assert ENTRY.itemsize <= 60
+    assert (tmp_path / "train.index").stat().st_size == 3 * INDEX_RECORD.itemsize
+    assert INDEX_RECORD.itemsize <= 60
 
 
 def test_a_store_outlives_its_folders_name(tmp_path: Path) -> None:

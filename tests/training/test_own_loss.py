@@ -64,7 +64,7 @@ def test_a_loss_that_is_averaged_already(tmp_path: Path) -> None:
     with Local(device=Device.cpu).open(build, AdamW()) as engine:
         train_step = TrainStep(engine, algo, BatchSize(tokens=100_000), NoReference())
         with pytest.raises(UserError, match=r"shape \(\) for 3 pairs; expected one number a pair"):
-            train_step.evaluate(tokenized.train, sorted(tokenized.train), "train", learn=True)
+            train_step.compute(train_step.inputs(tokenized.train, sorted(tokenized.train), "train"), learn=True)
 
 
 def test_a_misspelt_need(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from transformers import AttentionInterface
 
 from stepdpo.core.errors import UserError
 from stepdpo.models.attention import dense, flex, segments
-from stepdpo.models.attention.metadata import TreeMask
+from stepdpo.models.attention.metadata import BLOCK, TreeMask
+from stepdpo.models.logprobs import as_autocast
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.token_tree import Segment
 
 
 class Attention(Enum):
+    """Which code computes attention over token trees; the result is the same up to rounding."""
+
     auto = "auto"
     """flex on a GPU, runs on a CPU."""
     runs = "runs"
@@ -46,8 +49,6 @@ COMPUTE: dict[Attention, Compute] = {
 # transformers looks the name up at every call.
 NAMES = {Attention.runs: "stepdpo_tree", Attention.flex: "stepdpo_flex", Attention.dense: "stepdpo_dense"}
 """What transformers calls them."""
-MULTIPLE = 128
-"""Rows for FlexAttention are padded to a multiple of its block, so that it compiles for few shapes."""
 
 
 def register(kind: Attention = Attention.runs, device: torch.device | None = None) -> str:
@@ -73,7 +74,8 @@ def tree_inputs(batch: TreeBatch) -> dict[str, Any]:
 
 def fitted(batch: TreeBatch, model: Any) -> TreeBatch:
     """The batch in the shape that the model's backend wants."""
-    return padded(batch, MULTIPLE) if model.config._attn_implementation == NAMES[Attention.flex] else batch
+    # Whole blocks for FlexAttention, so that it compiles for few shapes.
+    return padded(batch, BLOCK) if model.config._attn_implementation == NAMES[Attention.flex] else batch
 
 
 def padded(batch: TreeBatch, multiple: int) -> TreeBatch:
@@ -115,14 +117,8 @@ def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
         if dropout or ignored:
             raise RuntimeError(f"tree attention has no {', '.join(ignored) or 'dropout'}")
         # The same number format for all three: under autocast, norms leave queries and keys in fp32 beside bf16 values.
-        query, key, value = (_autocast(x) for x in (query, key, value))
+        query, key, value = (as_autocast(x) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return compute(query, key, value, tree, scale, softcap).transpose(1, 2).contiguous(), None
 
     return attention
-
-
-def _autocast(tensor: Tensor) -> Tensor:
-    """Autocast casts the inputs of PyTorch's attention, and knows nothing of ours."""
-    kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor

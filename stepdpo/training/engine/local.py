@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from stepdpo.models.scorer import Scorer, Scores
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.training.engine.settings import (
     Build,
     Device,
     Dtype,
-    Scores,
     decay_groups,
     frozen_names,
     pick_device,
@@ -43,9 +42,11 @@ class Local:
 
 
 class LocalEngine:
+    """The engine of one process: weights and Adam's moments whole on one device."""
+
     rank, local_rank, world_size = 0, 0, 1
 
-    def __init__(self, spec: Local, scorer: Any, optim: AdamW) -> None:
+    def __init__(self, spec: Local, scorer: Scorer, optim: AdamW) -> None:
         self.device = pick_device(spec.device)
         self.scorer = scorer.to(self.device).train()
         self.autocast = pick_dtype(spec.dtype, self.device) is Dtype.bfloat16
@@ -112,6 +113,7 @@ class LocalEngine:
         torch.save({"model": self._trained(), "optimizer": self.optimizer.state_dict()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
+        """Go on from what `save_state` wrote; RuntimeError where a trained weight is missing."""
         state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
         missing = set(self._trained()) - set(state["model"])
         if missing:

@@ -11,19 +11,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stepdpo.models.scorer import Gather, Scorer, Scores
 from stepdpo.runtime.processes import Processes
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.training.optimizer import AdamW
 
-Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
-"""Makes partitioned parameters whole inside a `with` block."""
-Build = Callable[[torch.dtype, Gather], Any]
+Build = Callable[[torch.dtype, Gather], Scorer]
 """(number format of the weights, gather) -> a Scorer."""
-Scores = tuple[Tensor, Tensor, Tensor, Tensor]
-"""(logps_B2, kl_B2, tokens_B2, hidden_TH) of Scorer.forward."""
 
 
 class Dtype(Enum):
+    """Number format that scores and gradients are computed in."""
+
     auto = "auto"
     """bfloat16 on a GPU, float32 on a CPU."""
     float32 = "float32"
@@ -31,7 +30,10 @@ class Dtype(Enum):
 
 
 class Device(Enum):
+    """Where a process computes."""
+
     auto = "auto"
+    """A GPU where there is one, else the CPU."""
     cpu = "cpu"
     cuda = "cuda"
 
@@ -64,8 +66,13 @@ class Engine(Processes, Protocol):
         """The model's weights on the CPU of process 0."""
         ...
 
-    def save_state(self, folder: Path) -> None: ...
-    def load_state(self, folder: Path) -> None: ...
+    def save_state(self, folder: Path) -> None:
+        """Write what resuming needs into a folder; every process must call it."""
+        ...
+
+    def load_state(self, folder: Path) -> None:
+        """Go on from what `save_state` wrote; every process must call it."""
+        ...
 
 
 class EngineSpec(Protocol):

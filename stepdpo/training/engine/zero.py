@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepdpo.models.scorer import Scores
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.training.engine.settings import (
     Build,
     Device,
     Dtype,
-    Scores,
     decay_groups,
     frozen_names,
     pick_device,
@@ -70,7 +70,6 @@ class Zero:
             zero["offload_optimizer"] = {"device": "cpu"}
         if self.offload_parameters:
             zero["offload_param"] = {"device": "cpu"}
-        # A micro-batch and a step are whatever we hand over; DeepSpeed's own counts only have to differ from ours.
         ours = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 2,
@@ -130,6 +129,8 @@ def _alone_unless_launched() -> None:
 
 
 class ZeroEngine:
+    """One process's part of a DeepSpeed engine; every process calls its methods in the same order."""
+
     def __init__(self, spec: Zero, build: Build, optim: AdamW, device: torch.device) -> None:
         import deepspeed
 
@@ -249,6 +250,7 @@ class ZeroEngine:
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=self.frozen)
 
     def load_state(self, folder: Path) -> None:
+        """Go on from what `save_state` wrote; called by every process."""
         self.engine.load_checkpoint(
             str(folder), tag=TAG, load_lr_scheduler_states=False, load_module_strict=not self.frozen
         )
