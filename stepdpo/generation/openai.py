@@ -75,11 +75,11 @@ class ServerSampler:
         return self.model.tokenizer()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts, and what it has cost: for the record."""
         return {
             "sampler": "openai",
-            **self.client.facts,
+            **self.client.provenance,
             "endpoint": self.spec.endpoint.value,
             "requests": dict(self.client.counts),
             "versions": {"openai": version("openai")},

@@ -89,7 +89,7 @@ class LocalSampler:
         self.eos = eos_ids(model, tokenizer)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts: for the record."""
         return {
             "sampler": "transformers",

@@ -83,7 +83,7 @@ class LocalVllm:
         self.context = int(llm.llm_engine.model_config.max_model_len)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts: for the record."""
         return {
             "sampler": "vllm",

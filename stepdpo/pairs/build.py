@@ -44,14 +44,14 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     with open_result_log(folder, resume) as result_log:
         _announce(spec, template, problems, len(result_log.done))
         with interruptible(KEPT):
-            facts = _run(spec, worker_context, problems, result_log)
+            provenance = _run(spec, worker_context, problems, result_log)
         counts = _print_counts(result_log)
         if not result_log.counts["pairs"]:
             raise _no_pair(spec, result_log)
         result_log.finish()
     results = {"counts": counts, "outcomes": dict(+result_log.outcomes), "seconds": result_log.seconds}
     named = {"template": template} if template else {}
-    stamp = {**named, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    stamp = {**named, "task": spec.task.name, "stepdpo": stepdpo.__version__, **provenance}
     _write_summary(result_log, {**results, **stamp})
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
@@ -132,8 +132,8 @@ def _run(
                 progress.advance(1, tally.figures(progress.seconds))
         except Outage as error:
             raise Outage(f"{error}; {KEPT}") from None
-        facts: dict[str, Any] = crew.facts
-        return facts
+        provenance: dict[str, Any] = crew.provenance
+        return provenance
 
 
 def _print_counts(result_log: ResultLog) -> dict[str, int]:

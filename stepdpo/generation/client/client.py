@@ -68,7 +68,7 @@ class Client:
         self.looking, self.quiet_until = False, 0.0
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Where requests went: for the record."""
         return {"url": redact_text(self.spec.url), "model": self.model}
 

@@ -30,8 +30,8 @@ class LocalWorker:
     worker: Worker
 
     @property
-    def facts(self) -> dict[str, Any]:
-        return self.worker.facts
+    def provenance(self) -> dict[str, Any]:
+        return self.worker.provenance
 
     def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
         """The results of all problems, each as soon as it is there."""

@@ -109,9 +109,9 @@ class JudgeConnection:
         return replies
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Who was asked, and what it has cost since the run began: for the record."""
-        return {"judge": {**self.client.facts, **self.log.totals}}
+        return {"judge": {**self.client.provenance, **self.log.totals}}
 
     async def _reply(self, message: str) -> Reply:
         body: dict[str, Any] = {"messages": [{"role": "user", "content": message}]}
