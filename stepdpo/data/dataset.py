@@ -18,9 +18,9 @@ from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
 from stepdpo.data.validation import Loaded, amount, gather, share
 
-HEAD = 100
+PEEK_ROWS = 100
 """Rows that the format is told from: a few bad ones at the front must not decide it."""
-UNTOLD = f"the format cannot be told, as none of the first {HEAD} rows can be read"
+UNTOLD = f"the format cannot be told, as none of the first {PEEK_ROWS} rows can be read"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Dataset:
     def load(self) -> Loaded:
         """Read and validate everything; what cannot be used is in `bad`."""
         stream = read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision)
-        head = list(islice(stream, HEAD))
+        head = list(islice(stream, PEEK_ROWS))
         if not head:
             raise UserError(f"{self.path}: there are no rows in it")
         format_ = self._format(head)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.protocols import Grader
 from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade, Problem
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import GradeMany, graders
@@ -87,7 +88,7 @@ def _answers(value: Any, where: str) -> tuple[str, ...]:
     return tuple(str(v) for v in values)
 
 
-def _grade(rows: list[tuple[Any, str, Problem]], grader: Any, grade_many: GradeMany) -> list[Grade]:
+def _grade(rows: list[tuple[Any, str, Problem]], grader: Grader, grade_many: GradeMany) -> list[Grade]:
     from rich.console import Console
     from rich.progress import Progress
 

@@ -16,7 +16,7 @@ from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
 from stepdpo.pairs.config import PairsConfig
-from stepdpo.pairs.engine.context import Context, cuts_trees
+from stepdpo.pairs.engine.context import Context, needs_trees
 from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, ResultLog, open_result_log
 from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
@@ -38,7 +38,7 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without_checker(spec)
-    context, template = (None, "") if cuts_trees(spec.pairs) else _context(spec)
+    context, template = (None, "") if needs_trees(spec.pairs) else _context(spec)
     problems = _problems(spec)
     worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, folder)
     with open_result_log(folder, resume) as result_log:
@@ -80,7 +80,7 @@ def _context(spec: PairsConfig) -> tuple[Context, str]:
 def _problems(spec: PairsConfig) -> Iterable[Problem]:
     """What is worked on, read or made while it is used."""
     end = spec.limit and spec.skip + spec.limit
-    if cuts_trees(spec.pairs):
+    if needs_trees(spec.pairs):
         return islice(spec.pairs.problems(), spec.skip, end)
     given: Any = spec.task
     miniature = isinstance(given, TinymathTask)
@@ -106,7 +106,7 @@ def _total(problems: Any) -> int | None:
 def _announce(spec: PairsConfig, template: str, problems: Iterable[Problem], done: int) -> None:
     total = _total(problems)
     finished = f", {done} of them finished before" if done else ""
-    if cuts_trees(spec.pairs):
+    if needs_trees(spec.pairs):
         print(f"{spec.pairs.path}: trees{finished}", flush=True)
     else:
         many = "problems" if total is None else f"{total} problems"
@@ -149,11 +149,11 @@ def _print_counts(result_log: ResultLog) -> dict[str, int]:
 
 def _no_pair(spec: PairsConfig, result_log: ResultLog) -> Exception:
     """What there is to do about it."""
-    if result_log.failed and not cuts_trees(spec.pairs):
+    if result_log.failed and not needs_trees(spec.pairs):
         many = f"the judge's word is missing for {len(result_log.failed)} problems"
         return Outage(f"no pair came of it, and {many} ({result_log.folder / QUARANTINE}): resume=true asks again")
     more = "more problems (limit), more solutions (n), or another temperature"
-    advice = "looser rules (pairs.cut)" if cuts_trees(spec.pairs) else more
+    advice = "looser rules (pairs.cut)" if needs_trees(spec.pairs) else more
     return UserError(f"no pair came of it: take {advice}")
 
 

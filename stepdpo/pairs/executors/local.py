@@ -17,14 +17,14 @@ class LocalExecutor:
     """Group after group in this process, on one device."""
 
     @contextmanager
-    def open(self, worker_context: WorkerContext) -> Iterator[LocalWorker]:
+    def open(self, worker_context: WorkerContext) -> Iterator[OpenLocalExecutor]:
         """Load the model into this process."""
         with worker_context.open() as worker:
-            yield LocalWorker(worker)
+            yield OpenLocalExecutor(worker)
 
 
 @dataclass(frozen=True)
-class LocalWorker:
+class OpenLocalExecutor:
     """This process, ready to work."""
 
     worker: Worker
