@@ -14,6 +14,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, Format, Layout, detect, make
+from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
 from stepdpo.data.validation import Loaded, amount, gather, share
@@ -52,8 +53,7 @@ class Dataset:
         """Refuse settings that cannot be meant."""
         share(self.max_bad)
         amount(self.heldout, 0)
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: expected a number from 1, got {self.limit}")
+        check_limit(self.limit)
 
     def load(self) -> Loaded:
         """Read and validate everything; what cannot be used is in `bad`."""

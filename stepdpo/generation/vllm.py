@@ -12,7 +12,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.seeding import numbered_seed, seeds
+from stepdpo.generation.seeding import check_greedy, numbered_seed, seeds
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.tokens.tokenization import encode
 
@@ -96,8 +96,7 @@ class LocalVllm:
         self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
     ) -> list[list[Completion]]:
         """`params.n` completions a prompt, in the order of the prompts; a prompt without room gets empty ones."""
-        if params.temperature == 0 and params.n != 1:
-            raise ValueError("temperature 0 is greedy decoding: n must be 1")
+        check_greedy(params)
         done = [[Completion("", 0, "length")] * params.n for _ in prompts]
         places, inputs, settings = [], [], []
         for place, ((ids, _), seed) in enumerate(

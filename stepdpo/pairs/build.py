@@ -17,12 +17,13 @@ from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
 from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine.context import Context, needs_trees
-from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, ResultLog, open_result_log
+from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
 from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
+from stepdpo.runtime.run_folder import QUARANTINE
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.evaluation.statistics import summarise
-from stepdpo.report.tables import EvaluationResult, compare_paired, read_evaluations
+from stepdpo.report.tables import SUMMARY, EvaluationResult, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
 
 GRADER = "strict"
@@ -53,14 +53,14 @@ def _is_shared(key: tuple[str, str], trained: Sequence[Path]) -> bool:
 
 
 def _evaluations(folder: Path) -> ByKey:
-    if not any(folder.glob("eval/*/summary.json")):
+    if not any(folder.glob(f"eval/*/{SUMMARY}")):
         return {}
     return {evaluation.key: evaluation for evaluation in read_evaluations(folder)}
 
 
 def _counts(trained: Path) -> dict[str, Any]:
     """What a round's pairs and its training came to."""
-    pairs = read_json(trained.parent / "pairs" / "summary.json")
+    pairs = read_json(trained.parent / "pairs" / SUMMARY)
     seconds = trained.parent / SECONDS
     return {
         "problems": pairs["counts"]["problems"],
