@@ -11,12 +11,12 @@ from rich.console import Console
 
 from stepdpo.cli import check_display
 from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import Level, Tokenizer
+from stepdpo.core.protocols import Level, Template, Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
 from stepdpo.data.problem_stream import TaskSpec
-from stepdpo.data.templates import AnyTemplate, NativeTemplate
+from stepdpo.data.templates import NativeTemplate
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
 
@@ -48,7 +48,7 @@ def check(
     max_bad: str | float | None = None,
     console: Console | None = None,
     model: ModelSpec | None = None,
-    template: AnyTemplate = NativeTemplate(),  # noqa: B008 - frozen
+    template: Template = NativeTemplate(),  # noqa: B008 - frozen
     model_pairs: int = 1000,
     out_json: Path | None = None,
 ) -> CheckReport:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from stepdpo.core.protocols import Level
+from stepdpo.core.protocols import Level, Template
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Pair, Preference, Sampling
 from stepdpo.data.statistics import quantile
-from stepdpo.data.templates import AnyTemplate, resolve
+from stepdpo.data.templates import resolve
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import DTYPES, ModelSpec, without_progress_bars
@@ -81,7 +81,7 @@ class Likelihoods:
 def likelihoods(
     preferences: Sequence[Preference],
     level: Level,
-    template: AnyTemplate,
+    template: Template,
     model: ModelSpec,
     own: int = OWN,
 ) -> Likelihoods:
@@ -110,7 +110,7 @@ def likelihoods(
 
 @torch.no_grad()
 def mean_logps(
-    pairs: Sequence[Pair], scorer: Scorer, template: AnyTemplate, tokenizer: Any, device: torch.device
+    pairs: Sequence[Pair], scorer: Scorer, template: Template, tokenizer: Any, device: torch.device
 ) -> tuple[list[list[float]], Counter[str]]:
     """(mean log-probability a scored token of the sides of every usable pair; what was left out)."""
     tokenized = tokenize(pairs, template, tokenizer, Lengths())
@@ -126,7 +126,7 @@ def mean_logps(
     return means, tokenized.dropped
 
 
-def _write(pairs: Sequence[Pair], template: AnyTemplate, tokenizer: Any, model: ModelSpec) -> list[Pair]:
+def _write(pairs: Sequence[Pair], template: Template, tokenizer: Any, model: ModelSpec) -> list[Pair]:
     """What the model itself writes at the places of these pairs, as pairs without a rejected side.
 
     Up to the next step where steps are scored, to the end where whole responses are. Texts that never ended are left

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from stepdpo.cli.job_config import LaunchSettings, with_model, with_task
 from stepdpo.cli.job_result import JobResult
-from stepdpo.cli.jobs import run_in
+from stepdpo.cli.jobs import SUMMARY, run_in
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.runtime.run_folder import CONFIG
 
@@ -24,7 +24,7 @@ def evaluate_tasks(
     for task in settings.tasks or (choices["task"],):
         one = with_task(config, task) if settings.tasks else config
         place = evaluation_folder(folder, one, choices)
-        if (place / "summary.json").is_file() and not settings.force:
+        if (place / SUMMARY).is_file() and not settings.force:
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")
         result = run_evaluation(place, one, choices, task, force=settings.force)
         if not result.ok:

@@ -103,7 +103,7 @@ def evaluation_config(task: str, words: Sequence[str], training: DictConfig, mod
     return config
 
 
-def round_pairs_config(
+def iteration_pairs_config(
     words: Sequence[str], training: DictConfig, model: DictConfig, *, skip: int, limit: int
 ) -> DictConfig:
     """Of a round's pairs by `model` from `limit` problems after the first `skip`; template and seed as in training."""
@@ -117,7 +117,7 @@ def round_pairs_config(
     return config
 
 
-def round_training_config(
+def iteration_training_config(
     training: DictConfig, model: DictConfig, preferences: Path, reference: DictConfig | None
 ) -> DictConfig:
     """Of a round's training: of `model`, on the round's pairs, against `reference` unless the training names one."""

@@ -31,7 +31,7 @@ class JobResult:
     message: str = ""
     """For the user; empty where all went well."""
     outcome: Mapping[str, Any] = field(default_factory=dict)
-    """The last metrics of a training, the accuracy of an evaluation, the counts of a construction."""
+    """The last metrics of a training, the accuracy of an evaluation, the counts of a run of `stepdpo pairs`."""
     signal: int = 0
     """The signal that this process passed on to the workers; 0 for none."""
     already_finished: bool = False

@@ -19,7 +19,8 @@ from stepdpo.runtime.atomic_io import read_json, write_json, write_text
 from stepdpo.runtime.run_folder import CONFIG, MANIFEST, claim, manifest
 from stepdpo.runtime.run_lock import LOCK
 
-RESULTS = ("model/config.json", "summary.json")
+SUMMARY = "summary.json"
+RESULTS = ("model/config.json", SUMMARY)
 """What a finished run holds, by verb."""
 Work = Callable[[DictConfig], JobResult]
 """(configuration of a run) -> how its work ended."""

@@ -1,4 +1,4 @@
-"""From the words of a command to a run folder and the processes that work in it; the owner of Hydra."""
+"""From the words of a command to a run folder and the processes that work in it; with `overrides` it owns Hydra."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
         _check_secret(word)
     first_job: list[str] = []
     for word, override in _parse(overrides):
-        _check_choice(word, override, known)
+        _check_choice(override, known)
         if override.is_sweep_override():
             if not sweep:
                 key = override.key_or_group
@@ -85,7 +85,7 @@ def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     return parsed
 
 
-def _check_choice(word: str, override: Override, known: Mapping[str, Sequence[str]]) -> None:
+def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> None:
     group = override.key_or_group
     if group not in known or override.is_delete():
         return

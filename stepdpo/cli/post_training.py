@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
-from stepdpo.cli.jobs import started_with
+from stepdpo.cli.jobs import SUMMARY, started_with
 from stepdpo.cli.reports import report_on
 from stepdpo.core.config import load_config, with_current_targets
 from stepdpo.core.errors import UserError
-from stepdpo.core.package_data import packaged
+from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.run_folder import CONFIG, run_path
 
@@ -58,7 +58,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     place = evaluation_folder(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
     known = place / "base.json"
-    if (place / "summary.json").is_file() and known.is_file() and with_current_targets(read_json(known)) == stamp:
+    if (place / SUMMARY).is_file() and known.is_file() and with_current_targets(read_json(known)) == stamp:
         print(f"base: using {place}", flush=True)
         return folder
     result = run_evaluation(place, config, choices, task, force=place.is_dir())
@@ -70,13 +70,13 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
 def name_base(place: Path, base: Path | None, folder: Path) -> None:
     """Write into an evaluation of the run `folder` which base it is to be held against."""
     if base:
-        summary = read_json(place / "summary.json")
-        write_json(place / "summary.json", {**summary, "base": os.path.relpath(base, folder.parent)})
+        summary = read_json(place / SUMMARY)
+        write_json(place / SUMMARY, {**summary, "base": os.path.relpath(base, folder.parent)})
 
 
 def _model_name(path: str) -> str:
     """The last telling part of a model's path."""
-    parts = [part for part in path.removeprefix("pkg://").split("/") if part not in ("", ".", "model")]
+    parts = [part for part in path.removeprefix(PREFIX).split("/") if part not in ("", ".", "model")]
     return parts[-1] if parts else "model"
 
 

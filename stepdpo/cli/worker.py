@@ -39,8 +39,8 @@ def main() -> int:
 
 def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     """Do the work of a verb in a run folder; every way in which it can end is a result."""
-    from stepdpo.runtime.signals import Interrupted  # torch comes with it, and signals are heard before that
-    from stepdpo.training.loop import Diverged
+    from stepdpo.runtime.signals import Interrupted
+    from stepdpo.training.loop import Diverged  # torch comes with it, and signals are heard before that
 
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:

@@ -14,13 +14,14 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, Format, Layout, detect, make
+from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
 from stepdpo.data.validation import Loaded, amount, gather, share
 
-HEAD = 100
+PEEK_ROWS = 100
 """Rows that the format is told from: a few bad ones at the front must not decide it."""
-UNTOLD = f"the format cannot be told, as none of the first {HEAD} rows can be read"
+UNTOLD = f"the format cannot be told, as none of the first {PEEK_ROWS} rows can be read"
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,12 @@ class Dataset:
         """Refuse settings that cannot be meant."""
         share(self.max_bad)
         amount(self.heldout, 0)
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: expected a number from 1, got {self.limit}")
+        check_limit(self.limit)
 
     def load(self) -> Loaded:
         """Read and validate everything; what cannot be used is in `bad`."""
         stream = read_rows(self.path, split=self.split, subset=self.subset, revision=self.revision)
-        head = list(islice(stream, HEAD))
+        head = list(islice(stream, PEEK_ROWS))
         if not head:
             raise UserError(f"{self.path}: there are no rows in it")
         format_ = self._format(head)

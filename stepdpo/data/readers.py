@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import stepdpo
+from stepdpo.core import package_data
 from stepdpo.core.errors import UserError
 from stepdpo.data import row_files as files
 from stepdpo.data.rows import BadRow, Row, checked
+from stepdpo.runtime.run_folder import QUARANTINE
 
 READERS = {".jsonl": files.jsonl, ".json": files.json_file, ".parquet": files.parquet}
-PREFERENCES, QUARANTINE = "preferences.jsonl", "quarantine.jsonl"
-PACKAGE = "pkg://"
+PREFERENCES = "preferences.jsonl"
 
 
 def read_rows(path: str, *, split: str = "", subset: str = "", revision: str = "") -> Iterator[Row | BadRow]:
@@ -48,8 +49,8 @@ def locate(path: str) -> Path | None:
     """The local file or folder that `path` names, or None when it reads as a hub id."""
     if path in ("", "???"):
         raise UserError("no data given: set its path to a file, a folder or a hub id (owner/name)")
-    if path.startswith(PACKAGE):
-        return _in_package(path.removeprefix(PACKAGE))
+    if path.startswith(package_data.PREFIX):
+        return _in_package(path.removeprefix(package_data.PREFIX))
     place = Path(path).expanduser()
     # What exists comes first: a folder `owner/name` beside us is not looked for on the hub.
     try:
@@ -69,9 +70,9 @@ def _in_package(name: str) -> Path:
     root = Path(stepdpo.__file__).resolve().parent
     place = (root / name).resolve()
     if not place.is_relative_to(root):
-        raise UserError(f"{PACKAGE}{name} leads out of the package")
+        raise UserError(f"{package_data.PREFIX}{name} leads out of the package")
     if not place.exists():
-        raise UserError(f"{PACKAGE}{name} is not part of this installation of stepdpo")
+        raise UserError(f"{package_data.PREFIX}{name} is not part of this installation of stepdpo")
     return place
 
 

@@ -1,6 +1,6 @@
 """Question -> the text a model reads. Training and evaluation hold the same object.
 
-The exact strings of published work are in conf/template/ (Step-DPO's code: `alpaca`, `qwen2-boxed`, `deepseek-math`).
+The exact strings of published work are in conf/template/ (Step-DPO's code: `alpaca`, `qwen2_boxed`, `deepseek_math`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from zlib import crc32
 
 from stepdpo.core.errors import UserError
@@ -18,13 +18,6 @@ from stepdpo.core.types import Prompt, Turn
 
 CARD = "stepdpo.json"
 """The file beside a checkpoint's weights that says which template it was trained with."""
-
-
-class NamedTemplate(Template, Protocol):
-    """A template that a checkpoint's card can name."""
-
-    @property
-    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -85,17 +78,13 @@ class MixedTemplate:
     """
 
     name: str
-    parts: list[NamedTemplate]
+    parts: list[Template]
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         # By the question, not by a draw: both sides of all pairs of a question, and its turn in a later epoch or on
         # another process, read the same prompt.
         part = self.parts[crc32(question.encode()) % len(self.parts)]
         return part.render(question, history, tokenizer)
-
-
-AnyTemplate = TextTemplate | NativeTemplate | MixedTemplate
-Given = TypeVar("Given", bound=Template)
 
 
 def card(folder: str | Path) -> dict[str, Any]:
@@ -116,7 +105,7 @@ def describe(template: Template) -> dict[str, Any]:
     return {"name": template.name}
 
 
-def resolve(template: Given, model: str | Path) -> tuple[Given | TextTemplate, str | None]:
+def resolve(template: Template, model: str | Path) -> tuple[Template, str | None]:
     """The template to use with a checkpoint, and a warning if it is not the one it was trained with."""
     named = card(model).get("template") or {}
     if isinstance(template, NativeTemplate) and "prompt" in named:

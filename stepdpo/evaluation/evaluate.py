@@ -54,10 +54,10 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:
         completions = spec.decode(prompts, sampler)
-        sampler_record = getattr(sampler, "facts", {})
+        provenance = getattr(sampler, "provenance", {})
     seconds = time.monotonic() - began
     attempts = _grade(problems, completions)
-    summary = _summary(spec, template, attempts, warning) | sampler_record | {"seconds": round(seconds, 2)}
+    summary = _summary(spec, template, attempts, warning) | provenance | {"seconds": round(seconds, 2)}
     _write(folder, attempts, summary)
     _print(summary)
     return summary

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.protocols import Grader
 from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade, Problem
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import GradeMany, graders
 from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.runtime.atomic_io import write_text
+from stepdpo.runtime.progress import Progress
 
-GRADERS = {"official": Official, "strict": Strict}
+GRADERS: dict[str, Callable[[], Grader]] = {"official": Official, "strict": Strict}
 RESPONSE, ANSWER = ("response", "prediction"), ("answer", "gold", "answers")
 CHUNK = 256
 """Rows graded between two steps of the bar."""
@@ -87,37 +88,28 @@ def _answers(value: Any, where: str) -> tuple[str, ...]:
     return tuple(str(v) for v in values)
 
 
-def _grade(rows: list[tuple[Any, str, Problem]], grader: Any, grade_many: GradeMany) -> list[Grade]:
-    from rich.console import Console
-    from rich.progress import Progress
-
+def _grade(rows: list[tuple[Any, str, Problem]], grader: Grader, grade_many: GradeMany) -> list[Grade]:
     grades: list[Grade] = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("grading", total=len(rows))
+    # Nothing in a file or a pipe, where the totals stand alone.
+    with Progress("response", len(rows), enabled=sys.stdout.isatty()) as progress:
         for start in range(0, len(rows), CHUNK):
             chunk = [(response, problem) for _, response, problem in rows[start : start + CHUNK]]
             grades += grade_many(chunk, grader)
-            progress.advance(task, len(chunk))
+            progress.advance(len(chunk))
     return grades
 
 
 def _write(out: Path, rows: list[tuple[Any, str, Problem]], grades: list[Grade]) -> None:
-    # Under another name until it is whole, with the process's number, as two may write the same file.
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    lines = []
+    for index, ((name, _, _), grade) in enumerate(zip(rows, grades, strict=True)):
+        own = {} if name is None else {"id": name}
+        verdict = {"grade": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
+        lines.append(json.dumps({"index": index} | own | verdict) + "\n")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            for index, ((name, _, _), grade) in enumerate(zip(rows, grades, strict=True)):
-                own = {} if name is None else {"id": name}
-                verdict = {"grade": grade.verdict, "extracted": grade.extracted, "reason": grade.reason}
-                file.write(json.dumps({"index": index} | own | verdict) + "\n")
-        partial.replace(out)
+        write_text(out, "".join(lines))
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written ({error.strerror})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _totals(grader: str, grades: list[Grade]) -> dict[str, Any]:

@@ -49,10 +49,10 @@ def stderr(correct: int, n: int) -> float:
     return math.sqrt(share * (1 - share) / n)
 
 
-def wilson(correct: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson(correct: int, n: int) -> tuple[float, float]:
     """Wilson score interval of a proportion; it stays in [0, 1] and has a width even at 0 and n."""
     # p plus or minus 1.96 standard errors would have no width at 0 and n, and reach beyond [0, 1] near them.
-    interval = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
+    interval = binomtest(correct, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -23,8 +23,8 @@ from stepdpo.generation.prefix_sharing import SharedPrefix, can_share, share
 STOP_EVERY = 8
 """Steps between two searches for stop strings: a search decodes text, on the CPU, while the device waits. What is
 written after a stop string is cut off later."""
-HEAD = 128
-"""Likeliest tokens among which top-p looks first: a whole vocabulary is slow to sort."""
+TOP_P_CANDIDATES = 128
+"""How many of the likeliest tokens top-p looks at first: a whole vocabulary is slow to sort."""
 CROWDED = 0.9
 """Ended rows are taken out of the batch when fewer than this share of its rows are still being written: to take them
 out copies the KV cache, to leave them in computes tokens for nothing."""
@@ -82,8 +82,8 @@ def sample_token(logits_RV: Tensor, uniform_R: Tensor | None, params: Sampling) 
     order_RV = None
     if params.top_p < 1:
         whole_RV = probs_RV
-        probs_RV, order_RV = whole_RV.topk(min(HEAD, whole_RV.shape[-1]))
-        # Some row is so flat that its likeliest HEAD do not reach top_p: then all are sorted.
+        probs_RV, order_RV = whole_RV.topk(min(TOP_P_CANDIDATES, whole_RV.shape[-1]))
+        # Some row is so flat that its TOP_P_CANDIDATES likeliest do not reach top_p: then all are sorted.
         if bool((probs_RV.sum(-1) < params.top_p).any()):
             probs_RV, order_RV = whole_RV.sort(dim=-1, descending=True, stable=True)
         # What stands before a token must be short of top_p, so that the token that crosses it is still in the set.

@@ -14,7 +14,7 @@ from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
-from stepdpo.generation.seeding import numbered_seed, seeds
+from stepdpo.generation.seeding import check_greedy, numbered_seed, seeds
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
@@ -75,11 +75,11 @@ class ServerSampler:
         return self.model.tokenizer()
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts, and what it has cost: for the record."""
         return {
             "sampler": "openai",
-            **self.client.facts,
+            **self.client.provenance,
             "endpoint": self.spec.endpoint.value,
             "requests": dict(self.client.counts),
             "versions": {"openai": version("openai")},
@@ -93,8 +93,7 @@ class ServerSampler:
         Every prompt has seeds of its own; whether equal seeds give equal texts is up to the server. A prompt that
         leaves no room is answered with empty completions that end by `length`.
         """
-        if params.temperature == 0 and params.n != 1:
-            raise ValueError("temperature 0 is greedy decoding: n must be 1")
+        check_greedy(params)
         with Progress("response", len(prompts) * params.n, enabled=self.spec.progress) as progress:
 
             async def one(item: tuple[str, bytes, Sequence[int] | None]) -> list[Completion]:

@@ -44,7 +44,7 @@ class SharedPrefix:
 
     layers: list[tuple[Tensor, Tensor]]
     """Keys and values of every layer: (P, G, W, size of a head)."""
-    hidden_P1W: Tensor
+    padding_bias_P1W: Tensor
     """Added to scores: minus infinity where a prompt is padded."""
     n: int
     place_R: Tensor
@@ -56,13 +56,13 @@ class SharedPrefix:
         place_K = self.place_R[index_K]
         prompt_P, prompt_K = torch.unique(place_K // self.n, return_inverse=True)
         self.place_R = prompt_K * self.n + place_K % self.n
-        if len(prompt_P) < len(self.hidden_P1W):
-            self.hidden_P1W = self.hidden_P1W[prompt_P]
+        if len(prompt_P) < len(self.padding_bias_P1W):
+            self.padding_bias_P1W = self.padding_bias_P1W[prompt_P]
             self.layers = [(keys[prompt_P], values[prompt_P]) for keys, values in self.layers]
 
     def gathered(self, rows: Tensor) -> Tensor:
         """(R, ...) as (P, n, ...); what stands in the places of ended rows does not matter."""
-        places = len(self.hidden_P1W) * self.n
+        places = len(self.padding_bias_P1W) * self.n
         if places > len(rows):
             rows = rows.new_zeros(places, *rows.shape[1:]).index_copy_(0, self.place_R, rows)
         return rows.reshape(-1, self.n, *rows.shape[1:])
@@ -76,9 +76,9 @@ class SharedPrefix:
 def share(cache: Any, mask_PW: Tensor, n: int) -> SharedPrefix:
     """Take the prompts out of the cache, which from now on holds what is written after them."""
     # In fp32 and added, so that one tensor serves every layer whatever format its scores have.
-    hidden_P1W = torch.zeros(mask_PW.shape, device=mask_PW.device).masked_fill_(~mask_PW, float("-inf"))[:, None]
+    padding_bias_P1W = torch.zeros(mask_PW.shape, device=mask_PW.device).masked_fill_(~mask_PW, float("-inf"))[:, None]
     layers = [layer.release() for layer in cache.layers]
-    return SharedPrefix(layers, hidden_P1W, n, torch.arange(len(mask_PW) * n, device=mask_PW.device))
+    return SharedPrefix(layers, padding_bias_P1W, n, torch.arange(len(mask_PW) * n, device=mask_PW.device))
 
 
 def _attention(
@@ -104,7 +104,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, shared: SharedPrefix, laye
     grouped = query.view(rows, groups, heads // groups, size)
     own = torch.matmul(grouped, key.transpose(-1, -2))
     scores = torch.matmul(_by_prompt(shared.gathered(grouped)), prompt_keys.transpose(-1, -2))
-    scores = scores + shared.hidden_P1W[:, None]
+    scores = scores + shared.padding_bias_P1W[:, None]
     # One softmax over both parts: as exact as attention over an unshared cache, with no logsumexp to merge.
     both = torch.cat([shared.scattered(_by_place(scores, shared.n)), own], -1)
     weights = torch.softmax(both, -1, dtype=torch.promote_types(both.dtype, torch.float32)).to(value.dtype)

@@ -6,6 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
+from stepdpo.core.types import Sampling
+
+
+def check_greedy(params: Sampling) -> None:
+    """ValueError where several greedy responses are asked for: they would all be the same."""
+    if params.temperature == 0 and params.n != 1:
+        raise ValueError("temperature 0 is greedy decoding: n must be 1")
+
 
 def seeds(prompts: Sequence[str], seed: int, streams: Sequence[int] | None) -> Iterator[bytes]:
     """One a prompt, from its text and its stream."""

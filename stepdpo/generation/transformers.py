@@ -19,6 +19,7 @@ from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, generate
 from stepdpo.generation.prefix_sharing import register
 from stepdpo.generation.score_text import score_texts, scored_texts
+from stepdpo.generation.seeding import check_greedy
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
 from stepdpo.models.load import DTYPES, ModelSpec
@@ -89,7 +90,7 @@ class LocalSampler:
         self.eos = eos_ids(model, tokenizer)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts: for the record."""
         return {
             "sampler": "transformers",
@@ -103,8 +104,7 @@ class LocalSampler:
         self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
     ) -> list[list[Completion]]:
         """`params.n` completions a prompt, in the order of the prompts."""
-        if params.temperature == 0 and params.n != 1:
-            raise ValueError("temperature 0 is greedy decoding: n must be 1")
+        check_greedy(params)
         ids = [tokens for tokens, _ in encode(prompts, self.tokenizer)]
         seeds = list(seeds_of(prompts, params.seed, streams))
         nothing = Completion("", 0, "length")

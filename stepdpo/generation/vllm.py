@@ -12,7 +12,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.seeding import numbered_seed, seeds
+from stepdpo.generation.seeding import check_greedy, numbered_seed, seeds
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.tokens.tokenization import encode
 
@@ -83,7 +83,7 @@ class LocalVllm:
         self.context = int(llm.llm_engine.model_config.max_model_len)
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What a result depends on besides the prompts: for the record."""
         return {
             "sampler": "vllm",
@@ -96,8 +96,7 @@ class LocalVllm:
         self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
     ) -> list[list[Completion]]:
         """`params.n` completions a prompt, in the order of the prompts; a prompt without room gets empty ones."""
-        if params.temperature == 0 and params.n != 1:
-            raise ValueError("temperature 0 is greedy decoding: n must be 1")
+        check_greedy(params)
         done = [[Completion("", 0, "length")] * params.n for _ in prompts]
         places, inputs, settings = [], [], []
         for place, ((ids, _), seed) in enumerate(

@@ -16,13 +16,14 @@ from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
 from stepdpo.pairs.config import PairsConfig
-from stepdpo.pairs.engine.context import Context, cuts_trees
-from stepdpo.pairs.engine.result_log import PREFERENCES, QUARANTINE, ResultLog, open_result_log
+from stepdpo.pairs.engine.context import Context, needs_trees
+from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
 from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
+from stepdpo.runtime.run_folder import QUARANTINE
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 
@@ -38,20 +39,20 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without_checker(spec)
-    context, template = (None, "") if cuts_trees(spec.pairs) else _context(spec)
+    context, template = (None, "") if needs_trees(spec.pairs) else _context(spec)
     problems = _problems(spec)
     worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, folder)
     with open_result_log(folder, resume) as result_log:
         _announce(spec, template, problems, len(result_log.done))
         with interruptible(KEPT):
-            facts = _run(spec, worker_context, problems, result_log)
+            provenance = _run(spec, worker_context, problems, result_log)
         counts = _print_counts(result_log)
         if not result_log.counts["pairs"]:
             raise _no_pair(spec, result_log)
         result_log.finish()
     results = {"counts": counts, "outcomes": dict(+result_log.outcomes), "seconds": result_log.seconds}
     named = {"template": template} if template else {}
-    stamp = {**named, "task": spec.task.name, "stepdpo": stepdpo.__version__, **facts}
+    stamp = {**named, "task": spec.task.name, "stepdpo": stepdpo.__version__, **provenance}
     _write_summary(result_log, {**results, **stamp})
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
@@ -80,7 +81,7 @@ def _context(spec: PairsConfig) -> tuple[Context, str]:
 def _problems(spec: PairsConfig) -> Iterable[Problem]:
     """What is worked on, read or made while it is used."""
     end = spec.limit and spec.skip + spec.limit
-    if cuts_trees(spec.pairs):
+    if needs_trees(spec.pairs):
         return islice(spec.pairs.problems(), spec.skip, end)
     given: Any = spec.task
     miniature = isinstance(given, TinymathTask)
@@ -106,7 +107,7 @@ def _total(problems: Any) -> int | None:
 def _announce(spec: PairsConfig, template: str, problems: Iterable[Problem], done: int) -> None:
     total = _total(problems)
     finished = f", {done} of them finished before" if done else ""
-    if cuts_trees(spec.pairs):
+    if needs_trees(spec.pairs):
         print(f"{spec.pairs.path}: trees{finished}", flush=True)
     else:
         many = "problems" if total is None else f"{total} problems"
@@ -132,8 +133,8 @@ def _run(
                 progress.advance(1, tally.figures(progress.seconds))
         except Outage as error:
             raise Outage(f"{error}; {KEPT}") from None
-        facts: dict[str, Any] = crew.facts
-        return facts
+        provenance: dict[str, Any] = crew.provenance
+        return provenance
 
 
 def _print_counts(result_log: ResultLog) -> dict[str, int]:
@@ -149,11 +150,11 @@ def _print_counts(result_log: ResultLog) -> dict[str, int]:
 
 def _no_pair(spec: PairsConfig, result_log: ResultLog) -> Exception:
     """What there is to do about it."""
-    if result_log.failed and not cuts_trees(spec.pairs):
+    if result_log.failed and not needs_trees(spec.pairs):
         many = f"the judge's word is missing for {len(result_log.failed)} problems"
         return Outage(f"no pair came of it, and {many} ({result_log.folder / QUARANTINE}): resume=true asks again")
     more = "more problems (limit), more solutions (n), or another temperature"
-    advice = "looser rules (pairs.cut)" if cuts_trees(spec.pairs) else more
+    advice = "looser rules (pairs.cut)" if needs_trees(spec.pairs) else more
     return UserError(f"no pair came of it: take {advice}")
 
 

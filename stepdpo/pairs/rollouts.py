@@ -81,7 +81,7 @@ class Rollouts:
         yield from self._roll_out(stats, prompt, starts, counts)
         pits = find_pits(stats, wrong, paths, self.best_of, counts)
         if self.rule is Rule.SAME_PREFIX:
-            pits = [pit for pit in pits if pit.advantage <= -self.min_drop + 1e-9]
+            pits = [pit for pit in pits if pit.advantage <= -self.min_drop + 1e-9]  # 0.4 - 0.7 is -0.29999...
             more = [start for pit in pits for start in candidates(stats, pit, self.candidates)]
             yield from self._roll_out(stats, prompt, more, counts)
         counts["pits"] += len(pits)

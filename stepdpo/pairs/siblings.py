@@ -47,7 +47,7 @@ class Siblings:
         (completions,) = yield Generate((prompt.text,), context.sampling.n)
         (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         assert context.checker is not None, "a task without a checker is refused before"
-        solutions = checked(problem, solutions, context.checker)
+        solutions = with_first_errors(problem, solutions, context.checker)
         count(solutions, len(completions), counts)
         wrong_steps = find_wrong_steps(solutions)[: self.max_pairs_per_problem]
         right = {wrong_step.prefix: wrong_step.continued_rightly(solutions) for wrong_step in wrong_steps}
@@ -57,7 +57,9 @@ class Siblings:
             counts["resampled"] += sum(map(len, fresh))
             batches = [SampledBatch("r", prefix, "", some) for prefix, some in zip(lone, fresh, strict=True)]
             again = yield from read_solutions(batches, counts)
-            resampled = {p: checked(problem, some, context.checker) for p, some in zip(lone, again, strict=True)}
+            resampled = {
+                p: with_first_errors(problem, some, context.checker) for p, some in zip(lone, again, strict=True)
+            }
             for wrong_step in wrong_steps:
                 if some := resampled.get(wrong_step.prefix):
                     right[wrong_step.prefix] = wrong_step.continued_rightly(some)
@@ -73,7 +75,7 @@ def _why_none(solutions: Sequence[Solution], wrong_steps: Sequence[WrongStep]) -
     return "no right step found" if wrong_steps else "no wrong step found"
 
 
-def checked(problem: Problem, solutions: Sequence[Solution], checker: Checker) -> list[Solution]:
+def with_first_errors(problem: Problem, solutions: Sequence[Solution], checker: Checker) -> list[Solution]:
     """The solutions with their first wrong steps, in the eyes of an exact checker."""
     return [replace(s, error=checker.first_error(problem, s.steps)) for s in solutions]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.evaluation.statistics import summarise
-from stepdpo.report.tables import Evaluation, compare_paired, read_evaluations
+from stepdpo.report.tables import SUMMARY, EvaluationResult, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
 
 GRADER = "strict"
@@ -29,11 +29,11 @@ LEGEND = """\
 Accuracy: strict grader, with its standard error. p: exact two-sided McNemar test on the same problems, not corrected
 for the number of rows. Round 0 is the base.
 """
-ByKey = dict[tuple[str, str], Evaluation]
+ByKey = dict[tuple[str, str], EvaluationResult]
 """Evaluations of one model by task and decoder."""
 
 
-def rounds_table(trained: Sequence[Path], base: Path | None) -> tuple[list[dict[str, Any]], str]:
+def iterations_table(trained: Sequence[Path], base: Path | None) -> tuple[list[dict[str, Any]], str]:
     """(rows, text) of the rounds whose trainings are in `trained`; `base` holds the evaluations of round 0."""
     before = first = _evaluations(base) if base else {}
     rows = [_row(0, {}, key, evaluation, {}, {}) for key, evaluation in first.items() if _is_shared(key, trained)]
@@ -53,14 +53,14 @@ def _is_shared(key: tuple[str, str], trained: Sequence[Path]) -> bool:
 
 
 def _evaluations(folder: Path) -> ByKey:
-    if not any(folder.glob("eval/*/summary.json")):
+    if not any(folder.glob(f"eval/*/{SUMMARY}")):
         return {}
     return {evaluation.key: evaluation for evaluation in read_evaluations(folder)}
 
 
 def _counts(trained: Path) -> dict[str, Any]:
     """What a round's pairs and its training came to."""
-    pairs = read_json(trained.parent / "pairs" / "summary.json")
+    pairs = read_json(trained.parent / "pairs" / SUMMARY)
     seconds = trained.parent / SECONDS
     return {
         "problems": pairs["counts"]["problems"],
@@ -74,7 +74,7 @@ def _row(
     number: int,
     counts: Mapping[str, Any],
     key: tuple[str, str],
-    evaluation: Evaluation | None,
+    evaluation: EvaluationResult | None,
     base: ByKey,
     before: ByKey,
 ) -> dict[str, Any]:

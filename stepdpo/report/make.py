@@ -9,7 +9,7 @@ from typing import Any
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.render import RENDERERS, comparison, show, terminal
-from stepdpo.report.tables import Evaluation, compare_paired, find_base, read_evaluations, run_rows
+from stepdpo.report.tables import EvaluationResult, compare_paired, find_base, read_evaluations, run_rows
 from stepdpo.runtime.atomic_io import write_text
 
 SIGNIFICANCE = 0.05
@@ -23,7 +23,7 @@ def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | N
     """
     if not runs:
         raise UserError("no runs to report on: name at least one run folder")
-    bases: dict[Path, list[Evaluation]] = {}
+    bases: dict[Path, list[EvaluationResult]] = {}
     rows: list[dict[str, Any]] = []
     for run in runs:
         evaluations = read_evaluations(run)

@@ -24,7 +24,7 @@ SETTINGS = ("algo", "level", "template", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResult:
     """One `eval/<task>/` folder."""
 
     folder: Path
@@ -39,7 +39,7 @@ class Evaluation:
         return self.task, self.decode
 
 
-def read_evaluations(run: Path) -> list[Evaluation]:
+def read_evaluations(run: Path) -> list[EvaluationResult]:
     """Every evaluation of a run; UserError says what there is instead of a missing one."""
     if not run.is_dir():
         raise UserError(f"{run}: no such run; {nearest(run.name, _evaluated(run.parent))}")
@@ -49,7 +49,7 @@ def read_evaluations(run: Path) -> list[Evaluation]:
     return found
 
 
-def find_base(run: Path, evaluations: Sequence[Evaluation]) -> Path | None:
+def find_base(run: Path, evaluations: Sequence[EvaluationResult]) -> Path | None:
     """The base that a run names in a summary's `base`, else the run called `base` beside it."""
     for named in (evaluation.summary.get("base") for evaluation in evaluations):
         if named:
@@ -62,7 +62,9 @@ def find_base(run: Path, evaluations: Sequence[Evaluation]) -> Path | None:
     return run.parent / "base" if (run.parent / "base" / "eval").is_dir() else None
 
 
-def run_rows(run: Path, evaluations: Sequence[Evaluation], base: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def run_rows(
+    run: Path, evaluations: Sequence[EvaluationResult], base: Sequence[EvaluationResult]
+) -> list[dict[str, Any]]:
     """One row a task, decoder and grader; without a matching base evaluation its four columns are None."""
     bases = {evaluation.key: evaluation for evaluation in base}
     named = settings(run)
@@ -73,7 +75,7 @@ def run_rows(run: Path, evaluations: Sequence[Evaluation], base: Sequence[Evalua
     ]
 
 
-def compare_paired(base: Evaluation, other: Evaluation, grader: str) -> Paired:
+def compare_paired(base: EvaluationResult, other: EvaluationResult, grader: str) -> Paired:
     """Compare two evaluations problem by problem; UserError when they are not about the same problems."""
     questions = {attempt.problem_id: attempt.question for attempt in base.attempts}
     for attempt in other.attempts:
@@ -117,7 +119,7 @@ def _name(node: Any, choice: str | None) -> str:
 
 
 def _row(
-    run: str, named: Mapping[str, str], evaluation: Evaluation, grader: str, base: Evaluation | None
+    run: str, named: Mapping[str, str], evaluation: EvaluationResult, grader: str, base: EvaluationResult | None
 ) -> dict[str, Any]:
     numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
@@ -145,7 +147,7 @@ def _row(
     }
 
 
-def _evaluation(folder: Path) -> Evaluation:
+def _evaluation(folder: Path) -> EvaluationResult:
     summary = read_json(folder / SUMMARY)
     path = folder / ATTEMPTS
     if not isinstance(summary, dict):
@@ -159,7 +161,7 @@ def _evaluation(folder: Path) -> Evaluation:
     if not attempts or summary.get("n", len(attempts)) != len(attempts):
         raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
     task = str(summary.get("task") or folder.name)
-    return Evaluation(folder, task, str(summary.get("decode") or ""), summary, attempts)
+    return EvaluationResult(folder, task, str(summary.get("decode") or ""), summary, attempts)
 
 
 def _attempt(row: Mapping[str, Any], where: str) -> Attempt:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.core.errors import UserError
-from stepdpo.data.templates import AnyTemplate, describe
+from stepdpo.core.protocols import Template
+from stepdpo.data.templates import describe
 from stepdpo.models.save import write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.checkpoint_files import (
@@ -29,7 +30,7 @@ class Checkpointer:
     """Saves and restores one run."""
 
     def __init__(
-        self, engine: Engine, folder: Path, tokenizer: Any, template: AnyTemplate, fingerprint: str, keep: int
+        self, engine: Engine, folder: Path, tokenizer: Any, template: Template, fingerprint: str, keep: int
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint

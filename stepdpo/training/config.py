@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stepdpo.core.protocols import Level, TrackerSpec
-from stepdpo.data.templates import AnyTemplate
+from stepdpo.core.protocols import Level, Template, TrackerSpec
 from stepdpo.data.validation import DatasetSpec
 from stepdpo.models.attention.registry import Attention
 from stepdpo.models.load import ModelSpec, Pretrained
@@ -25,7 +24,7 @@ class Training:
 
     algo: Loss
     level: Level
-    template: AnyTemplate
+    template: Template
     model: ModelSpec
     dataset: DatasetSpec
     optim: AdamW

@@ -65,7 +65,7 @@ def test_tdpo2_with_alpha_0_is_dpo() -> None:
 
 @pytest.mark.parametrize("form", Form)
 def test_at_the_reference_it_is_log_2_with_the_gradient_of_dpo(form: Form) -> None:
-    """K = 0 there, and so is grad K (tests/test_logps.py), so only the log-ratios pull."""
+    """K = 0 there, and so is grad K (tests/models/test_logprobs.py), so only the log-ratios pull."""
     nothing = {"chosen_kl": [0.0] * 3, "rejected_kl": [0.0] * 3}
     ours = pair_scores(CHOSEN, REJECTED, CHOSEN, REJECTED, **nothing)
     dpo = pair_scores(CHOSEN, REJECTED, CHOSEN, REJECTED)

@@ -19,7 +19,7 @@ from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.overrides import composed
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
-from stepdpo.report.iterations import rounds_table
+from stepdpo.report.iterations import iterations_table
 from stepdpo.runtime.atomic_io import read_json, write_json, write_jsonl
 
 SECTION = {"count": 3, "reference": "sft", "pairs": "siblings", "problems": 20, "pairs_with": "n=4"}
@@ -166,7 +166,7 @@ def go(of: IterationPlan, monkeypatch: pytest.MonkeyPatch, **ends: tuple[int, st
     stages = Stages(**ends)
     monkeypatch.setattr(run, "run_in", stages)
     of.folder.mkdir(exist_ok=True)
-    return run._rounds(of), stages.called
+    return run._iterations(of), stages.called
 
 
 def test_stages_that_are_finished_are_not_done_again(
@@ -235,10 +235,10 @@ def test_the_table_against_hand_counts(tmp_path: Path) -> None:
         made_of = {"counts": {"problems": 20, "pairs": 9}, "seconds": 1.5}
         write_json(folder.parent / "pairs" / "summary.json", made_of)
     write_json(trained[0].parent / "seconds.json", {"train": 12.2})
-    rows, text = rounds_table(trained, tmp_path / "base")
+    rows, text = iterations_table(trained, tmp_path / "base")
     assert [(row["round"], row["accuracy"], row["p_base"], row["p_before"]) for row in rows] == [
         (0, 0.25, None, None), (1, 0.5, 0.5, 0.5), (2, 1.0, 1 / 32, 1 / 8),
     ]  # fmt: skip
     assert rows[1]["stderr"] == pytest.approx((0.5 * 0.5 / 8) ** 0.5)
     assert "| 1 | 20 | 9 | 2 | 12 | quiz | 50.0 ± 17.7 | 8 | 0.5 | 0.5 |" in text
-    assert rounds_table(trained, None)[0][0]["p_before"] is None
+    assert iterations_table(trained, None)[0][0]["p_before"] is None

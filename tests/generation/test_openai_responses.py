@@ -13,7 +13,7 @@ from support.servers import texts
 from stepdpo.core.types import Completion
 from stepdpo.generation.client.transcript import costs
 from stepdpo.generation.openai_responses import TOO_LONG, apportion, completions, prompt_logps
-from stepdpo.pairs.judges.openai import answered
+from stepdpo.pairs.judges.openai import reply_text
 
 STOP = ("\nStep ",)
 
@@ -129,7 +129,7 @@ ANYTHING = st.recursive(
     st.dictionaries(st.sampled_from(["choices", "usage"]), ANYTHING) | st.builds(lambda e: {"choices": [e]}, ANYTHING)
 )
 def test_any_lie_is_either_read_or_named(reply: dict[str, Any]) -> None:
-    for read in (lambda r: completions(r, STOP), lambda r: prompt_logps(r, 2), answered, lambda r: costs(0, "", r)):
+    for read in (lambda r: completions(r, STOP), lambda r: prompt_logps(r, 2), reply_text, lambda r: costs(0, "", r)):
         with suppress(ValueError):
             read(reply)
 

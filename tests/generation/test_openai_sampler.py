@@ -145,7 +145,7 @@ def test_prompts_without_room() -> None:
         found = sampler.sample([long, PROMPTS[0]], PARAMS)
         assert found == [[Completion("", 0, "length")] * 3, [Completion("a", 9, "eos")] * 3]
         assert [request["max_tokens"] for _, request in served.asked] == [7]
-        assert sampler.facts["requests"]["prompts too long"] == 1
+        assert sampler.provenance["requests"]["prompts too long"] == 1
     with serving(strict) as served, opened(served.url) as sampler:
         served.always = Fault(
             400, json.dumps({"error": {"message": "This model's maximum context length is 9 tokens."}})

@@ -206,8 +206,8 @@ def opened() -> Iterator[LocalSampler]:
 def test_opening(opened: LocalSampler, capsys: pytest.CaptureFixture[str]) -> None:
     (completion,) = opened.sample(PROMPTS[:1], Sampling(max_tokens=3))[0]
     assert completion.tokens <= 3
-    assert opened.facts["dtype"] == "bfloat16"
-    assert opened.facts["device"] == "cpu"
+    assert opened.provenance["dtype"] == "bfloat16"
+    assert opened.provenance["device"] == "cpu"
     assert "1 responses" in capsys.readouterr().out
 
 

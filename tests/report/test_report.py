@@ -24,7 +24,7 @@ CONFIG = {
     "level": {"_target_": "stepdpo.data.level.Step", "prefix": "prompt"},
     "template": {"_target_": "stepdpo.data.templates.TextTemplate", "name": "alpaca"},
     "model": {"_target_": "stepdpo.models.load.Pretrained", "path": "some/model"},
-    "dataset": {"_target_": "stepdpo.dataset.Hub", "path": "some/data"},
+    "dataset": {"_target_": "stepdpo.data.dataset.Dataset", "path": "some/data"},
 }
 
 

@@ -41,7 +41,7 @@ class Iterations:
     """How pairs are made: an option of `stepdpo pairs`."""
     problems: int = 500
     """New problems a round."""
-    pairs_with: Any = ""
+    pairs_with: str | list[str] | None = ""
     """Further words for `stepdpo pairs`."""
 
     def __post_init__(self) -> None:

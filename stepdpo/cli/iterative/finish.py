@@ -44,9 +44,9 @@ def _put_model(plan: IterationPlan, last: int) -> None:
 
 
 def _write_table(plan: IterationPlan, last: int, base: Path | None) -> None:
-    from stepdpo.report.iterations import rounds_table  # scipy: the waiting process does without until then
+    from stepdpo.report.iterations import iterations_table  # scipy: the waiting process does without until then
 
-    rows, text = rounds_table([plan.train(number) for number in range(1, last + 1)], base)
+    rows, text = iterations_table([plan.train(number) for number in range(1, last + 1)], base)
     write_json(plan.folder / ROWS, {"model": last, "rows": rows})
     write_text(plan.folder / "rounds.md", text)
     print(f"\n{text}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from stepdpo.cli.iterative.config import Iterations, Reference
-from stepdpo.cli.job_config import FollowUp, pretrained, round_pairs_config, round_training_config
+from stepdpo.cli.job_config import FollowUp, iteration_pairs_config, iteration_training_config, pretrained
 from stepdpo.core.config import load_config
 from stepdpo.runtime.run_folder import CONFIG
 
@@ -52,7 +52,7 @@ def pairs_config(plan: IterationPlan, number: int) -> DictConfig:
         before = load_config(plan.pairs(number - 1) / CONFIG)
         skip = int(before.skip) + int(before.limit)
     words, problems = plan.iterations.words, plan.iterations.problems
-    return round_pairs_config(words, plan.config, plan.model(number), skip=skip, limit=problems)
+    return iteration_pairs_config(words, plan.config, plan.model(number), skip=skip, limit=problems)
 
 
 def pairs_choices(plan: IterationPlan) -> dict[str, str]:
@@ -66,7 +66,7 @@ def train_config(plan: IterationPlan, number: int) -> DictConfig:
     """A training on the pairs of this round, from the model before it."""
     # In the first round the two references are the same model, and the policy's own start needs no second one.
     sft = plan.config.model if number > 1 and plan.iterations.reference is Reference.sft else None
-    return round_training_config(plan.config, plan.model(number), plan.pairs(number) / "preferences.jsonl", sft)
+    return iteration_training_config(plan.config, plan.model(number), plan.pairs(number) / "preferences.jsonl", sft)
 
 
 def train_choices(plan: IterationPlan, number: int) -> dict[str, str]:

@@ -42,14 +42,14 @@ def run_iterations(plan: IterationPlan, *, force: bool, resume: bool, given: Seq
         # Also of a resumed run, whose manifest is there: rounds may be added, and the next resume must know them.
         path = plan.folder / MANIFEST
         write_json(path, {**read_json(path), **note})
-        return _rounds(replace(plan, config=config))
+        return _iterations(replace(plan, config=config))
 
     return run_in(
         plan.folder, "train", plan.config, plan.choices, force=force, resume=resume, given=given, note=note, work=work
     )
 
 
-def _rounds(plan: IterationPlan) -> JobResult:
+def _iterations(plan: IterationPlan) -> JobResult:
     """One after another; a round that cannot be is the end, with the model of the one before."""
     done, result = 0, JobResult()
     while done < plan.iterations.count:

@@ -30,6 +30,12 @@ PERCENT = re.compile(r"[\s$]*(?:\\?%|per\s?cent|pct)")
 LIST_LINK = re.compile(r"\s*(?:,\s*(?:and|or)?|;|and|or)\s*")
 REACH = 4000
 """Formulas, numbers and phrases are looked for in this many characters at most, which bounds the time."""
+BARE_LENGTH = 1000
+"""Characters of a response that is an answer and nothing else, at most."""
+BARE_WORDS = 6
+"""Words of such a response where they are all of it (`no real solutions`), at most: more are a sentence."""
+WORDS_BESIDE_MATHS = 4
+"""Words of such a response beside its number or formula (a unit, a name), at most: more are a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +137,15 @@ def _bare(text: str) -> str:
     whole = MATHS.fullmatch(text)
     if whole and _is_maths(whole) and "$" not in _content(whole).replace("\\$", ""):
         return _content(whole)
-    if not text or len(text) > 1000 or text.count("\n\n"):
+    if not text or len(text) > BARE_LENGTH or text.count("\n\n"):
         return ""
     flat = TEXT_GROUP.sub(" ", text)
     words = list(PLAIN_WORD.finditer(flat))
     if not re.search(r"\d|\\[a-z]", text):
-        return text if len(text.split()) <= 6 else ""
-    return "" if len(words) > 4 or (words and not re.search(r"[\d$\\=]", flat[: words[0].start()])) else text
+        return text if len(text.split()) <= BARE_WORDS else ""
+    if len(words) > WORDS_BESIDE_MATHS:
+        return ""
+    return "" if words and not re.search(r"[\d$\\=]", flat[: words[0].start()]) else text
 
 
 def _last(text: str) -> str:

@@ -15,6 +15,12 @@ BREAKS = re.compile(
     r"gives|get|since|because)\b",
     re.IGNORECASE,
 )
+NEAR = 70
+"""Characters between two boxes of one answer, at most: room for an "and" with a few words, not for an argument."""
+LINK_WORDS = 5
+"""Different words between two boxes, at most, where one of them is "and" or "or"; more are a sentence."""
+LOOSE = 8
+"""Characters between two boxes, punctuation and markup left out, from which on they are a formula and no mere link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,16 @@ def last_boxes(text: str) -> list[Box]:
 def _linked(between: str) -> bool:
     """Whether two boxes with this text between them are parts of one answer."""
     # Farther apart, or in another sentence, two boxes are a step's result and the answer, of which the last counts.
-    if len(between) > 70 or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
+    if len(between) > NEAR or "\n\n" in between or re.search(r"\.\s|\.\.|…|\\l?dots", between):
         return False
     words = set(WORD.findall(between))
     if BREAKS.search(between):
         return False
     if LINK.search(between):
-        return len(words) <= 5
+        return len(words) <= LINK_WORDS
     rest = MARKUP.sub("", between)
     return (
         not words
-        and len(rest) < 8
+        and len(rest) < LOOSE
         and not re.search(r"[=<>]|\\(?:n?eq?|approx|implies|Rightarrow|to|l[et]|g[et])\b", between)
     )

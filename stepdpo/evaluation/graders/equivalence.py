@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stepdpo.evaluation.graders.logic import Leaf, Verdict, cover, every
+from stepdpo.evaluation.graders.logic import Leaf, Truth, cover, every
 from stepdpo.evaluation.graders.normalise import normalise, split_list
 from stepdpo.evaluation.graders.numbers import same_number
 
@@ -21,7 +21,7 @@ FENCES = {"(": ")]", "[": ")]", r"\{": (r"\}",), r"\langle": (r"\rangle",)}
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])\s*")
 
 
-def same_answer(predictions: Sequence[str], golds: Sequence[str], leaf: Leaf) -> Verdict:
+def same_answer(predictions: Sequence[str], golds: Sequence[str], leaf: Leaf) -> Truth:
     """Whether a response gives the gold answers, all of them; `leaf` compares two formulas."""
     prediction = ", ".join(predictions)
     if len(golds) == 1:
@@ -33,7 +33,7 @@ def _with(leaf: Leaf) -> Leaf:
     return lambda prediction, gold: same(prediction, gold, leaf)
 
 
-def same(prediction: str, gold: str, leaf: Leaf) -> Verdict:
+def same(prediction: str, gold: str, leaf: Leaf) -> Truth:
     """Compare two answers: as strings, numbers and words, then by their parts, then as formulas."""
     prediction, gold = _tidy(prediction), _tidy(gold)
     if not prediction or not gold:
@@ -67,7 +67,7 @@ def _tidy(text: str) -> str:
     return text
 
 
-def _plain(prediction: str, gold: str) -> Verdict:
+def _plain(prediction: str, gold: str) -> Truth:
     """What strings, numbers and words decide."""
     if prediction.replace(" ", "") == gold.replace(" ", ""):
         return True
@@ -124,7 +124,7 @@ def _members(text: str) -> list[str]:
     return list(dict.fromkeys(_tidy(member) for member in members))
 
 
-def _lists(prediction: str, gold: str, leaf: Leaf) -> Verdict:
+def _lists(prediction: str, gold: str, leaf: Leaf) -> Truth:
     """Lists as sets; a list against a bracketed tuple in order."""
     left, right = _members(prediction), _members(gold)
     fences = [_fence(text) for text in (prediction, gold)]
@@ -137,7 +137,7 @@ def _lists(prediction: str, gold: str, leaf: Leaf) -> Verdict:
     return _in_order(tuples[0] or left, tuples[1] or right, leaf)
 
 
-def _in_order(left: Sequence[str], right: Sequence[str], leaf: Leaf) -> Verdict:
+def _in_order(left: Sequence[str], right: Sequence[str], leaf: Leaf) -> Truth:
     if len(left) != len(right):
         return False
     return every(same(p, g, leaf) for p, g in zip(left, right, strict=True))
@@ -157,7 +157,7 @@ def _fence(text: str) -> tuple[str, list[str]] | None:
     return None
 
 
-def _fenced(left: tuple[str, list[str]], right: tuple[str, list[str]], leaf: Leaf) -> Verdict:
+def _fenced(left: tuple[str, list[str]], right: tuple[str, list[str]], leaf: Leaf) -> Truth:
     if left[0] != right[0]:
         return False
     if left[0] == "{}":

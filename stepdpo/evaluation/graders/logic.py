@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-Verdict = bool | None
-Leaf = Callable[[str, str], Verdict]
+Truth = bool | None
+Leaf = Callable[[str, str], Truth]
 """Compares two formulas, prediction first; None where it does not know."""
 
 
@@ -13,9 +13,9 @@ def unknown(_prediction: str, _gold: str) -> None:
     """The leaf that never knows: with it a comparison costs no more than string handling."""
 
 
-def every(verdicts: Iterable[Verdict]) -> Verdict:
+def every(verdicts: Iterable[Truth]) -> Truth:
     """False as soon as one is, else None if one is unknown."""
-    result: Verdict = True
+    result: Truth = True
     for verdict in verdicts:
         if verdict is False:
             return False
@@ -24,9 +24,9 @@ def every(verdicts: Iterable[Verdict]) -> Verdict:
     return result
 
 
-def some(verdicts: Iterable[Verdict]) -> Verdict:
+def some(verdicts: Iterable[Truth]) -> Truth:
     """True as soon as one is, else None if one is unknown."""
-    result: Verdict = False
+    result: Truth = False
     for verdict in verdicts:
         if verdict:
             return True
@@ -35,7 +35,7 @@ def some(verdicts: Iterable[Verdict]) -> Verdict:
     return result
 
 
-def cover(predictions: Sequence[str], golds: Sequence[str], same: Leaf) -> Verdict:
+def cover(predictions: Sequence[str], golds: Sequence[str], same: Leaf) -> Truth:
     """Every prediction equals some gold, and every gold is met by some prediction."""
     table = {(p, g): same(p, g) for p in dict.fromkeys(predictions) for g in dict.fromkeys(golds)}
     met = (some(table[p, g] for p in predictions) for g in golds)

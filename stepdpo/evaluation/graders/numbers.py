@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from stepdpo.evaluation.graders.logic import Verdict
+from stepdpo.evaluation.graders.logic import Truth
 
 # Repetitions are bounded throughout: this runs outside the workers, and a number of a million digits takes its time.
 DECIMAL = r"[-+]?(?:\d{1,100}(?:\.\d{0,100})?|\.\d{1,100})"
@@ -20,7 +20,7 @@ DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d{2,}")
 CLOSE = Fraction(1, 1_000_000)
 
 
-def same_number(prediction: str, gold: str) -> Verdict:
+def same_number(prediction: str, gold: str) -> Truth:
     """Whether two plain numbers are equal; None where one of them is no plain number.
 
     Integers and fractions must agree exactly. A decimal agrees with what lies within 1e-6 of it, and within a

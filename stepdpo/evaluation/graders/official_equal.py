@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from math import isclose
 
-from stepdpo.evaluation.graders.logic import Leaf, Verdict, cover, every, some
+from stepdpo.evaluation.graders.logic import Leaf, Truth, cover, every, some
 
 TOLERANCE = 1e-3
 FENCED = re.compile(r"(\(|\[).+(\)|\])")
@@ -14,12 +14,12 @@ MATRIX_OPENINGS = (r"\begin{pmatrix}", r"\begin{bmatrix}")
 MATRIX_CLOSINGS = (r"\end{pmatrix}", r"\end{bmatrix}")
 
 
-def match(predictions: Sequence[str], golds: Sequence[str], symbolic: Leaf) -> Verdict:
+def match(predictions: Sequence[str], golds: Sequence[str], symbolic: Leaf) -> Truth:
     """Every prediction equals some gold and every gold is met; `symbolic` compares two formulas."""
     return cover(predictions, golds, lambda prediction, gold: _pair(prediction, gold, symbolic))
 
 
-def _pair(prediction: str, gold: str, symbolic: Leaf) -> Verdict:
+def _pair(prediction: str, gold: str, symbolic: Leaf) -> Truth:
     if r"\cup" in prediction and r"\cup" in gold:
         return match(prediction.split(r"\cup"), gold.split(r"\cup"), symbolic)
     values = _float(prediction), _float(gold)
@@ -28,7 +28,7 @@ def _pair(prediction: str, gold: str, symbolic: Leaf) -> Verdict:
     return math_equal(prediction, gold, symbolic)
 
 
-def math_equal(prediction: str, gold: str, symbolic: Leaf) -> Verdict:
+def math_equal(prediction: str, gold: str, symbolic: Leaf) -> Truth:
     """Numbers leniently, tuples and matrices by element, equations by difference, all else by `symbolic`."""
     if prediction == gold:
         return True
@@ -41,7 +41,7 @@ def math_equal(prediction: str, gold: str, symbolic: Leaf) -> Verdict:
     return some(_ways(prediction.strip(), gold.strip(), symbolic))
 
 
-def _ways(prediction: str, gold: str, symbolic: Leaf) -> Iterator[Verdict]:
+def _ways(prediction: str, gold: str, symbolic: Leaf) -> Iterator[Truth]:
     if FENCED.match(prediction) and FENCED.match(gold):
         yield _elements(prediction[1:-1].split(","), gold[1:-1].split(","), symbolic)
     if _is_matrix(prediction) and _is_matrix(gold):
@@ -60,7 +60,7 @@ def _ways(prediction: str, gold: str, symbolic: Leaf) -> Iterator[Verdict]:
     yield symbolic(prediction, gold)
 
 
-def _elements(predictions: Sequence[str], golds: Sequence[str], symbolic: Leaf) -> Verdict:
+def _elements(predictions: Sequence[str], golds: Sequence[str], symbolic: Leaf) -> Truth:
     if len(predictions) != len(golds):
         return False
     return every(math_equal(p, g, symbolic) for p, g in zip(predictions, golds, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stepdpo.core.types import CORRECT, UNPARSED, WRONG, Grade
-from stepdpo.evaluation.graders.logic import Verdict
+from stepdpo.evaluation.graders.logic import Truth
 
 EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH = "equal", "different", "timeout", "memory", "crash"
 OUTCOMES = (EQUAL, DIFFERENT, TIMEOUT, MEMORY, CRASH)
@@ -40,7 +40,7 @@ class Pending:
         return Grade(CORRECT if outcome == EQUAL else WRONG, self.extracted, f"{self.found_by}; {outcome}")
 
 
-Compare = Callable[[tuple[str, ...], tuple[str, ...]], Verdict]
+Compare = Callable[[tuple[str, ...], tuple[str, ...]], Truth]
 
 
 def settle(comparison: Comparison, found_by: str, cheaply: Compare) -> Grade | Pending:

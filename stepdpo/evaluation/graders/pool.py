@@ -30,6 +30,12 @@ GradeMany = Callable[[Sequence[tuple[str, Problem]], Grader], list[Grade]]
 ROOT = str(Path(__file__).resolve().parents[3])
 CACHED = 20_000
 """Comparisons whose outcomes are kept: samples of one problem repeat their answers, and a bomb costs its time once."""
+WORKERS = 2
+"""More than one, so that a comparison which takes all of its time does not hold up the others."""
+SECONDS = 3.0
+"""Seconds of wall time that a comparison has."""
+MEGABYTES = 1536
+"""Of address space that a worker has."""
 START, GRACE = 60.0, 2.0
 """Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced. To start
 is to import sympy, which on a busy machine is slow."""
@@ -109,7 +115,7 @@ class Worker:
 class Pool:
     """A few workers for any number of threads, and a cache of what they have found."""
 
-    def __init__(self, workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> None:
+    def __init__(self, workers: int = WORKERS, timeout: float = SECONDS, megabytes: int = MEGABYTES) -> None:
         self.owner = os.getpid()  # a forked process inherits the pool, but must not read its workers' pipes
         self.all = [Worker(timeout, megabytes) for _ in range(workers)]
         # The last one back is the first one out: where one worker is enough, the others are never started.
@@ -154,7 +160,7 @@ class Pool:
 
 
 @contextlib.contextmanager
-def graders(workers: int = 2, timeout: float = 3.0, megabytes: int = 1536) -> Iterator[GradeMany]:
+def graders(workers: int = WORKERS, timeout: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[GradeMany]:
     """Open a pool of workers; what it gives is called as `grade_many(items, grader)`.
 
     `timeout` is in seconds of wall time a comparison, `megabytes` the address space of a worker. What takes longer or

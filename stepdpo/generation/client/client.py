@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from stepdpo.core.errors import Outage, UserError, nearest
 from stepdpo.generation.client.config import Server
-from stepdpo.generation.client.parsing import json_object, listed
+from stepdpo.generation.client.parsing import json_object, positions_by_model
 from stepdpo.generation.client.retry import delay, may_pass, retry_after
-from stepdpo.generation.client.transcript import Exchange, costs, without
+from stepdpo.generation.client.transcript import Exchange, costs, redact_key
 from stepdpo.runtime.secrets import redact_text
 
 LONGEST = 400
@@ -68,7 +68,7 @@ class Client:
         self.looking, self.quiet_until = False, 0.0
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Where requests went: for the record."""
         return {"url": redact_text(self.spec.url), "model": self.model}
 
@@ -98,7 +98,9 @@ class Client:
         send: Send = self.connection.models.with_raw_response.list
         self.looking = bool(self.model)
         try:
-            entries = self.runner.run(self._with_retries(send, listed, {}, 0 if optional else self.spec.retries))
+            entries = self.runner.run(
+                self._with_retries(send, positions_by_model, {}, 0 if optional else self.spec.retries)
+            )
         except (RequestRefused, Outage) as error:
             # The list is a convenience: where the model is named, a server without one can be worked with.
             if self.model and (optional or isinstance(error, RequestRefused)):
@@ -188,7 +190,7 @@ class Client:
 
     def safe(self, text: str) -> str:
         """Words of others, without the key and not too many of them."""
-        return redact_text(without(self.key, text))[:LONGEST]
+        return redact_text(redact_key(self.key, text))[:LONGEST]
 
 
 @contextmanager

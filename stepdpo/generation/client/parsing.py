@@ -18,7 +18,7 @@ def json_object(text: str) -> dict[str, Any]:
     return reply
 
 
-def listed(reply: Mapping[str, Any]) -> dict[str, int | None]:
+def positions_by_model(reply: Mapping[str, Any]) -> dict[str, int | None]:
     """Name -> positions, where told, of the models in a list."""
     entries = reply.get("data")
     found = {}

@@ -37,7 +37,7 @@ def costs(attempt: int, error: str, reply: Mapping[str, Any] | None) -> dict[str
     return {"requests": 1, "retries": int(attempt > 0), "failures": int(bool(error)), **tokens}
 
 
-def without(key: str, text: str) -> str:
+def redact_key(key: str, text: str) -> str:
     """The text without the key."""
     return text.replace(key, HIDDEN) if len(key) >= SHORTEST else text
 
@@ -83,6 +83,6 @@ class Transcript:
         row = {field.name: getattr(exchange, field.name) for field in fields(exchange)}
         row["seconds"] = round(exchange.seconds, 3)
         # The key stands in no request, but a server may repeat it in its error.
-        self.file.write(without(self.key, encode(row)).encode() + b"\n")
+        self.file.write(redact_key(self.key, encode(row)).encode() + b"\n")
         self.file.flush()  # a reply that was paid for outlives the process
         self.totals.update(costs(exchange.attempt, exchange.error, exchange.reply))

@@ -31,7 +31,7 @@ class TreeMethod(PairMethod, Protocol):
     def problems(self) -> Iterator[Problem]: ...
 
 
-def cuts_trees(method: PairMethod) -> TypeGuard[TreeMethod]:
+def needs_trees(method: PairMethod) -> TypeGuard[TreeMethod]:
     """Whether a method works on trees that exist already, so that no model is opened and it is given no Context."""
     return "trees" in method.needs
 

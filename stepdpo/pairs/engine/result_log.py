@@ -25,9 +25,9 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.preference_file import to_row
 from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.runtime.atomic_io import encode
+from stepdpo.runtime.run_folder import QUARANTINE
 
-FINISHED, QUARANTINE = "finished.jsonl", "quarantine.jsonl"
-PREFERENCES, TREES = "preferences.jsonl", "trees.jsonl"
+FINISHED, PREFERENCES, TREES = "finished.jsonl", "preferences.jsonl", "trees.jsonl"
 KINDS = (PREFERENCES, TREES, QUARANTINE)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from stepdpo.core.protocols import Sampler
 from stepdpo.core.types import CORRECT, Completion, Grade, Problem, Sampling
 from stepdpo.pairs.engine.context import Context, PairMethod
 from stepdpo.pairs.engine.requests import (
@@ -35,8 +36,8 @@ def groups(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
 class Scheduler:
     """Runs the generators of many problems, and answers what they request in as few calls as it takes."""
 
-    sampler: Any
-    """A Sampler; one that offers `score` where text is to be scored. None where nothing is requested."""
+    sampler: Sampler | None
+    """One that offers `score` where text is to be scored. None where nothing is requested."""
     sampling: Sampling
     """What a request leaves open."""
     grade: GradeAll
@@ -80,6 +81,7 @@ class Scheduler:
 
     def _generate(self, requests: Sequence[tuple[Problem, Any]]) -> list[Any]:
         """Requests for the same settings go to the sampler together."""
+        assert self.sampler is not None, "who requests text opens a sampler"
         alike: dict[Sampling, list[int]] = {}
         for number, (_, request) in enumerate(requests):
             alike.setdefault(self._settings(request), []).append(number)
@@ -111,7 +113,8 @@ class Scheduler:
     def _score(self, requests: Sequence[tuple[Problem, Any]]) -> list[Any]:
         prompts = [text for _, request in requests for text in request.prompts]
         continuations = [text for _, request in requests for text in request.continuations]
-        nats = iter(self.sampler.score(prompts, continuations))
+        scorer: Any = self.sampler  # `score` is no part of a Sampler: not every one can
+        nats = iter(scorer.score(prompts, continuations))
         return [list(islice(nats, len(request.prompts))) for _, request in requests]
 
     def _ask(self, requests: Sequence[tuple[Problem, Any]]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What a person sees of a construction of pairs while it runs: counts of the whole run, rates of this process."""
+"""What a person sees of a run of `stepdpo pairs`: counts of the whole run, rates of this process."""
 
 from __future__ import annotations
 

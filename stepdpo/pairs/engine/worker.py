@@ -22,7 +22,7 @@ class OpenExecutor(Protocol):
     """An executor that is ready to work."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What sampler and judge say of themselves: for the record."""
         ...
 
@@ -89,9 +89,12 @@ class Worker:
     scheduler: Scheduler
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What sampler and judge say of themselves."""
-        return {**getattr(self.scheduler.sampler, "facts", {}), **getattr(self.scheduler.ask_judge, "facts", {})}
+        return {
+            **getattr(self.scheduler.sampler, "provenance", {}),
+            **getattr(self.scheduler.ask_judge, "provenance", {}),
+        }
 
     def work(self, group: Sequence[Problem]) -> Iterator[ProblemResult]:
         """The results of a group's problems, all worked on together, each as soon as it is there."""

@@ -56,7 +56,7 @@ class Dispatcher:
     ahead: int
     retries: int
     """How often a group is given to another worker after one died over it: then it is the group that kills them."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     """What a sampler says of itself, once one has worked."""
     waiting: deque[GroupTask] = field(default_factory=deque)
     """Groups that no worker has: the next one, and those whose worker died."""
@@ -110,7 +110,7 @@ class Dispatcher:
             self._replace(handle, str(error))
         else:
             if isinstance(reply, dict):
-                self.facts = reply
+                self.provenance = reply
             elif reply.problem not in task.done:
                 task.done.add(reply.problem)
                 yield reply

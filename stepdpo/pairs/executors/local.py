@@ -17,21 +17,21 @@ class LocalExecutor:
     """Group after group in this process, on one device."""
 
     @contextmanager
-    def open(self, worker_context: WorkerContext) -> Iterator[LocalWorker]:
+    def open(self, worker_context: WorkerContext) -> Iterator[OpenLocalExecutor]:
         """Load the model into this process."""
         with worker_context.open() as worker:
-            yield LocalWorker(worker)
+            yield OpenLocalExecutor(worker)
 
 
 @dataclass(frozen=True)
-class LocalWorker:
+class OpenLocalExecutor:
     """This process, ready to work."""
 
     worker: Worker
 
     @property
-    def facts(self) -> dict[str, Any]:
-        return self.worker.facts
+    def provenance(self) -> dict[str, Any]:
+        return self.worker.provenance
 
     def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
         """The results of all problems, each as soon as it is there."""

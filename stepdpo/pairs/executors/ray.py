@@ -114,7 +114,7 @@ class _Worker:
         if self.worker is None:  # opened here and not in __init__, whose errors Ray reports as the death of the actor
             self.worker = self.stack.enter_context(self.worker_context.open(f"{socket.gethostname()}-{os.getpid()}"))
         yield from self.worker.work(group)
-        yield self.worker.facts
+        yield self.worker.provenance
 
     def close(self) -> None:
         self.stack.close()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from stepdpo.core.errors import Outage
 from stepdpo.core.steps import text_of
 from stepdpo.core.types import Problem
-from stepdpo.generation.client.client import RequestRefused, connect
+from stepdpo.generation.client.client import Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.client.transcript import Transcript
 from stepdpo.pairs.engine.context import Context
@@ -73,7 +73,7 @@ class OpenAIJudge:
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Ask, and ask again where the reply holds no decision. Raises JudgeFailed with the last reply."""
-        message = request(problem, solution, self.show_reference)
+        message = judge_message(problem, solution, self.show_reference)
         more = ""
         for left in range(self.ask_again, -1, -1):
             reply: str = yield AskJudge(message + more)
@@ -100,34 +100,32 @@ class OpenAIJudge:
 class JudgeConnection:
     """An open connection to the judge's model: messages in, replies out."""
 
-    def __init__(self, spec: OpenAIJudge, client: Any, log: Transcript) -> None:
+    def __init__(self, spec: OpenAIJudge, client: Client, log: Transcript) -> None:
         self.spec, self.client, self.log = spec, client, log
 
     def __call__(self, messages: Sequence[str]) -> list[Reply]:
         """In the order of the messages; a JudgeFailed stands where none came."""
-        replies: list[Reply] = self.client.each(self._reply, list(messages))
-        return replies
+        return self.client.each(self._reply, list(messages))
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Who was asked, and what it has cost since the run began: for the record."""
-        return {"judge": {**self.client.facts, **self.log.totals}}
+        return {"judge": {**self.client.provenance, **self.log.totals}}
 
     async def _reply(self, message: str) -> Reply:
         body: dict[str, Any] = {"messages": [{"role": "user", "content": message}]}
         limits = {"temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens}
         body |= {name: value for name, value in limits.items() if value is not None}
         try:
-            reply: str = await self.client.request(True, body, self.spec.extra, answered)
+            return await self.client.request(True, body, self.spec.extra, reply_text)
         # Returned, not raised: the other messages of the batch have replies, and this problem alone is quarantined.
         except RequestRefused as error:
             return JudgeFailed("judge: request refused", str(error))
         except Outage as error:
             return JudgeFailed("judge: no answer", str(error))
-        return reply
 
 
-def request(problem: Problem, solution: Solution, show_reference: bool) -> str:
+def judge_message(problem: Problem, solution: Solution, show_reference: bool) -> str:
     """The message about one solution. Its steps are numbered anew, whatever their own labels say."""
     known = problem.solution or (f"The answer is {', '.join(problem.answers)}." if problem.answers else "")
     known = known if show_reference else ""
@@ -141,7 +139,7 @@ def request(problem: Problem, solution: Solution, show_reference: bool) -> str:
     )
 
 
-def answered(reply: dict[str, Any]) -> str:
+def reply_text(reply: dict[str, Any]) -> str:
     """The text of a chat's first choice. ValueError where there is none."""
     choices = reply.get("choices")
     message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else 0

@@ -15,7 +15,7 @@ from stepdpo.pairs.engine.result_log import FINISHED, TREES
 from stepdpo.pairs.tree.published import ultrainteract, with_parents
 from stepdpo.pairs.tree.tree import Node, Tree
 
-HEAD = 100
+PEEK_ROWS = 100
 """Rows that the form is recognised by: the first ones may be broken."""
 Reading = Callable[[], Iterable[Row | BadRow]]
 
@@ -52,14 +52,14 @@ def _place(path: str) -> str:
 def _form(place: str, rows: Reading) -> Callable[[Reading], Iterator[Tree | BadRow]]:
     """How to read the rows, by their columns."""
     columns: set[str] = set()
-    for row in islice(rows(), HEAD):
+    for row in islice(rows(), PEEK_ROWS):
         if isinstance(row, Row):
             columns |= set(row.cells)
             for needed, read in FORMS.items():
                 if set(needed.split()) <= set(row.cells):
                     return read
     if not columns:
-        raise UserError(f"{place}: none of the first {HEAD} rows can be read; `stepdpo check` shows why")
+        raise UserError(f"{place}: none of the first {PEEK_ROWS} rows can be read; `stepdpo check` shows why")
     forms = "".join(f"\n  {needed.replace(' ', ', ')}" for needed in FORMS)
     raise UserError(f"{place}: no trees in these columns: {', '.join(sorted(columns)[:20])}; known forms:{forms}")
 

@@ -22,7 +22,7 @@ from stepdpo.core.types import Problem
 from stepdpo.generation.client.config import Server
 from stepdpo.pairs.build import build_pairs
 from stepdpo.pairs.config import PairsConfig
-from stepdpo.pairs.judges.openai import OpenAIJudge, request
+from stepdpo.pairs.judges.openai import OpenAIJudge, judge_message
 from stepdpo.pairs.solutions import Solution
 
 ASKED = [p for p in ALL if p.meta["steps"] >= 3][:6]
@@ -78,15 +78,15 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def test_the_message_shows_problem_reference_and_numbered_steps() -> None:
     head, steps = split_steps(spoil(LONG, 1))
     odd = tuple(step.replace("Step 2:", "Step 7:") for step in steps)
-    text = request(LONG, Solution("s0", head, odd, False), show_reference=True)
+    text = judge_message(LONG, Solution("s0", head, odd, False), show_reference=True)
     assert LONG.question in text
     assert LONG.solution in text
     assert f"Step 2: {steps[1].partition(':')[2].strip()}" in text
     assert "Step 7:" not in text
-    hidden = request(LONG, Solution("s0", head, odd, False), show_reference=False)
+    hidden = judge_message(LONG, Solution("s0", head, odd, False), show_reference=False)
     assert LONG.solution not in hidden
     assert "eference" not in hidden
-    answer = request(replace(LONG, solution="", answers=("7",)), Solution("s0", head, odd, False), True)
+    answer = judge_message(replace(LONG, solution="", answers=("7",)), Solution("s0", head, odd, False), True)
     assert "The answer is 7." in answer
 
 
@@ -204,7 +204,7 @@ def test_what_is_sent(tmp_path: Path) -> None:
     with serving(right) as served:
         judge = spec(served.url, temperature=0.5, max_tokens=None, extra={"reasoning_effort": "low"}).judge
         with judge.open(tmp_path) as ask_judge:
-            message = request(LONG, Solution("s0", *_parts(LONG), False), True)
+            message = judge_message(LONG, Solution("s0", *_parts(LONG), False), True)
             ask_judge([message])
         (_, asked) = served.asked[0]
     assert asked == {
