@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from enum import StrEnum
+from itertools import islice
 from random import Random
 
 from stepdpo.core.types import Problem
 from stepdpo.data.dedup import HashSet
+from stepdpo.tinymath.long_story import LongStory
+from stepdpo.tinymath.long_teller import LongTeller
 from stepdpo.tinymath.story import Story, Teller
 
+AnyStory = Story | LongStory
 SPLITS = ("train", "preference", "heldout", "test")
-OPERATIONS = (2, 2, 2, 3, 3, 3, 4, 4, 5, 6)
+
+
+class Stories(StrEnum):
+    """Which stories are told."""
+
+    short = "short"
+    """2 to 6 operations on numbers to 300."""
+    long = "long"
+    """5 to 8 operations on numbers to 99, with events that are easily taken for others: see `habits`."""
+
+
+OPERATIONS = {Stories.short: (2, 2, 2, 3, 3, 3, 4, 4, 5, 6), Stories.long: (5, 6, 7, 8)}
 """How many operations a story has: one of these, each as likely as the next."""
+TELLERS: dict[Stories, type[Teller] | type[LongTeller]] = {Stories.short: Teller, Stories.long: LongTeller}
 
 
-def problems(split: str, count: int, seed: int = 0) -> list[Problem]:
+def problems(split: str, count: int, seed: int = 0, kind: Stories = Stories.short) -> list[Problem]:
     """The first `count` problems of a split; a longer list begins with the shorter one.
 
     A question belongs to the one split its text hashes to, so no two splits share a question, whatever the
     seeds. Within a list no question occurs twice. Raises ValueError for an unknown split or a negative count.
     """
-    return list(stream(split, count, seed))
+    return list(stream(split, count, seed, kind))
 
 
-def stream(split: str, count: int, seed: int = 0) -> Iterator[Problem]:
+def stream(split: str, count: int, seed: int = 0, kind: Stories = Stories.short) -> Iterator[Problem]:
     """The same, each made when it is asked for."""
     if split not in SPLITS:
         raise ValueError(f"tinymath has no split {split!r}; known: {', '.join(SPLITS)}")
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
-    label = split if seed == 0 else f"{split}-seed{seed}"
-    stories = _stories(split, seed)
-    return (_problem(next(stories), f"tinymath-{label}-{index:06d}", split) for index in range(count))
+    told = islice(stories(kind, split, seed), count)
+    return (problem_of(story, kind, split, seed, index) for index, story in enumerate(told))
 
 
 def owner(question: str) -> str:
@@ -40,20 +56,24 @@ def owner(question: str) -> str:
     return SPLITS[_digest(f"owner/{question}") % len(SPLITS)]
 
 
-def _stories(split: str, seed: int) -> Iterator[Story]:
-    rng = Random(_digest(f"stream/{split}/{seed}"))
+def stories(kind: Stories, split: str, seed: int) -> Iterator[AnyStory]:
+    """Stories of a split without end, none of them told twice."""
+    # The short ones keep the stream that they have always had.
+    rng = Random(_digest(f"stream/{split}/{seed}" if kind is Stories.short else f"stream/{kind}/{split}/{seed}"))
     told = HashSet()
     while True:
-        story = Teller(rng).tell(rng.choice(OPERATIONS))
+        story = TELLERS[kind](rng).tell(rng.choice(OPERATIONS[kind]))
         # Most stories belong to another split and are thrown away: that is what keeps the splits apart without a list.
         if owner(story.question) == split and told.add(story.question):
             yield story
 
 
-def _problem(story: Story, name: str, split: str) -> Problem:
+def problem_of(story: AnyStory, kind: Stories, split: str, seed: int, index: int) -> Problem:
+    """A story as the problem of this number in its split."""
+    parts = ["tinymath", kind if kind is not Stories.short else "", split, f"seed{seed}" if seed else ""]
     operations = "".join(equation.operation for equation in story.equations)
     return Problem(
-        id=name,
+        id="-".join([part for part in parts if part] + [f"{index:06d}"]),
         question=story.question,
         answers=(str(story.answer),),
         solution=story.solution,

@@ -1,4 +1,4 @@
-"""Solutions of the embedded miniature task, made rather than read."""
+"""Solutions of the embedded miniature, right ones and spoilt ones, made rather than read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 
 from stepdpo.core.package_data import sources
-from stepdpo.core.types import Preference
+from stepdpo.core.types import Preference, Problem
 from stepdpo.data.validation import Loaded, amount, gather
+from stepdpo.tinymath.habits import Habits
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,58 @@ class TinymathSolutions:
             raise ValueError(f"count: expected a number from 1, got {self.count}")
 
     def fingerprint(self) -> str:
-        """Hash of the settings, and of the code that makes the problems."""
-        digest = hashlib.sha256(repr(self).encode())
-        for file in sources(["tinymath/*.py"]):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()
+        return _fingerprint(self)
 
     def load(self) -> Loaded:
         """Generate the problems and take their solutions."""
         from stepdpo.tinymath.problems import problems
 
-        good = [
-            (
-                Preference(
-                    question=problem.question,
-                    prefix="",
-                    chosen=problem.solution,
-                    rejected="",
-                    answer=", ".join(problem.answers),
-                    whole=True,
-                ),
-                problem.id,
-            )
-            for problem in problems(self.split, self.count, seed=self.seed)
-        ]
+        good = [_supervised(problem, problem.solution) for problem in problems(self.split, self.count, self.seed)]
         return gather(good, [], {}, heldout=self.heldout, seed=self.seed, max_bad=0.0)
+
+
+@dataclass(frozen=True)
+class TinymathDemonstrations:
+    """Long stories with solutions that habits have spoilt, for the base that preferences are to mend."""
+
+    split: str = "train"
+    """train or test; the two share no question."""
+    count: int = 16000
+    """How many problems."""
+    seed: int = 0
+    """Chooses the problems, the mistakes, and the held-out ones among them."""
+    heldout: float | str = 0
+    """Solutions kept from training: a number, or a share (0.05, "5%")."""
+    habits: Habits = Habits()  # noqa: RUF009 - frozen
+    """How often they go wrong, and where."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be meant."""
+        amount(self.heldout, 0)
+        if self.count < 1:
+            raise ValueError(f"count: expected a number from 1, got {self.count}")
+
+    def fingerprint(self) -> str:
+        return _fingerprint(self)
+
+    def load(self) -> Loaded:
+        """Generate the problems and work them with the habits."""
+        from stepdpo.tinymath.demonstrations import demonstrations
+
+        made = demonstrations(self.split, self.count, self.seed, self.habits)
+        good = [_supervised(problem, demonstration.text) for problem, demonstration in made]
+        return gather(good, [], {}, heldout=self.heldout, seed=self.seed, max_bad=0.0)
+
+
+def _fingerprint(part: TinymathSolutions | TinymathDemonstrations) -> str:
+    """Hash of the settings, and of the code that makes the problems."""
+    digest = hashlib.sha256(repr(part).encode())
+    for file in sources(["tinymath/*.py"]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _supervised(problem: Problem, solution: str) -> tuple[Preference, str]:
+    """A solution to be trained on, and where it comes from."""
+    answer = ", ".join(problem.answers)
+    return Preference(problem.question, "", solution, "", answer=answer, whole=True), problem.id

@@ -19,19 +19,33 @@ LARGEST = 300
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One operation on whole numbers, with a whole result."""
+    """One operation on whole numbers; right, unless a carry is forgotten."""
 
     left: int
     operation: str
     right: int
+    forgotten: bool = False
+    """Whether the carry of a sum, or the borrow of a difference, is forgotten: the result is then off by ten."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the result is a whole number."""
+        return self.operation != "/" or self.left % self.right == 0
+
+    @property
+    def carries(self) -> bool:
+        """Whether there is a carry or a borrow from the last digit, which could be forgotten."""
+        if self.operation == "+":
+            return self.left % 10 + self.right % 10 > 9
+        return self.operation == "-" and self.left % 10 < self.right % 10
 
     @property
     def result(self) -> int:
         """The value; division is exact by construction."""
         if self.operation == "+":
-            return self.left + self.right
+            return self.left + self.right - 10 * self.forgotten
         if self.operation == "-":
-            return self.left - self.right
+            return self.left - self.right + 10 * self.forgotten
         return self.left * self.right if self.operation == "*" else self.left // self.right
 
     def __str__(self) -> str:
@@ -182,9 +196,7 @@ class Teller:
     def _apply(self, operation: str, number: int, told: str, step: str) -> bool:
         """Tell and work one operation on the total, unless its result is out of bounds or not whole."""
         equation = Equation(self.total, operation, number)
-        if operation == "/" and self.total % number:
-            return False
-        if not 1 < equation.result <= LARGEST:
+        if not equation.whole or not 1 < equation.result <= LARGEST:
             return False
         self._say(told, n=number)
         self._work(equation, step)

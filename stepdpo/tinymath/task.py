@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream, check_limit
-from stepdpo.tinymath.problems import stream
+from stepdpo.tinymath.problems import Stories, stream
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class TinymathTask:
     """train or test; the two share no question."""
     count: int = 1000
     """How many problems."""
+    stories: Stories = Stories.short
+    """short or long."""
     seed: int = 0
     """Chooses the problems."""
     limit: int | None = None
@@ -40,5 +42,5 @@ class TinymathTask:
     def stream(self) -> ProblemStream:
         """The same, each made when it is asked for."""
         count = min(self.count, self.limit or self.count)
-        stream(self.split, count, seed=self.seed)  # what cannot be meant is refused at once
-        return ProblemStream(count, lambda: stream(self.split, count, seed=self.seed))
+        stream(self.split, count, self.seed, self.stories)  # what cannot be meant is refused at once
+        return ProblemStream(count, lambda: stream(self.split, count, self.seed, self.stories))
