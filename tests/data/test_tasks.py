@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_fields import last_box
 from stepdpo.data.tasks import Task
+from stepdpo.tinymath.problems import Stories
+from stepdpo.tinymath.problems import problems as generated
 from stepdpo.tinymath.task import TinymathTask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,13 +102,10 @@ def test_limit_and_empty_files(tmp_path: Path) -> None:
         TinymathTask(count=0)
 
 
-def test_tinymath_generates(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stream(split: str, count: int, seed: int = 0) -> Iterator[Problem]:
-        return (Problem(id=f"{split}/{i}", question=f"Q {i + seed}", answers=("1",)) for i in range(count))
-
-    monkeypatch.setattr("stepdpo.tinymath.task.stream", stream)
-    made = TinymathTask(count=7, seed=3, limit=2).problems()
-    assert [(p.id, p.question) for p in made] == [("test/0", "Q 3"), ("test/1", "Q 4")]
+@pytest.mark.parametrize("kind", Stories)
+def test_tinymath_generates(kind: Stories) -> None:
+    made = TinymathTask(count=7, seed=3, limit=2, stories=kind).problems()
+    assert made == generated("test", 7, 3, kind)[:2]
 
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted((ROOT / "conf" / "task").glob("*.yaml"))])

@@ -40,7 +40,7 @@ UNIT_WORDS = (
 )
 PLAIN_UNIT = re.compile(rf"(?<=[\d}})%])\s+{UNIT_WORDS}(?:[\s/]+{UNIT_WORDS}){{0,5}}(?:\s*\^\s*\{{?\d\}}?)?\.?\s*$")
 GLUED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg|ft|mph|lbs?|am|pm|m²|cents?|units?)(?:\^\{?\d\}?)?$")
-PERCENT_WORD = re.compile(r"\s*(?:\\?%|\bper\s?cent(?:age)?\b|\bpct\b)")
+PERCENT_WORD = re.compile(r"\s*(?:\\*%|\bper\s?cent(?:age)?\b|\bpct\b)")
 GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,(?=\d{3}(?!\d)))\s*(?=\d)")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?%?")
 SLASHES = re.compile(
