@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli.overrides import composed
 from stepdpo.cli.shorthands import key_of
+from stepdpo.core.config import current_config
 from stepdpo.runtime.secrets import redact_argv
 
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe", "rounds")
@@ -57,7 +58,7 @@ class LaunchSettings:
 
 def split(composed_config: DictConfig) -> tuple[LaunchSettings, DictConfig]:
     """(what the launch is told, the configuration of the worker)."""
-    config = deepcopy(composed_config)
+    config = current_config(composed_config)  # options of users may still name parts as they were called
     given = _without_launch_keys(config)
     settings = LaunchSettings(
         run=str(given["run"]) if given["run"] else "",

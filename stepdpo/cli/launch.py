@@ -81,8 +81,18 @@ def _checked(verb: str, words: Sequence[str]) -> list[str]:
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
     if not any(flag.startswith(("--cfg", "-c", "--info", "--hydra-help")) for flag in flags):
         sweep = any(flag in ("-m", "--multirun") for flag in flags)
-        overrides.check(verb, given, folders, sweep)
+        settings, _ = split(overrides.check(verb, given, folders, sweep))
+        _check_evaluations(settings)
     return [*flags, *given]
+
+
+def _check_evaluations(settings: LaunchSettings) -> None:
+    """Raises UserError for a task, or a word for it, that would be found wrong only once training is done."""
+    for task in (*settings.follow_up.tasks, *settings.tasks):
+        try:
+            overrides.check("eval", [f"task={task}", *settings.follow_up.words], [conf()], sweep=False)
+        except UserError as error:
+            raise UserError(f"{'then' if settings.follow_up.tasks else 'tasks'}: {error}") from error
 
 
 def _composed(verb: str, config: DictConfig) -> Job:

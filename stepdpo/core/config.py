@@ -26,11 +26,15 @@ def load_config(path: Path) -> DictConfig:
     Unresolved: secrets stay references to the environment. Raises OSError, YAMLError or OmegaConfBaseException when it
     cannot be read.
     """
-    node = with_current_targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
-    config = OmegaConf.create(node)
+    config = OmegaConf.load(path)
     if not isinstance(config, DictConfig):
         raise UserError(f"{path}: not a configuration, which maps names to values")
-    return config
+    return current_config(config)
+
+
+def current_config(config: DictConfig) -> DictConfig:
+    """A copy with the targets of today; interpolations stay as they are."""
+    return OmegaConf.create(with_current_targets(OmegaConf.to_container(config, resolve=False)))
 
 
 def with_current_targets(node: Any) -> Any:

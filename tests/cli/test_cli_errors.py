@@ -26,6 +26,8 @@ WORDS = {
     "a bracket": (("run=[a",), "'run=[a': not understood; quote values with special characters"),
     "both": (("force=true", "resume=true", "run=x"), "give one of them"),
     "outside": (("run=../x",), "run name '../x'"),
+    "a misspelt task to follow": (("then=[gsm8k,mth]",), "then: task=mth: there is no such task; did you mean 'math'?"),
+    "a misspelt word for it": (("then=[math]", "then_with=task.limt=5"), "then: task.limt: there is no such setting"),
     "a secret": (("+track.api_key=sk-CANARY0123456789abcdef",), "track.api_key: holds a secret"),
 }  # fmt: skip
 """Seen before any worker starts."""
@@ -58,6 +60,10 @@ def test_words(name: str, tmp_path: Path) -> None:
     words, what = WORDS[name]
     refused(stepdpo("train", *words, cwd=tmp_path), what)
     assert tree(tmp_path) <= {"runs"}
+
+
+def test_every_task_of_an_evaluation_is_looked_at_first(tmp_path: Path) -> None:
+    refused(stepdpo("eval", "task=tinymath,mth", cwd=tmp_path), "tasks: task=mth: there is no such task")
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from stepdpo.cli.job_config import (
     with_task,
 )
 from stepdpo.cli.overrides import composed
+from stepdpo.core.config import TARGET
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "pairs"])
@@ -28,6 +29,14 @@ def test_the_two_halves_of_a_configuration(verb: str) -> None:
     assert set(config) == set(whole) - set(LAUNCH_KEYS)
     assert (settings.run, settings.runs, settings.force, settings.resume) == ("x", Path("runs"), True, False)
     assert bool(settings.rounds) == (verb == "train")
+
+
+def test_a_users_option_may_name_a_part_as_it_was_called() -> None:
+    whole = composed("train", ["algo=dpo"])
+    whole.level[TARGET] = "stepdpo.level.Step"
+    _, config = split(whole)
+    assert config.level[TARGET] == "stepdpo.data.level.Step"
+    assert whole.level[TARGET] == "stepdpo.level.Step"
 
 
 def test_settings_of_the_launch() -> None:

@@ -82,12 +82,20 @@ def test_report(place: Path) -> None:
 
 
 def test_resume(place: Path) -> None:
-    """Killed after its checkpoint, it goes on with the same words, to the same numbers, and to what was to follow."""
+    """Killed after its checkpoint, it goes on with the same words, to the same numbers, and to what was to follow.
+
+    Also where a word names an option of the user's own, which still says where its part was then.
+    """
     run = place / "runs" / "old"
+    option = place / "conf" / "template" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.load(run / "config.yaml").template, option)
+    assert "stepdpo.template." in option.read_text()
+    words = ["--config-dir", "conf", *WORDS, "template=mine"]
     for name in ("model", "eval"):
         shutil.rmtree(run / name)
     (run / "report.json").unlink()
-    done = stepdpo("train", *WORDS, "run=old", "resume=true", cwd=place)
+    done = stepdpo("train", *words, "run=old", "resume=true", cwd=place)
     assert done.code == 0, done.said
     assert "resuming after update 4" in done.out
     wanted, got = metrics(OLD / "runs" / "old"), metrics(run)
