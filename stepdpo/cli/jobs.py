@@ -16,10 +16,9 @@ from stepdpo.cli.resume import resumed_config
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
-from stepdpo.runtime.run_folder import CONFIG, MANIFEST, claim, manifest
+from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, manifest
 from stepdpo.runtime.run_lock import LOCK
 
-SUMMARY = "summary.json"
 RESULTS = ("model/config.json", SUMMARY)
 """What a finished run holds, by verb."""
 Work = Callable[[DictConfig], JobResult]

@@ -13,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
-from stepdpo.cli.jobs import SUMMARY, started_with
+from stepdpo.cli.jobs import started_with
 from stepdpo.cli.reports import report_on
 from stepdpo.core.config import load_config, with_current_targets
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.runtime.atomic_io import read_json, write_json
-from stepdpo.runtime.run_folder import CONFIG, run_path
+from stepdpo.runtime.run_folder import CONFIG, SUMMARY, run_path
 
 
 def follow_up(folder: Path, given: FollowUp, runs: Path, already_finished: bool) -> None:

@@ -34,7 +34,8 @@ def load_config(path: Path) -> DictConfig:
 
 def current_config(config: DictConfig) -> DictConfig:
     """A copy with the targets of today; interpolations stay as they are."""
-    return OmegaConf.create(with_current_targets(OmegaConf.to_container(config, resolve=False)))
+    current: DictConfig = OmegaConf.create(with_current_targets(OmegaConf.to_container(config, resolve=False)))
+    return current
 
 
 def with_current_targets(node: Any) -> Any:

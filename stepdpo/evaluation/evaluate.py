@@ -20,9 +20,9 @@ from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
+from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
 from stepdpo.tokens.tokenization import generation_prompt
 
-ATTEMPTS, SUMMARY = "attempts.jsonl", "summary.json"
 TOO_MANY = 0.05
 """Share of responses without an answer, or cut at the limit, above which a warning is due."""
 

@@ -23,11 +23,11 @@ from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import QUARANTINE
+from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 
-SUMMARY, UNFINISHED = "summary.json", "summary.partial.json"
+UNFINISHED = "summary.partial.json"
 """The second where a judge failed on some problems, which a resumed run tries again."""
 KEPT = "what is finished is kept, resume=true goes on"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.evaluation.statistics import summarise
-from stepdpo.report.tables import SUMMARY, EvaluationResult, compare_paired, read_evaluations
+from stepdpo.report.tables import EvaluationResult, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
+from stepdpo.runtime.run_folder import SUMMARY
 
 GRADER = "strict"
 SECONDS = "seconds.json"

@@ -17,8 +17,8 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Attempt, Grade
 from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
 from stepdpo.runtime.atomic_io import read_json, read_jsonl
+from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
 
-SUMMARY, ATTEMPTS = "summary.json", "attempts.jsonl"
 log = logging.getLogger(__name__)
 SETTINGS = ("algo", "level", "template", "dataset")
 

@@ -28,6 +28,8 @@ from stepdpo.runtime.secrets import redact_argv
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
+ATTEMPTS = "attempts.jsonl"
+SUMMARY = "summary.json"
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "accelerate", "peft", "datasets", "vllm",
     "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",
