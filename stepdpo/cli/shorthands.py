@@ -58,6 +58,8 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
 def normalise(verb: str, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
     """Shorthands: `model=PATH` is `model=pretrained model.path=PATH`, `eval task=a,b` evaluates one by one.
 
+    `dataset=PATH` is `dataset=jsonl dataset.path=PATH`.
+
     `sampler.workers=ray` is `crew=ray`, as those who sample are the crew.
     """
     return [full for word in overrides for full in _in_full(verb, word, known)]
@@ -70,6 +72,8 @@ def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[s
         return [f"crew={value}"]
     if key == "model" and bare not in known.get("model", []) and "," not in bare and _is_place(bare):
         return ["model=pretrained", f"model.path='{bare}'"]
+    if key == "dataset" and bare not in known.get("dataset", []) and "," not in bare and _is_file(bare):
+        return ["dataset=jsonl", f"dataset.path='{bare}'"]
     if verb == "train":
         word, key = _of_rounds(word)
     if key in known and bare == "null":
@@ -84,6 +88,11 @@ def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[s
 def _is_place(text: str) -> bool:
     """Whether a model is named by its folder, or by a hub id `owner/name`."""
     return "/" in text or Path(text).is_dir()
+
+
+def _is_file(text: str) -> bool:
+    """Whether data are named by their file or folder."""
+    return "/" in text or Path(text).exists()
 
 
 def _of_rounds(word: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.templates import resolve
 from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine.context import Context, needs_trees
+from stepdpo.pairs.engine.requests import BASELINES
 from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
 from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
@@ -47,13 +48,14 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
         with interruptible(KEPT):
             provenance = _run(spec, worker_context, problems, result_log)
         counts = _print_counts(result_log)
+        files = _print_files(result_log)
         if not result_log.counts["pairs"]:
             raise _no_pair(spec, result_log)
         result_log.finish()
     results = {"counts": counts, "outcomes": dict(+result_log.outcomes), "seconds": result_log.seconds}
     named = {"template": template} if template else {}
     stamp = {**named, "task": spec.task.name, "stepdpo": stepdpo.__version__, **provenance}
-    _write_summary(result_log, {**results, **stamp})
+    _write_summary(result_log, {**results, **({"files": files} if files else {}), **stamp})
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
 
@@ -146,6 +148,22 @@ def _print_counts(result_log: ResultLog) -> dict[str, int]:
         if name != "pairs" and number:
             print(f"  {number:>9,}  problems without pairs: {name}", flush=True)
     return counts
+
+
+def _print_files(result_log: ResultLog) -> dict[str, dict[str, int]]:
+    """Print and return the rows of every file, and the tokens generated for it; nothing where there is but one."""
+    if not result_log.baselines:
+        return {}
+    costs = {"preferences": ("samples", "search"), **BASELINES}
+    rows = {"preferences": result_log.counts["pairs"], **result_log.baselines}
+    files = {
+        name: {"rows": rows[name], "generated_tokens": sum(result_log.counts[f"tokens of {part}"] for part in parts)}
+        for name, parts in costs.items()
+        if name in rows
+    }
+    for name, figures in files.items():
+        print(f"  {figures['rows']:>9,}  rows in {name}.jsonl, of {figures['generated_tokens']:,} generated tokens")
+    return files
 
 
 def _no_pair(spec: PairsConfig, result_log: ResultLog) -> Exception:

@@ -7,15 +7,17 @@ and take the next step of a solution that ends right.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from stepdpo.core.types import Preference, Problem
+from stepdpo.pairs.baselines import baselines
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Request, Requests, Result
 from stepdpo.pairs.engine.sample_cache import JudgedProblem
 from stepdpo.pairs.solutions import (
+    Faults,
     SampledBatch,
     Solution,
     WrongStep,
@@ -48,6 +50,10 @@ class Localise:
     """Whether the judge must find no fault with the right step either."""
     reuse: bool = False
     """Whether right solutions of the first stage that begin with the prefix are taken too, and first."""
+    faults: Faults = Faults.wrong
+    """wrong: solutions that end wrong are judged; any: after them those that end right, as far as max_per_question."""
+    baselines: bool = False
+    """Whether to write what other methods would be trained on; right solutions are judged for it."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
 
@@ -69,23 +75,41 @@ class Localise:
         (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         right, wrong = [s for s in solutions if s.correct], [s for s in solutions if not s.correct]
         counts.update({"samples": len(completions), "right": len(right), "wrong": len(wrong)})
-        if not wrong:
+        faulty = [*wrong, *self.faults.among(right)]
+        if not faulty:
             return Result(outcome="no wrong sample" if right else "no usable sample", counts=counts)
         if not self.min_solve_rate <= len(right) / len(completions) <= self.max_solve_rate:
             return Result(outcome="solve rate outside the window", counts=counts)
         outcome = "judge found no wrong step"
-        pairs: list[Preference] = []
+        sides: list[tuple[Preference, Solution]] = []
         turns: Counter[str] = Counter()
-        for wrong_step in (yield from self._localise(judged, wrong)):
-            if len(pairs) < self.max_pairs_per_problem:
+        for wrong_step in (yield from self._localise(judged, faulty)):
+            if len(sides) < self.max_pairs_per_problem:
                 outcome, found = yield from self._rectify(judged, wrong_step, right if self.reuse else [], turns)
-                pairs += found[: self.max_pairs_per_problem - len(pairs)]
-        return Result(tuple(pairs), "pairs" if pairs else outcome, counts)
+                sides += found[: self.max_pairs_per_problem - len(sides)]
+        result = Result(tuple(pair for pair, _ in sides), "pairs" if sides else outcome, counts)
+        if not self.baselines:
+            return result
+        counts["tokens of samples"] += sum(completion.tokens for completion in completions)
+        counts["tokens of search"] += judged.cache.tokens
+        return replace(result, baselines=(yield from self._baselines(judged, solutions, sides)))
 
-    def _localise(self, judged: JudgedProblem, wrong: Sequence[Solution]) -> Generator[Request, Any, list[WrongStep]]:
+    def _baselines(
+        self, judged: JudgedProblem, sampled: Sequence[Solution], sides: Sequence[tuple[Preference, Solution]]
+    ) -> Generator[Request, Any, Mapping[str, tuple[Preference, ...]]]:
+        """What other methods are trained on; the judge is asked once about each right solution and each chosen one."""
+        verdicts: dict[str, int | None] = {}
+        for solution in [*(s for s in sampled if s.correct), *(chosen for _, chosen in sides)]:
+            if solution.text not in verdicts:
+                verdicts[solution.text] = yield from judged.judge(solution)
+        looked_at = [replace(s, error=verdicts.get(s.text)) for s in sampled]
+        chosen = [(int(pair.meta["step"]), replace(s, error=verdicts[s.text])) for pair, s in sides]
+        return baselines(judged.problem, looked_at, (), chosen, self.max_pairs_per_problem)
+
+    def _localise(self, judged: JudgedProblem, faulty: Sequence[Solution]) -> Generator[Request, Any, list[WrongStep]]:
         """The second stage: the distinct wrong steps, those after new prefixes first."""
         wrong_steps: dict[tuple[str, str], WrongStep] = {}
-        for solution in distinct(wrong)[: self.max_per_question]:
+        for solution in distinct(faulty)[: self.max_per_question]:
             index = yield from judged.judge(solution)
             judged.counts.update({"judged": 1, "wrong step found": index is not None})
             if index is not None and plain(step := WrongStep(solution, index).step):
@@ -94,8 +118,8 @@ class Localise:
 
     def _rectify(
         self, judged: JudgedProblem, wrong_step: WrongStep, reused: Sequence[Solution], turns: Counter[str]
-    ) -> Generator[Request, Any, tuple[str, list[Preference]]]:
-        """The third stage of one wrong step: what became of it, and its pairs."""
+    ) -> Generator[Request, Any, tuple[str, list[tuple[Preference, Solution]]]]:
+        """The third stage of one wrong step: what became of it, and its pairs with their chosen solutions."""
         counts = judged.counts
         completions = yield from judged.sample(wrong_step.prefix, self.rectify)
         (solutions,) = yield from read_solutions([SampledBatch("r", wrong_step.prefix, "", completions)], counts)
@@ -116,7 +140,8 @@ class Localise:
         chosen = yield from self._approved(judged, wrong_step, [*candidates[first:], *candidates[:first]])
         turns[wrong_step.prefix] += len(chosen)
         meta = {"prefix_rate": round(rate, 4)}
-        pairs = [next_steps(judged.problem, wrong_step.index, one, wrong_step.wrong, **meta) for one in chosen]
+        index, wrong = wrong_step.index, wrong_step.wrong
+        pairs = [(next_steps(judged.problem, index, one, wrong, **meta), one) for one in chosen]
         return "judge found the right step wrong", pairs
 
     def _approved(

@@ -7,8 +7,9 @@ correctness as the preference).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stepdpo.core.types import Preference, Problem
 from stepdpo.pairs.engine.context import Context
@@ -37,19 +38,27 @@ class Sampled:
         prompt = context.prompt(problem)
         (completions,) = yield Generate((prompt.text,), context.sampling.n)
         (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
-        right = distinct([s for s in solutions if s.correct])
-        wrong = distinct([s for s in solutions if not s.correct])
-        counts.update({"samples": len(completions), "right": sum(s.correct for s in solutions)})
-        rate = sum(s.correct for s in solutions) / max(1, len(completions))
+        right = sum(s.correct for s in solutions)
+        counts.update({"samples": len(completions), "right": right})
+        rate = right / max(1, len(completions))
         if not self.min_solve_rate <= rate <= self.max_solve_rate:
             return Result(outcome="solve rate outside the window", counts=counts)
-        sides = list(zip(right, wrong, strict=False))[: self.max_pairs_per_problem]
-        pairs = tuple(preference(problem, chosen, rejected, rate) for chosen, rejected in sides)
+        pairs = instance_pairs(problem, solutions, self.max_pairs_per_problem, solve_rate=round(rate, 4))
         why = "no usable sample" if not solutions else "no right sample" if not right else "no wrong sample"
         return Result(pairs, "pairs" if pairs else why, counts)
 
 
-def preference(problem: Problem, chosen: Solution, rejected: Solution, rate: float) -> Preference:
+def instance_pairs(
+    problem: Problem, solutions: Sequence[Solution], max_pairs: int, **meta: Any
+) -> tuple[Preference, ...]:
+    """Right against wrong solutions, in the order of the samples; no solution is in two pairs."""
+    right = distinct([s for s in solutions if s.correct])
+    wrong = distinct([s for s in solutions if not s.correct])
+    sides = list(zip(right, wrong, strict=False))[:max_pairs]
+    return tuple(_preference(problem, chosen, rejected, meta) for chosen, rejected in sides)
+
+
+def _preference(problem: Problem, chosen: Solution, rejected: Solution, meta: Mapping[str, Any]) -> Preference:
     """Two whole responses, which end with the end-of-text token."""
     return Preference(
         question=problem.question,
@@ -58,10 +67,5 @@ def preference(problem: Problem, chosen: Solution, rejected: Solution, rate: flo
         rejected=rejected.text,
         answer=", ".join(problem.answers),
         whole=True,
-        meta={
-            "problem": problem.id,
-            "chosen_sample": chosen.id,
-            "rejected_sample": rejected.id,
-            "solve_rate": round(rate, 4),
-        },
+        meta={"problem": problem.id, "chosen_sample": chosen.id, "rejected_sample": rejected.id, **meta},
     )

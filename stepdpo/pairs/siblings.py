@@ -13,9 +13,11 @@ from typing import ClassVar
 
 from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Preference, Problem
+from stepdpo.pairs.baselines import EXTRA, baselines
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Requests, Result
 from stepdpo.pairs.solutions import (
+    Faults,
     SampledBatch,
     Solution,
     WrongStep,
@@ -33,28 +35,40 @@ class Siblings:
     """Fresh continuations where no other sample goes on rightly from the prefix; 0 for none."""
     max_pairs_per_problem: int = 4
     """Different prefixes come first."""
+    faults: Faults = Faults.wrong
+    """wrong: the first wrong steps of solutions that end wrong; any: of all solutions."""
+    baselines: bool = False
+    """Whether to write what other methods would be trained on, from the same samples."""
+    extra_samples: int = 0
+    """Further solutions for `more_right_solutions`, so that sampling alone is given as many tokens as the search."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"checker"})
 
     def __post_init__(self) -> None:
         if self.resample < 0 or self.max_pairs_per_problem < 1:
             raise ValueError("resample must be at least 0, max_pairs_per_problem at least 1")
+        if self.extra_samples < 0 or (self.extra_samples and not self.baselines):
+            raise ValueError("extra_samples must be at least 0, and needs baselines=true")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample, find the wrong steps, and sample again from the prefixes that no sample continues rightly."""
         counts: Counter[str] = Counter()
         prompt = context.prompt(problem)
         (completions,) = yield Generate((prompt.text,), context.sampling.n)
+        drawn = {"samples": completions}
         (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         assert context.checker is not None, "a task without a checker is refused before"
         solutions = with_first_errors(problem, solutions, context.checker)
         count(solutions, len(completions), counts)
-        wrong_steps = find_wrong_steps(solutions)[: self.max_pairs_per_problem]
+        faulty = self.faults.among(solutions)
+        counts["wrong step found"] += sum(s.error is not None for s in faulty)
+        wrong_steps = find_wrong_steps(faulty, solutions)[: self.max_pairs_per_problem]
         right = {wrong_step.prefix: wrong_step.continued_rightly(solutions) for wrong_step in wrong_steps}
         lone = [prefix for prefix, some in right.items() if not some]
         if lone and self.resample:
             fresh = yield Generate(tuple(prompt.text + prompt.joint + prefix for prefix in lone), self.resample)
             counts["resampled"] += sum(map(len, fresh))
+            drawn["search"] = [completion for some in fresh for completion in some]
             batches = [SampledBatch("r", prefix, "", some) for prefix, some in zip(lone, fresh, strict=True)]
             again = yield from read_solutions(batches, counts)
             resampled = {
@@ -63,14 +77,24 @@ class Siblings:
             for wrong_step in wrong_steps:
                 if some := resampled.get(wrong_step.prefix):
                     right[wrong_step.prefix] = wrong_step.continued_rightly(some)
-        pairs = tuple(pair_up(problem, wrong_steps, right))
-        return Result(pairs, "pairs" if pairs else _why_none(solutions, wrong_steps), counts)
+        sides = list(pair_up(wrong_steps, right))
+        pairs = tuple(step_pair(problem, wrong_step, chosen) for wrong_step, chosen in sides)
+        result = Result(pairs, "pairs" if pairs else _why_none(solutions, faulty, wrong_steps), counts)
+        if not self.baselines:
+            return result
+        if self.extra_samples:
+            (drawn[EXTRA],) = yield Generate((prompt.text,), self.extra_samples, again=1)
+        batch = SampledBatch("x", "", prompt.joint, drawn.get(EXTRA, ()))
+        (more,) = yield from read_solutions([batch], Counter())
+        counts.update({f"tokens of {part}": sum(c.tokens for c in some) for part, some in drawn.items()})
+        chosen = [(wrong_step.index, solution) for wrong_step, solution in sides]
+        return replace(result, baselines=baselines(problem, solutions, more, chosen, self.max_pairs_per_problem))
 
 
-def _why_none(solutions: Sequence[Solution], wrong_steps: Sequence[WrongStep]) -> str:
+def _why_none(solutions: Sequence[Solution], faulty: Sequence[Solution], wrong_steps: Sequence[WrongStep]) -> str:
     if not solutions:
         return "no usable sample"
-    if all(s.correct for s in solutions):
+    if not faulty:
         return "no wrong sample"
     return "no right step found" if wrong_steps else "no wrong step found"
 
@@ -86,24 +110,23 @@ def count(solutions: Sequence[Solution], samples: int, counts: Counter[str]) -> 
     counts["right to the end"] += sum(s.right_to_the_end for s in solutions)
     counts["right answer over a wrong step"] += sum(s.correct and s.error is not None for s in solutions)
     counts["wrong"] += sum(not s.correct for s in solutions)
-    counts["wrong step found"] += sum(s.wrong_at is not None for s in solutions)
 
 
-def find_wrong_steps(solutions: Sequence[Solution]) -> list[WrongStep]:
-    """The distinct wrong steps of one problem: new prefixes first, and of these the ones with a right sibling."""
+def find_wrong_steps(faulty: Sequence[Solution], solutions: Sequence[Solution]) -> list[WrongStep]:
+    """The distinct first wrong steps of the faulty ones: new prefixes first, of these the ones with a right sibling."""
     wrong_steps: dict[tuple[str, str], WrongStep] = {}
-    for solution in solutions:
-        if solution.wrong_at is not None:
-            wrong_step = WrongStep(solution, solution.wrong_at)
+    for solution in faulty:
+        if solution.error is not None:
+            wrong_step = WrongStep(solution, solution.error)
             wrong_steps.setdefault((wrong_step.prefix, wrong_step.step), wrong_step)
     # First those with a right sibling among the samples: where pairs are few, these cost nothing more.
     return new_prefixes_first(wrong_steps.values(), lambda wrong_step: not wrong_step.continued_rightly(solutions))
 
 
 def pair_up(
-    problem: Problem, wrong_steps: Sequence[WrongStep], right: Mapping[str, Sequence[Solution]]
-) -> Iterator[Preference]:
-    """A preference for each wrong step whose prefix was continued rightly; those after one prefix take turns."""
+    wrong_steps: Sequence[WrongStep], right: Mapping[str, Sequence[Solution]]
+) -> Iterator[tuple[WrongStep, Solution]]:
+    """A right solution for each wrong step whose prefix was continued rightly; those after one prefix take turns."""
     turns: Counter[str] = Counter()
     for wrong_step in wrong_steps:
         some = right[wrong_step.prefix]
@@ -113,5 +136,10 @@ def pair_up(
         best = [s for s in some if s.right_to_the_end] or some
         chosen = best[turns[wrong_step.prefix] % len(best)]
         turns[wrong_step.prefix] += 1
-        meta = {"chosen_right_to_the_end": chosen.right_to_the_end}
-        yield next_steps(problem, wrong_step.index, chosen, wrong_step.wrong, **meta)
+        yield wrong_step, chosen
+
+
+def step_pair(problem: Problem, wrong_step: WrongStep, chosen: Solution) -> Preference:
+    """The wrong step against the step that the chosen solution takes in its place."""
+    meta = {"chosen_right_to_the_end": chosen.right_to_the_end}
+    return next_steps(problem, wrong_step.index, chosen, wrong_step.wrong, **meta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from stepdpo.core.steps import cut_step, prefix_before, split_steps
@@ -34,9 +35,11 @@ class Solution:
         return self.correct and self.error is None
 
     @property
-    def wrong_at(self) -> int | None:
-        """The first wrong step of a solution that ends wrong: checker and grader must agree on a rejected side."""
-        return None if self.correct else self.error
+    def up_to_error(self) -> str:
+        """The text before its first wrong step: all of it where there is none."""
+        if self.error is None:
+            return self.text
+        return (self.head + "".join(self.steps[: self.error])).removesuffix("\n")
 
     def prefix(self, index: int) -> str:
         """The text up to and including the label of a step."""
@@ -52,9 +55,22 @@ class Solution:
         )
 
 
+class Faults(Enum):
+    """Whose first wrong step is a rejected side."""
+
+    wrong = "wrong"
+    """Of solutions that end wrong: grader and checker, or judge, agree that something went wrong."""
+    any = "any"
+    """Of those that end right by luck too: where answers are coarse these are many, and outcomes never show them."""
+
+    def among(self, solutions: Iterable[Solution]) -> list[Solution]:
+        """The solutions that are looked at."""
+        return [solution for solution in solutions if self is Faults.any or not solution.correct]
+
+
 @dataclass(frozen=True, slots=True)
 class WrongStep:
-    """A wrong step of a solution that ends wrong."""
+    """The first wrong step of a solution."""
 
     wrong: Solution
     index: int

@@ -69,6 +69,17 @@ class JudgeFailed(Exception):
         """The last one, if any."""
 
 
+BASELINES: Mapping[str, tuple[str, ...]] = {
+    "instance_pairs": ("samples",),
+    "right_solutions": ("samples",),
+    "verified_solutions": ("samples",),
+    "searched_solutions": ("samples", "search"),
+    "continuations": ("samples", "search"),
+    "more_right_solutions": ("samples", "extra samples"),
+}
+"""Rows for other methods that a run may write beside its preferences, a file each, and whose tokens they cost."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What came of one problem."""
@@ -82,6 +93,8 @@ class Result:
     """What was searched, as a row of trees.jsonl."""
     unusable: str = ""
     """Input that cannot be used and will be no better next time: kept in quarantine.jsonl, and never tried again."""
+    baselines: Mapping[str, tuple[Preference, ...]] = field(default_factory=dict)
+    """Rows for other methods from the same samples, by the names in `BASELINES`."""
 
 
 Requests = Generator[Request, Any, Result]

@@ -3,6 +3,7 @@
     finished.jsonl              a line a problem, with the lengths of the other files up to and with it
     preferences.partial.jsonl   what training reads; named preferences.jsonl once everything is done
     trees.partial.jsonl         what was searched, where a method returns a tree
+    right_solutions.partial.jsonl, ...  rows for other methods, where a method returns them (`BASELINES`)
     quarantine.jsonl            what could not be parsed: a judge's replies, rows of published trees
 
 What a finished run left to be tried again (`failed`) goes on from the same files under the same names.
@@ -22,13 +23,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import to_row
-from stepdpo.pairs.engine.requests import ProblemResult
+from stepdpo.pairs.engine.requests import BASELINES, ProblemResult
 from stepdpo.runtime.atomic_io import encode
 from stepdpo.runtime.run_folder import QUARANTINE
 
 FINISHED, PREFERENCES, TREES = "finished.jsonl", "preferences.jsonl", "trees.jsonl"
-KINDS = (PREFERENCES, TREES, QUARANTINE)
+KINDS = (PREFERENCES, TREES, QUARANTINE, *(f"{name}.jsonl" for name in BASELINES))
 
 
 @contextmanager
@@ -58,6 +60,7 @@ class ResultLog:
         self.failed: dict[str, str] = {}
         self.outcomes: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.baselines: Counter[str] = Counter()
         self.seconds = 0.0
         self.reopened = self._reopen()
         ends = self._recover()
@@ -71,8 +74,11 @@ class ResultLog:
         Its own line goes last: it is the commit. Killed before it, the lengths in the line before it cut off the rest.
         """
         result = finished.result
-        rows = list({encode(to_row(preference)): None for preference in result.preferences})
+        rows = _lines(result.preferences)
         self._append(PREFERENCES, rows)
+        baselines = {name: _lines(preferences) for name, preferences in result.baselines.items()}
+        for name, lines in baselines.items():
+            self._append(f"{name}.jsonl", lines)
         if result.tree is not None:
             self._append(TREES, [encode(dict(result.tree))])
         if finished.failed or result.unusable:
@@ -86,6 +92,7 @@ class ResultLog:
             "samples": finished.samples,
             "tokens": finished.tokens,
             "counts": {name: number for name, number in result.counts.items() if number},
+            "baselines": {name: len(lines) for name, lines in baselines.items() if lines},
             "failed": finished.failed,
             "seconds": round(time.monotonic() - self.began, 3),
             "ends": {name: file.tell() for name, file in self.files.items()},
@@ -139,6 +146,7 @@ class ResultLog:
         self.outcomes[line["outcome"]] += 1
         self.counts.update(line["counts"])
         self.counts.update({name: line[name] for name in ("pairs", "tokens")})
+        self.baselines.update(line.get("baselines", {}))
         self.seconds = line["seconds"]
 
     def _reopen(self) -> list[str]:
@@ -171,6 +179,11 @@ class ResultLog:
                     whole += len(text)
         _truncated(path, whole).close()
         return ends
+
+
+def _lines(preferences: Iterable[Preference]) -> list[str]:
+    """The rows of a problem, each once."""
+    return list({encode(to_row(preference)): None for preference in preferences})
 
 
 def _partial(name: str) -> str:

@@ -31,6 +31,11 @@ class SampleCache:
             self.answers[request] = yield request
         return self.answers[request]
 
+    @property
+    def tokens(self) -> int:
+        """Generated for it."""
+        return sum(completion.tokens for answer in self.answers.values() for some in answer for completion in some)
+
     def run(self, requests: Generator[Request, Any, Any]) -> Generator[Request, Any, Any]:
         """Run a judge's generator to its end, and pass on those of its requests that are not in the cache."""
         reply: Any = None

@@ -1,0 +1,185 @@
+"""The demo: what is it worth to cut a solution at its first wrong step, rather than to compare whole solutions?
+
+    python -m benchmarks.demo               one seed, with its report (`make demo`)
+    python -m benchmarks.demo --seeds 5     every seed, and docs/demo.md (`make demo-seeds`)
+    python -m benchmarks.demo --grid        the settings of every method, on held-out problems (`make demo-grid`)
+
+The base's own samples of 60 problems; seven ways of training on them; 600 fresh problems. Every part is a command of
+`stepdpo`, two at a time, each with one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepdpo.runtime.atomic_io import read_json
+
+ROOT = Path("runs/demo")
+TASK = "tinymath_long"
+PROBLEMS = 60
+PAIRS = (
+    f"task={TASK}", "model=tinymath_long", "temperature=1.0", "max_tokens=200", "pairs.baselines=true",
+    "pairs.extra_samples=6",
+)  # fmt: skip
+"""Six further samples a problem take at least as many tokens as the step search takes."""
+BASE, PAIRS_RUN, FOCUS = "base", "pairs", "step_dpo"
+SFT_GRID = ("optim.lr=2e-5,5e-5,1e-4", "max_steps=30,60")
+DPO_GRID = ("algo.beta=1,2,5", "optim.lr=5e-5,1e-4")
+"""Six cells a method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of training on the samples."""
+
+    name: str
+    experiment: str
+    data: str
+    """The file of the pairs' run."""
+    grid: tuple[str, ...]
+
+
+METHODS = (
+    Method("instance_dpo", "demo_instance_dpo", "instance_pairs", DPO_GRID),
+    Method("rejection_sampling", "demo_rejection_sampling", "right_solutions", SFT_GRID),
+    Method("rejection_sampling_more", "demo_rejection_sampling", "more_right_solutions", SFT_GRID),
+    Method("sft_search", "demo_sft_search", "searched_solutions", SFT_GRID),
+    Method("sft_continuation", "demo_sft_continuation", "continuations", SFT_GRID),
+    Method("sft_step", "demo_sft_step", "preferences", SFT_GRID),
+    Method(FOCUS, "demo_step_dpo", "preferences", DPO_GRID),
+)
+"""In the order of the report; those that take longest come first, so that two at a time end together."""
+
+
+def make_pairs(folder: Path, seed: int) -> Path:
+    """Everything that the methods train on, of one run: other problems with every seed."""
+    run(folder, PAIRS_RUN, [["pairs", *PAIRS, f"skip={PROBLEMS * seed}", f"limit={PROBLEMS}", f"seed={seed}"]])
+    return folder / PAIRS_RUN
+
+
+def evaluate_base(folder: Path) -> Path:
+    run(folder, BASE, [["eval", f"task={TASK}", "model=tinymath_long"]])
+    return folder / BASE
+
+
+def train(method: Method, folder: Path, pairs: Path, seed: int) -> Path:
+    """Train and evaluate one method."""
+    words = ["train", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", f"seed={seed}"]
+    run(folder, method.name, [words, ["eval", f"task={TASK}"]])
+    return folder / method.name
+
+
+def run(folder: Path, name: str, commands: Sequence[Sequence[str]]) -> None:
+    """Run commands of `stepdpo` on the run `name`; what they print goes into a log beside it, and is shown on failure."""
+    began = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    with log.open("w") as out:
+        for number, words in enumerate(commands):
+            force = ["force=true"] if number == 0 else []
+            whole = [sys.executable, "-m", "stepdpo", *words, f"runs={folder}", f"run={name}", *force]
+            code = subprocess.run(whole, stdout=out, stderr=subprocess.STDOUT, env=environment()).returncode
+            if code:
+                tail = "\n".join(log.read_text().splitlines()[-20:])
+                raise SystemExit(f"{shlex.join(['stepdpo', *whole[3:]])}\nfailed with code {code}:\n{tail}")
+    summary = folder / name / "eval" / TASK / "summary.json"
+    right = f", {100 * read_json(summary)['strict']['accuracy']:.1f} % right" if summary.is_file() else ""
+    print(f"  {name:<24}{time.monotonic() - began:5.0f} s{right}", flush=True)
+
+
+def environment() -> Mapping[str, str]:
+    """One core a command, and nothing from the network."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def one_seed(seed: int) -> Path:
+    """The pairs and the base side by side, then the methods, two at a time; returns the folder."""
+    folder = ROOT / f"seed{seed}"
+    print(
+        f"seed {seed}: {PROBLEMS} problems, every method from the same samples (logs and runs in {folder})", flush=True
+    )
+    with ThreadPoolExecutor(2) as two:
+        pairs = two.submit(make_pairs, folder, seed)
+        base = two.submit(evaluate_base, folder)
+        for done in (pairs, base):
+            done.result()
+        wait(two.submit(train, method, folder, pairs.result(), seed) for method in METHODS)
+    return folder
+
+
+def wait(jobs: Iterable[Any]) -> None:
+    """Until all are done; the first failure is raised."""
+    for job in list(jobs):
+        job.result()
+
+
+def costs(folder: Path) -> str:
+    """A table of what each method was given."""
+    files = read_json(folder / PAIRS_RUN / "summary.json")["files"]
+    lines = [f"{'':<26}{'rows':>6}  generated tokens"]
+    for method in METHODS:
+        figures = files[method.data]
+        lines.append(f"  {method.name:<24}{figures['rows']:>6,}  {figures['generated_tokens']:>16,}")
+    return "\n".join(lines)
+
+
+def report(folder: Path) -> None:
+    """The product's own report over everything."""
+    runs = [str(folder / name) for name in (BASE, *(method.name for method in METHODS))]
+    words = ["report", *runs, "--focus", str(folder / FOCUS), "--out", str(folder)]
+    subprocess.run([sys.executable, "-m", "stepdpo", *words], env=environment(), check=True)
+
+
+def grid() -> None:
+    """Every cell of every method on held-out problems, with pairs of seed 1000, which no demo uses."""
+    seed = 1000
+    folder = ROOT / "grid"
+    pairs = make_pairs(folder, seed)
+    with ThreadPoolExecutor(2) as two:
+        wait(two.submit(_sweep, method, folder, pairs) for method in METHODS)
+
+
+def _sweep(method: Method, folder: Path, pairs: Path) -> None:
+    words = [
+        "train", "-m", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *method.grid,
+        f"then=[{TASK}]", "then_with=task.split=heldout task.limit=300", f"runs={folder / method.name}",
+        f"hydra.sweep.dir={folder / method.name}/sweep",
+    ]  # fmt: skip
+    with (folder / f"{method.name}.log").open("w") as out:
+        subprocess.run(
+            [sys.executable, "-m", "stepdpo", *words],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            check=True,
+        )
+    print(f"  {method.name}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=0, help="run so many seeds and write docs/demo.md")
+    parser.add_argument("--grid", action="store_true", help="choose settings on held-out problems")
+    given = parser.parse_args()
+    began = time.monotonic()
+    if given.grid:
+        grid()
+    else:
+        folder = one_seed(0)
+        print(costs(folder), flush=True)
+        report(folder)
+    print(f"{time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
