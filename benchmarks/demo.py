@@ -80,7 +80,7 @@ def train(method: Method, folder: Path, pairs: Path, seed: int) -> Path:
 
 
 def run(folder: Path, name: str, commands: Sequence[Sequence[str]]) -> None:
-    """Run commands of `stepdpo` on the run `name`; what they print goes into a log beside it, and is shown on failure."""
+    """Run commands of `stepdpo` on the run `name`; what they print goes into a log beside it, shown on failure."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
