@@ -7,7 +7,7 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: bench-methods help install demo test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-preferences tinymath-long test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -21,10 +21,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-demo: install ## train, evaluate and report on the embedded miniature (about three minutes on two cores)
-	$(BIN)/stepdpo train experiment=demo_control run=demo-control force=true
-	$(BIN)/stepdpo train experiment=demo run=demo force=true
-	$(BIN)/stepdpo report demo demo-control --control demo-control
+demo: install ## what the first wrong step is worth: seven ways of training on the same samples (four minutes on two cores)
+	$(BIN)/python -m benchmarks.demo
+
+demo-seeds: install ## the same with five seeds; writes docs/demo.md (half an hour)
+	$(BIN)/python -m benchmarks.demo --seeds 5
+
+demo-grid: install ## its settings, chosen on held-out problems (half an hour)
+	$(BIN)/python -m benchmarks.demo --grid
 
 test: install ## the default tests: CPU, offline, a few minutes
 	$(BIN)/python -m pytest -q -n 2
@@ -89,13 +93,21 @@ wheel: install ## build the wheel and use it from another folder
 	$(BIN)/python tests/support/try_wheel.py dist
 
 BASE := runs/tinymath-sft/checkpoints/step-001500
-tinymath: install ## make the shipped miniature again: its model, then its preferences (half an hour)
+tinymath: install ## make the shipped miniature again: its models, and its preferences (forty minutes on two cores)
 	$(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
-	$(BIN)/stepdpo pairs model=$(BASE) limit=2500 run=tinymath-pairs force=true
 	rm -rf stepdpo/tinymath/model && mkdir stepdpo/tinymath/model
 	cp $(BASE)/*.json $(BASE)/*.jinja $(BASE)/*.safetensors stepdpo/tinymath/model/
 	rm -f stepdpo/tinymath/model/MANIFEST.json stepdpo/tinymath/model/trainer.json
+	OMP_NUM_THREADS=1 $(MAKE) -j 2 tinymath-preferences tinymath-long
+
+tinymath-preferences:
+	$(BIN)/stepdpo pairs limit=2500 run=tinymath-pairs force=true
 	cp runs/tinymath-pairs/preferences.jsonl stepdpo/tinymath/preferences.jsonl
+
+tinymath-long: install ## the miniature for long stories alone, from the other one (ten minutes of one core)
+	OMP_NUM_THREADS=1 $(BIN)/stepdpo train experiment=tinymath_long_sft run=tinymath-long force=true
+	rm -rf stepdpo/tinymath/long_model && mkdir stepdpo/tinymath/long_model
+	cp runs/tinymath-long/model/*.json runs/tinymath-long/model/*.jinja runs/tinymath-long/model/*.safetensors stepdpo/tinymath/long_model/
 
 check: lint types test docs wheel ## what a change must pass
 

@@ -13,18 +13,25 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepdpo.runtime.atomic_io import read_json
+from omegaconf import OmegaConf
+
+from benchmarks import demo_page
+from benchmarks.machine import machine, versions
+from stepdpo.runtime.atomic_io import read_json, write_json
 
 ROOT = Path("runs/demo")
+PAGE = Path("docs/demo.md")
+TEXT, CELLS = (Path(__file__).with_name(name) for name in ("demo_page.md", "demo_grid.json"))
 TASK = "tinymath_long"
 PROBLEMS = 60
 PAIRS = (
@@ -36,6 +43,8 @@ BASE, PAIRS_RUN, FOCUS = "base", "pairs", "step_dpo"
 SFT_GRID = ("optim.lr=2e-5,5e-5,1e-4", "max_steps=30,60")
 DPO_GRID = ("algo.beta=1,2,5", "optim.lr=5e-5,1e-4")
 """Six cells a method."""
+GRID_SEED, HELDOUT = 1000, 300
+"""The pairs of the grid, far from those of any demo, and how many held-out problems a cell answers."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,16 @@ METHODS = (
     Method(FOCUS, "demo_step_dpo", "preferences", DPO_GRID),
 )
 """In the order of the report; those that take longest come first, so that two at a time end together."""
+ABOUT = {
+    BASE: "nothing: the base",
+    "instance_dpo": "whole right against whole wrong solutions (instance DPO)",
+    "rejection_sampling": "whole right solutions (rejection sampling, SFT)",
+    "rejection_sampling_more": "the same, of at least as many tokens as the step search took",
+    "sft_search": "right whole solutions that the step search found (SFT)",
+    "sft_continuation": "right steps and their verified rest (SFT)",
+    "sft_step": "right steps alone (SFT)",
+    FOCUS: "right step against wrong step (**step DPO**)",
+}
 
 
 def make_pairs(folder: Path, seed: int) -> Path:
@@ -141,39 +160,79 @@ def report(folder: Path) -> None:
 
 
 def grid() -> None:
-    """Every cell of every method on held-out problems, with pairs of seed 1000, which no demo uses."""
-    seed = 1000
+    """Every cell of every method on held-out problems, with the pairs of a seed that no demo uses."""
     folder = ROOT / "grid"
-    pairs = make_pairs(folder, seed)
+    pairs = make_pairs(folder, GRID_SEED)
     with ThreadPoolExecutor(2) as two:
         wait(two.submit(_sweep, method, folder, pairs) for method in METHODS)
+    cells = {method.name: list(_cells(folder / method.name)) for method in METHODS}
+    write_json(CELLS, {"seed": GRID_SEED, "problems": HELDOUT, "machine": machine(), "cells": cells})
+    for name, found in cells.items():
+        for cell in found:
+            print(f"  {name:<24}{' '.join(cell['words']):<34}{100 * cell['accuracy']:.1f} %")
 
 
 def _sweep(method: Method, folder: Path, pairs: Path) -> None:
+    """The six cells of a method as one sweep of Hydra's."""
+    shutil.rmtree(folder / method.name, ignore_errors=True)
     words = [
         "train", "-m", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *method.grid,
-        f"then=[{TASK}]", "then_with=task.split=heldout task.limit=300", f"runs={folder / method.name}",
+        f"then=[{TASK}]", f"then_with=task.split=heldout task.limit={HELDOUT}", f"runs={folder / method.name}",
         f"hydra.sweep.dir={folder / method.name}/sweep",
     ]  # fmt: skip
     with (folder / f"{method.name}.log").open("w") as out:
-        subprocess.run(
-            [sys.executable, "-m", "stepdpo", *words],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-            check=True,
-        )
+        command = [sys.executable, "-m", "stepdpo", *words]
+        subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment(), check=True)
     print(f"  {method.name}", flush=True)
+
+
+def _cells(folder: Path) -> Iterator[dict[str, Any]]:
+    """The words of every job of a sweep, and its accuracy."""
+    for job in sorted((folder / "sweep").glob("job-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+        config = OmegaConf.load(job / "config.yaml")
+        keys = ("algo.beta", "optim.lr", "max_steps")
+        words = [f"{key.rpartition('.')[2]}={OmegaConf.select(config, key)}" for key in keys]
+        accuracy = read_json(job / "eval" / TASK / "summary.json")["strict"]["accuracy"]
+        yield {"words": [word for word in words if not word.endswith("=None")], "accuracy": accuracy}
+
+
+def page(folders: Sequence[Path], seconds: Sequence[float]) -> str:
+    """docs/demo.md."""
+    names = [BASE, *(method.name for method in METHODS)]
+    seeds = [demo_page.read(folder, names) for folder in folders]
+    files = [read_json(folder / PAIRS_RUN / "summary.json")["files"] for folder in folders]
+    cells = read_json(CELLS)
+    known = versions()
+    parts = {
+        "accuracies": demo_page.accuracies(seeds, names, ABOUT),
+        "comparisons": demo_page.comparisons(seeds, names, FOCUS, ABOUT),
+        "mistakes": demo_page.mistakes(seeds, names, ABOUT),
+        "costs": demo_page.costs(files, {method.name: method.data for method in METHODS}, ABOUT),
+        "grids": demo_page.grids(cells["cells"], ABOUT),
+        "count": str(len(folders)),
+        "heldout": str(cells["problems"]),
+        "machine": f"{machine()}; {', '.join(f'{name} {text}' for name, text in known.items())}",
+        "seconds": f"{min(seconds):.0f} to {max(seconds):.0f}",
+    }
+    return TEXT.read_text().format(**parts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=0, help="run so many seeds and write docs/demo.md")
-    parser.add_argument("--grid", action="store_true", help="choose settings on held-out problems")
+    parser.add_argument("--grid", action="store_true", help="try the settings of every method on held-out problems")
     given = parser.parse_args()
     began = time.monotonic()
     if given.grid:
         grid()
+    elif given.seeds:
+        folders, seconds = [], []
+        for seed in range(given.seeds):
+            start = time.monotonic()
+            folders.append(one_seed(seed))
+            seconds.append(time.monotonic() - start)
+        PAGE.write_text(page(folders, seconds))
+        print(f"{PAGE} is written", flush=True)
     else:
         folder = one_seed(0)
         print(costs(folder), flush=True)
