@@ -168,11 +168,11 @@ def test_recipes_suit_the_model_of_their_name(recipe: str) -> None:
 
 
 def test_the_command_line_beats_the_experiment_beats_the_recipe() -> None:
-    node = OmegaConf.load(conf() / "recipe" / "tinymath.yaml")
-    control = composed("train", ["experiment=demo_control"])
-    assert (control.optim.lr, control.batch.pairs) == (1e-4, node.batch.pairs)
-    assert control.optim.lr != node.optim.lr
-    assert composed("train", ["experiment=demo_control", "optim.lr=3e-3"]).optim.lr == 3e-3
+    node = OmegaConf.load(conf() / "recipe" / "tinymath_long.yaml")
+    demo = composed("train", ["experiment=demo_step_dpo"])
+    assert (demo.optim.lr, demo.batch.pairs) == (1e-4, node.batch.pairs)
+    assert demo.optim.lr != node.optim.lr
+    assert composed("train", ["experiment=demo_step_dpo", "optim.lr=3e-3"]).optim.lr == 3e-3
 
 
 @pytest.mark.parametrize(
