@@ -26,10 +26,10 @@ def accuracies(seeds: Seeds, names: Sequence[str], about: Mapping[str, str]) -> 
     head = ["trained on", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd"]
     rows = []
     for name in names:
-        shares = [100 * float(seed[name].summary[GRADER]["accuracy"]) for seed in seeds]
+        shares = [100 * float(seed[name].summary["accuracy"]) for seed in seeds]
         spread = f"{mean(shares):.1f} ± {stdev(shares):.1f}" if len(shares) > 1 else f"{shares[0]:.1f}"
         rows.append([about[name], *(f"{share:.1f}" for share in shares), spread])
-    errors = [float(one.summary[GRADER]["stderr"]) for seed in seeds for one in seed.values()]
+    errors = [float(one.summary["graders"][GRADER]["stderr"]) for seed in seeds for one in seed.values()]
     low, high = 100 * min(errors), 100 * max(errors)
     note = f"Percent of {n} problems; the standard error of each is {low:.1f} to {high:.1f} points."
     return f"{table(head, rows)}\n\n{note}"

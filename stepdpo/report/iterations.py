@@ -9,11 +9,9 @@ from typing import Any
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.report.tables import EvaluationResult, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
-from stepdpo.runtime.run_folder import SUMMARY
+from stepdpo.runtime.run_folder import SECONDS, SUMMARY
 
 GRADER = "strict"
-SECONDS = "seconds.json"
-"""Beside the folders of a round: what its training took."""
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "round": lambda row: str(row["round"]),
     "problems": lambda row: _number(row["problems"]),

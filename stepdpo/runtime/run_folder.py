@@ -30,6 +30,8 @@ MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SUMMARY = "summary.json"
+SECONDS = "seconds.json"
+"""Beside the folders of a round: what its training took."""
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "accelerate", "peft", "datasets", "vllm",
     "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",

@@ -27,9 +27,8 @@ from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import finished, run_in
 from stepdpo.core.config import load_config
 from stepdpo.core.errors import UserError
-from stepdpo.report.iterations import SECONDS
 from stepdpo.runtime.atomic_io import read_json, write_json
-from stepdpo.runtime.run_folder import CONFIG, MANIFEST
+from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SECONDS
 
 
 def run_iterations(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str]) -> JobResult:
