@@ -10,7 +10,7 @@ from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import Checker, CountsMistakes, Decoder, SamplerSpec, Template
+from stepdpo.core.protocols import CountsMistakes, Decoder, SamplerSpec, Template
 from stepdpo.core.types import Attempt, Completion, MistakeCount, Problem
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.templates import resolve
@@ -93,9 +93,7 @@ def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> li
     ]
 
 
-def _mistakes(
-    checker: Checker | None, problems: Sequence[Problem], attempts: Sequence[Attempt]
-) -> dict[str, MistakeCount]:
+def _mistakes(checker: object, problems: Sequence[Problem], attempts: Sequence[Attempt]) -> dict[str, MistakeCount]:
     """By kind, over all responses; nothing where the checker cannot tell kinds, or the problems have none."""
     totals: dict[str, MistakeCount] = {}
     if isinstance(checker, CountsMistakes):
