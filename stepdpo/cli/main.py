@@ -82,14 +82,18 @@ def report(
     runs: Annotated[list[str], typer.Argument(help="Run names or folders; a sweep's folder stands for its jobs.")],
     base: Annotated[str | None, typer.Option(help="Run or folder to compare with.")] = None,
     control: Annotated[str | None, typer.Option(help="Run to hold the others against, problem by problem.")] = None,
+    focus: Annotated[
+        str | None, typer.Option(help="One of the runs: what it has over each other, in a sentence.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; else the first run's.")] = None,
     root: Annotated[Path, typer.Option("--runs", help="Where run folders live.")] = Path("runs"),
 ) -> None:
-    """Table of accuracies with intervals and paired tests, printed and written into the run's folder."""
+    """Accuracies with intervals and paired tests, as a table and a picture, printed and written into a folder."""
     from stepdpo.cli.reports import report_runs
     from stepdpo.core.errors import UserError
 
     try:
-        report_runs(runs, base, control, root)
+        report_runs(runs, base, control, root, focus=focus, out=out)
     except UserError as error:
         _fail(error)
 

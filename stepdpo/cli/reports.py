@@ -8,12 +8,20 @@ from pathlib import Path
 from stepdpo.core.errors import UserError, nearest
 
 
-def report_runs(names: Sequence[str], base: str | None, control: str | None, root: Path) -> None:
-    """`stepdpo report`: names or folders; a sweep's folder stands for its jobs."""
+def report_runs(
+    names: Sequence[str],
+    base: str | None,
+    control: str | None,
+    root: Path,
+    *,
+    focus: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """`stepdpo report`: names or folders; a sweep's folder stands for its jobs. Written into the first, or `out`."""
     folders = [_find(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
-    against = _find(base, root) if base else None
-    report_on(jobs, folders[0], against, _find(control, root) if control else None)
+    against, held, chosen = (_find(name, root) if name else None for name in (base, control, focus))
+    report_on(jobs, out or folders[0], against, held, chosen)
 
 
 def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
@@ -26,11 +34,13 @@ def report_sweep(sweep: Path, folders: Sequence[Path]) -> None:
         print(f"{len(folders)} jobs in {sweep}; then=[TASK] evaluates each and reports on all")
 
 
-def report_on(folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None) -> None:
+def report_on(
+    folders: Sequence[Path], out: Path, base: Path | None = None, control: Path | None = None, focus: Path | None = None
+) -> None:
     """Write and print the report of some runs."""
     from stepdpo.report.make import report  # scipy: the process that starts the workers does without until then
 
-    report(folders, base, out, control)
+    report(folders, base, out, control, focus)
 
 
 def _find(name: str, root: Path) -> Path:

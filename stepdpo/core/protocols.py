@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from stepdpo.core.types import Completion, Grade, Pair, Preference, Problem, Prompt, Sampling, Turn
+from stepdpo.core.types import Completion, Grade, MistakeCount, Pair, Preference, Problem, Prompt, Sampling, Turn
 
 
 class Tokenizer(Protocol):
@@ -73,6 +73,15 @@ class Checker(Protocol):
     """Exact step checker of a task: index of the first wrong step from 0, or None."""
 
     def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None: ...
+
+
+@runtime_checkable
+class CountsMistakes(Protocol):
+    """What a checker may offer besides: which kinds of mistakes a response makes, and where it could have made them."""
+
+    def mistakes(self, problem: Problem, response: str) -> Mapping[str, MistakeCount]:
+        """A count for every kind, whether made or not; nothing for a problem whose mistakes have no kinds."""
+        ...
 
 
 class Tracker(Protocol):

@@ -143,3 +143,12 @@ class Attempt:
     official: Grade
     strict: Grade
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MistakeCount:
+    """How often a kind of mistake was made, of the times that it could have been."""
+
+    made: int
+    reached: int
+    """Places in a working at which it could be made, and that were come to without a mistake."""

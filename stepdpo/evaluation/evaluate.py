@@ -10,8 +10,8 @@ from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import Decoder, SamplerSpec, Template
-from stepdpo.core.types import Attempt, Completion, Problem
+from stepdpo.core.protocols import CountsMistakes, Decoder, SamplerSpec, Template
+from stepdpo.core.types import Attempt, Completion, MistakeCount, Problem
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.official import Official
@@ -58,6 +58,9 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - began
     attempts = _grade(problems, completions)
     summary = _summary(spec, template, attempts, warning) | provenance | {"seconds": round(seconds, 2)}
+    mistakes = _mistakes(spec.task.checker, problems, attempts)
+    if mistakes:
+        summary["mistakes"] = {kind: asdict(count) for kind, count in mistakes.items()}
     _write(folder, attempts, summary)
     _print(summary)
     return summary
@@ -88,6 +91,17 @@ def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> li
         )
         for problem, completion, by_official, by_strict in zip(problems, completions, official, strict, strict=True)
     ]
+
+
+def _mistakes(checker: object, problems: Sequence[Problem], attempts: Sequence[Attempt]) -> dict[str, MistakeCount]:
+    """By kind, over all responses; nothing where the checker cannot tell kinds, or the problems have none."""
+    totals: dict[str, MistakeCount] = {}
+    if isinstance(checker, CountsMistakes):
+        for problem, attempt in zip(problems, attempts, strict=True):
+            for kind, count in checker.mistakes(problem, attempt.response).items():
+                before = totals.get(kind, MistakeCount(0, 0))
+                totals[kind] = MistakeCount(before.made + count.made, before.reached + count.reached)
+    return totals
 
 
 def _option(part: Any) -> str:
@@ -129,7 +143,7 @@ def _write(folder: Path, attempts: Sequence[Attempt], summary: dict[str, Any]) -
 
 
 def _print(summary: dict[str, Any]) -> None:
-    """One line a grader, and what makes the numbers doubtful."""
+    """One line a grader, one a kind of mistake, and what makes the numbers doubtful."""
     n = summary["n"]
     for grader, block in summary["graders"].items():
         share, interval = 100 * block["accuracy"], (100 * block["ci_low"], 100 * block["ci_high"])
@@ -138,6 +152,8 @@ def _print(summary: dict[str, Any]) -> None:
             f"{block['correct']}/{n} correct, {block['unparsed']} without an answer",
             flush=True,
         )
+    for kind, count in summary.get("mistakes", {}).items():
+        print(f"{kind}: {count['made']} of {count['reached']} times", flush=True)
     unparsed, truncated = summary["graders"]["strict"]["unparsed"], summary["truncated"]
     if unparsed > TOO_MANY * n:
         print(f"warning: no answer found in {unparsed} of {n} responses; is this the model's template?", flush=True)

@@ -1,4 +1,4 @@
-"""The verb: run folders in, `report.md`, `report.json` and a table on the terminal out."""
+"""The verb: run folders in, `report.md`, `report.json` and the same on the terminal out."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
-from stepdpo.report.render import RENDERERS, comparison, show, terminal
-from stepdpo.report.tables import EvaluationResult, compare_paired, find_base, read_evaluations, run_rows
+from stepdpo.report.focus import SIGNIFICANCE
+from stepdpo.report.render import as_json, comparison, markdown, show, terminal
+from stepdpo.report.sections import sections
+from stepdpo.report.tables import EvaluationResult, compare_paired, find_base, read_evaluations, run_rows, short_names
 from stepdpo.runtime.atomic_io import write_text
 
-SIGNIFICANCE = 0.05
-"""A paired p below this is called a difference."""
 
-
-def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | None = None) -> list[dict[str, Any]]:
+def report(
+    runs: Sequence[Path], base: Path | None, out: Path, control: Path | None = None, focus: Path | None = None
+) -> list[dict[str, Any]]:
     """Report on `runs` against `base` (any folder with eval/; None: the one a run names, else `base` beside it).
 
-    Each base has rows of its own, first. With a `control`, every other run is held against it as well.
+    Each base has rows of its own, first. With a `control`, every other run is held against it as well; with a `focus`,
+    which is one of the runs, that one against every other, bases included.
     """
     if not runs:
         raise UserError("no runs to report on: name at least one run folder")
     bases: dict[Path, list[EvaluationResult]] = {}
-    rows: list[dict[str, Any]] = []
+    held: list[tuple[Path, list[EvaluationResult], list[EvaluationResult]]] = []
     for run in runs:
         evaluations = read_evaluations(run)
         against = base or find_base(run, evaluations)
@@ -32,19 +34,24 @@ def report(runs: Sequence[Path], base: Path | None, out: Path, control: Path | N
             # One base under two names (a link, a relative path) is read, and listed, once.
             against = against.resolve()
             bases.setdefault(against, read_evaluations(against))
-        rows += run_rows(run, evaluations, bases[against] if against else [])
+        held.append((run, evaluations, bases[against] if against else []))
     # A base that is reported on itself has its rows there, held against its own base.
-    own = {run.resolve() for run in runs}
-    first = [row for path, found in bases.items() if path not in own for row in run_rows(path, found, [])]
-    rows = [*first, *rows]
+    own = {run.resolve(): run for run in runs}
+    held = [*((path, found, []) for path, found in bases.items() if path not in own), *held]
+    names = short_names([run for run, _, _ in held])
+    rows = [row for run, evaluations, base_of in held for row in run_rows(names[run], run, evaluations, base_of)]
+    if focus and focus.resolve() not in own:
+        raise UserError(f"--focus: {focus} is none of the runs; {nearest(focus.name, [run.name for run in runs])}")
+    chosen = names[own[focus.resolve()]] if focus else None
+    below = sections(rows, {names[run]: evaluations for run, evaluations, _ in held}, chosen)
     show(terminal(rows))
+    for section in below:
+        section.print()
     sentences = _against_control([run for run in runs if run != control], control) if control else []
+    controlled = "\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n" if sentences else ""
     out.mkdir(parents=True, exist_ok=True)
-    for name, render in RENDERERS.items():
-        text = render(rows)
-        if sentences and name.endswith(".md"):
-            text += "\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n"
-        write_text(out / name, text)
+    write_text(out / "report.md", markdown(rows) + controlled + "".join(section.markdown() for section in below))
+    write_text(out / "report.json", as_json(rows))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Rows -> text. A renderer takes the rows and returns the file's contents; RENDERERS names the files."""
+"""Rows -> text: tables for the terminal, for report.md and for report.json."""
 
 from __future__ import annotations
 
@@ -54,13 +54,18 @@ def show(table: RenderableType) -> None:
 
 
 def terminal(rows: Rows) -> Table:
-    """A rich table of the rows of `report`."""
-    return _table({name: [cell(row) for row in rows] for name, cell in CELLS.items()})
+    """A rich table of the rows of `report`; where the graders agree on a run, one line is enough."""
+    graders: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        line = tuple("" if name == "grader" else cell(row) for name, cell in CELLS.items())
+        graders.setdefault(line, []).append(CELLS["grader"](row))
+    columns = dict(zip(CELLS, map(list, zip(*graders, strict=True)), strict=True))
+    return table({**columns, "grader": [" and ".join(dict.fromkeys(names)) for names in graders.values()]})
 
 
 def comparison(rows: Rows) -> Table:
     """A rich table of the rows of `compare_runs`."""
-    return _table({
+    return table({
         **{name: [str(row[name]) for row in rows] for name in ("a", "b", "task", "decode", "grader", "n")},
         "of a": [_percent(row["accuracy_a"]) for row in rows],
         "of b": [_percent(row["accuracy_b"]) for row in rows],
@@ -72,10 +77,9 @@ def comparison(rows: Rows) -> Table:
 
 
 def markdown(rows: Rows) -> str:
-    """report.md."""
-    lines = ["# Report", "", _line(list(CELLS)), _line(["---"] * len(CELLS))]
-    lines += [_line([_escape(cell(row)) for cell in CELLS.values()]) for row in rows]
-    return "\n".join([*lines, "", LEGEND])
+    """The beginning of report.md."""
+    cells = {name: [cell(row) for row in rows] for name, cell in CELLS.items()}
+    return f"# Report\n\n{markdown_table(cells)}\n\n{LEGEND}"
 
 
 def as_json(rows: Rows) -> str:
@@ -83,13 +87,16 @@ def as_json(rows: Rows) -> str:
     return encode([dict(row) for row in rows], indent=2) + "\n"
 
 
-RENDERERS: dict[str, Callable[[Rows], str]] = {"report.md": markdown, "report.json": as_json}
+def markdown_table(cells: Mapping[str, Sequence[str]]) -> str:
+    """Columns by their heads."""
+    rows = [_line([escape(text) for text in row]) for row in zip(*cells.values(), strict=True)]
+    return "\n".join([_line([escape(name) for name in cells]), _line(["---"] * len(cells)), *rows])
 
 
-def _table(cells: Mapping[str, Sequence[str]]) -> Table:
+def table(cells: Mapping[str, Sequence[str]]) -> Table:
     """What all rows have in common stands above. Cells are plain text: markup in a name is not obeyed."""
     cells = {name: [clean(text) for text in column] for name, column in cells.items()}
-    count = len(cells["task"])
+    count = len(next(iter(cells.values())))
     common = [name for name in LABELS if name in cells and count > 1 and len(set(cells[name])) == 1]
     title = ", ".join(f"{name} {cells[name][0]}" for name in common if cells[name][0])
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title=Text(title) if title else None)
@@ -113,7 +120,8 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is."""
     # Names are a user's, and a report is opened in programs that obey markup.
     text = clean(text).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + letter if letter in "\\|`*[]" else letter for letter in text)

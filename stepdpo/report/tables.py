@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,23 @@ def find_base(run: Path, evaluations: Sequence[EvaluationResult]) -> Path | None
     return run.parent / "base" if (run.parent / "base" / "eval").is_dir() else None
 
 
+def short_names(runs: Sequence[Path]) -> dict[Path, str]:
+    """The last part of every path, or as many as tell it from the others."""
+    tails = {
+        run: ["/".join(run.absolute().parts[-n:]) for n in range(1, len(run.absolute().parts) + 1)] for run in runs
+    }
+    taken = Counter(tail for some in tails.values() for tail in some)
+    return {run: next((tail for tail in some if taken[tail] == 1), str(run)) for run, some in tails.items()}
+
+
 def run_rows(
-    run: Path, evaluations: Sequence[EvaluationResult], base: Sequence[EvaluationResult]
+    name: str, run: Path, evaluations: Sequence[EvaluationResult], base: Sequence[EvaluationResult]
 ) -> list[dict[str, Any]]:
     """One row a task, decoder and grader; without a matching base evaluation its four columns are None."""
     bases = {evaluation.key: evaluation for evaluation in base}
     named = settings(run)
     return [
-        _row(run.name, named, evaluation, grader, bases.get(evaluation.key))
+        _row(name, named, evaluation, grader, bases.get(evaluation.key))
         for evaluation in evaluations
         for grader in GRADERS
     ]
@@ -123,6 +133,7 @@ def _row(
 ) -> dict[str, Any]:
     numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
+    mistakes = evaluation.summary.get("mistakes")
     pair = compare_paired(base, evaluation, grader) if base else None
     if pair and pair.n < len(evaluation.attempts):
         answered = f"{pair.n} of {len(evaluation.attempts)} problems"
@@ -144,6 +155,8 @@ def _row(
         "unparsed": block["unparsed"],
         "truncated": numbers["truncated"],
         "mean_tokens": numbers["mean_tokens"],
+        # Of the responses, not of a grader: once is enough.
+        **({"mistakes": mistakes} if grader == GRADERS[0] and mistakes else {}),
     }
 
 

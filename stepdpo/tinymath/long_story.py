@@ -93,6 +93,12 @@ class LongStory:
         return equations
 
     @property
+    def mistakable(self) -> tuple[str | None, ...]:
+        """For every move the sum ("40 - 15") that takes its event alone for another one, or None."""
+        together = zip(self.moves, self.equations, strict=True)
+        return tuple(move.mistaken and f"{one.left} {move.mistaken[0]} {move.mistaken[1]}" for move, one in together)
+
+    @property
     def answer(self) -> int:
         return self.equations[-1].result
 

@@ -12,6 +12,7 @@ from stepdpo.core.types import Problem
 from stepdpo.data.dedup import HashSet
 from stepdpo.tinymath.long_story import LongStory
 from stepdpo.tinymath.long_teller import LongTeller
+from stepdpo.tinymath.mistakes import MISTAKABLE
 from stepdpo.tinymath.story import Story, Teller
 
 AnyStory = Story | LongStory
@@ -72,12 +73,14 @@ def problem_of(story: AnyStory, kind: Stories, split: str, seed: int, index: int
     """A story as the problem of this number in its split."""
     parts = ["tinymath", kind if kind is not Stories.short else "", split, f"seed{seed}" if seed else ""]
     operations = "".join(equation.operation for equation in story.equations)
+    # A list, as it comes back from attempts.jsonl.
+    mistakable = {MISTAKABLE: list(story.mistakable)} if isinstance(story, LongStory) else {}
     return Problem(
         id="-".join([part for part in parts if part] + [f"{index:06d}"]),
         question=story.question,
         answers=(str(story.answer),),
         solution=story.solution,
-        meta={"split": split, "steps": len(story.steps), "operations": operations},
+        meta={"split": split, "steps": len(story.steps), "operations": operations, **mistakable},
     )
 
 

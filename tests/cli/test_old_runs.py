@@ -78,7 +78,9 @@ def test_report(place: Path) -> None:
     (place / "runs" / "old" / "report.md").unlink()
     done = stepdpo("report", "old", cwd=place)
     assert done.code == 0, done.said
-    assert (place / "runs" / "old" / "report.md").read_text() == (OLD / "runs" / "old" / "report.md").read_text()
+    # What it says today below the table is none of the old report's.
+    now, then = ((root / "runs" / "old" / "report.md").read_text() for root in (place, OLD))
+    assert now.startswith(then)
 
 
 def test_resume(place: Path) -> None:

@@ -22,7 +22,7 @@ from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.models.save import write_card
 from stepdpo.report.tables import read_evaluations
 from stepdpo.runtime.atomic_io import read_jsonl
-from stepdpo.tinymath.problems import problems
+from stepdpo.tinymath.problems import Stories, problems
 
 ALPACA = TextTemplate(name="mine", prompt="Q: {question}\nA:", joint="\n")
 SMALL = Fresh(hidden_size=32, layers=1, intermediate_size=32)
@@ -59,6 +59,13 @@ class Answering:
         return Completion("" if number == self.silent else text, 10 + number, self.finish)
 
 
+class FindsNothing:
+    """A checker without kinds of mistakes."""
+
+    def first_error(self, problem: Problem, steps: Sequence[str]) -> None:
+        return None
+
+
 def scripted(count: int, **settings: Any) -> Evaluation:
     sampler = Answering(tuple(problems("test", count)), **settings)
     return replace(composed(f"task.count={count}"), model=SMALL, sampler=sampler, template=ALPACA)
@@ -84,6 +91,29 @@ def test_attempts_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert "strict    66.7 %" in printed
     assert "warning" not in printed
+
+
+def test_kinds_of_mistakes_where_the_checker_can_tell_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every third response goes wrong before its first step, so nothing is reached in it; the others are right."""
+    known = tuple(problems("test", 6, kind=Stories.long))
+    spec = composed("task=tinymath_long", "task.count=6")
+    spec = replace(spec, model=SMALL, sampler=Answering(known), template=ALPACA)
+    summary = evaluate(spec, tmp_path)
+    moves = sum(problem.meta["steps"] for number, problem in enumerate(known) if number % 3)
+    assert summary["mistakes"]["other"] == {"made": 0, "reached": moves}
+    assert list(summary["mistakes"]) == ["event mistaken", "carry forgotten", "other"]
+    assert json.loads((tmp_path / "summary.json").read_text())["mistakes"] == summary["mistakes"]
+    assert f"other: 0 of {moves} times" in capsys.readouterr().out
+    # Whoever reads the attempts later can count them again.
+    assert read_jsonl(tmp_path / "attempts.jsonl")[0]["meta"] == known[0].meta
+
+
+@pytest.mark.parametrize("checker", [None, "one that tells no kinds"])
+def test_no_kinds_no_mistakes(tmp_path: Path, checker: str | None) -> None:
+    spec = scripted(3)
+    without = replace(spec, task=replace(spec.task, checker=checker and FindsNothing()))
+    assert "mistakes" not in evaluate(without, tmp_path)
+    assert "mistakes" not in evaluate(spec, tmp_path)  # short stories have none
 
 
 def test_many_silent_or_cut_responses_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,3 +255,87 @@ def test_the_control_is_named_as_it_is(tmp_path: Path, capsys: pytest.CaptureFix
     assert "p = 0.002: loses to its control" in text
     assert "p = 1: no sure difference" in text
     assert "beats its control" in capsys.readouterr().out
+
+
+COUNTS = {"event mistaken": {"made": 1, "reached": 3}, "other": {"made": 0, "reached": 0}}
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for seed in ("seed0", "seed1"):
+        (tmp_path / seed).mkdir()
+        evaluate(tmp_path / seed / "base", "+-")
+    dpo = [make(tmp_path / seed, "dpo", "++") for seed in ("seed0", "seed1")]
+    rows = report([*dpo, make(tmp_path / "seed0", "sft", "+-")], None, tmp_path / "out")
+    names = list(dict.fromkeys(row["run"] for row in rows))
+    assert names == ["seed0/base", "seed1/base", "seed0/dpo", "seed1/dpo", "sft"]
+
+
+def test_one_line_where_the_graders_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report([make(tmp_path, "same", "+-+"), make(tmp_path, "apart", "+?")], None, tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "/3)" in line or "/2)" in line] == ["same", "apart", "apart"]
+    assert any("strict and official" in line for line in lines)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count("| same |") == text.count("| apart |") == 2
+
+
+def test_kinds_of_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One run counts them and one does not; nobody reached a place for the other kind."""
+    told = make(tmp_path, "told", "+-", extra={"mistakes": COUNTS})
+    rows = report([told, make(tmp_path, "silent", "+-")], None, tmp_path / "out")
+    assert [(row["run"], row["grader"]) for row in rows if "mistakes" in row] == [("told", "strict")]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())[0]["mistakes"] == COUNTS
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| run | event mistaken | other |\n| --- | --- | --- |\n| told | 33.3 (1/3) |  |\n" in text
+    assert "33.3 (1/3)" in capsys.readouterr().out
+
+
+def test_a_single_run_has_nothing_below_its_table(tmp_path: Path) -> None:
+    report([make(tmp_path, "dpo", "+-")], None, tmp_path / "out")
+    assert "##" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_picture_for_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "base", "+---")
+    run = make(tmp_path, "dpo", "++--")
+    evaluate(run, "+", task="math")
+    report([run], None, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count("## ") == 1  # on math there is one run alone
+    assert "## gsm8k, greedy" in text
+    assert [line.split()[0] for line in text.splitlines() if "●" in line] == ["base", "dpo"]
+    assert all(line.startswith("    ") for line in text.splitlines() if "●" in line)
+    assert "●" in capsys.readouterr().out
+
+
+def test_the_focus_is_held_against_every_other_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten gained and none lost: exact McNemar p = 2 / 2^10; against its like one gained, one lost: p = 1."""
+    evaluate(tmp_path / "base", "-" * 10 + "+" * 10)
+    focus, best = make(tmp_path, "dpo", "+" * 20), make(tmp_path, "best", "+" * 20)
+    worse = make(tmp_path, "x`y", "-" * 20)
+    report([focus, best, worse], None, tmp_path / "out", focus=tmp_path / "." / "dpo")
+    wanted = [
+        "dpo is above base by 50.0 ± 11.2 points (n = 20, p = 0.002)",
+        "dpo shows no sure difference to best: +0.0 ± 0.0 points (n = 20, p = 1)",
+        "dpo is above x`y by 100.0 ± 0.0 points (n = 20, p = 1.9e-06)",
+    ]
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo is") or "sure" in line] == [
+        *wanted
+    ]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        f"- {line}".replace("`", r"\`") for line in wanted
+    ]
+    report([focus, best, worse], None, tmp_path / "out", focus=worse)
+    assert "x\\`y is below dpo by 100.0 ± 0.0 points" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_focus_is_one_of_the_runs(tmp_path: Path) -> None:
+    dpo, sft = make(tmp_path, "dpo", "+-"), make(tmp_path, "sft", "+-")
+    with pytest.raises(UserError, match="dpo is none of the runs"):
+        report([sft], None, tmp_path / "out", focus=dpo)
+    evaluate(dpo, "+", task="math")
+    rows = report([dpo, sft, make(tmp_path, "other", "+", task="math")], None, tmp_path / "out", focus=sft)
+    assert {row["run"] for row in rows} == {"dpo", "sft", "other"}
+    # On math the focus has no answers: nothing is said of it there.
+    assert (tmp_path / "out" / "report.md").read_text().count("\n- ") == 1

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Problem
-from stepdpo.tinymath.checker import TinymathChecker, gold_equations
+from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import SPLITS, problems
+from stepdpo.tinymath.working import gold_equations
 
 PROBLEM = Problem(
     id="p",
