@@ -41,9 +41,11 @@ PAIRS = (
 """Seven further samples a problem take at least as many tokens as the step search takes."""
 EVALUATION = (f"task={TASK}", "decode.max_tokens=200")
 BASE, PAIRS_RUN, FOCUS = "base", "pairs", "step_dpo"
-SFT_GRID = ("optim.lr=2e-5,5e-5,1e-4", "max_steps=30,60")
-DPO_GRID = ("algo.beta=1,2,5", "optim.lr=5e-5,1e-4")
-"""Six cells a method."""
+UPDATES = (("batch.pairs=16", "max_steps=30"), ("batch.pairs=32", "max_steps=15"))
+"""The same work in many updates or in few."""
+SFT_GRID = "optim.lr=5e-5,1e-4"
+DPO_GRID = "algo.beta=2,5"
+"""With `UPDATES` four cells a method."""
 GRID_SEED, HELDOUT = 100, 300
 """The pairs of the grid, far from those of any demo, and how many held-out problems a cell answers."""
 
@@ -56,7 +58,7 @@ class Method:
     experiment: str
     data: str
     """The file of the pairs' run."""
-    grid: tuple[str, ...]
+    grid: str
 
 
 METHODS = (
@@ -174,27 +176,29 @@ def grid() -> None:
 
 
 def _sweep(method: Method, folder: Path, pairs: Path) -> None:
-    """The six cells of a method as one sweep of Hydra's."""
+    """The four cells of a method, as sweeps of Hydra's."""
     shutil.rmtree(folder / method.name, ignore_errors=True)
-    words = [
-        "train", "-m", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *method.grid,
-        f"then=[{TASK}]", f"then_with=task.split=heldout task.limit={HELDOUT} decode.max_tokens=200", f"runs={folder / method.name}",
-        f"hydra.sweep.dir={folder / method.name}/sweep",
-    ]  # fmt: skip
     with (folder / f"{method.name}.log").open("w") as out:
-        command = [sys.executable, "-m", "stepdpo", *words]
-        subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment(), check=True)
+        for number, updates in enumerate(UPDATES):
+            words = [
+                "train", "-m", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *updates,
+                method.grid, f"then=[{TASK}]", f"runs={folder / method.name}",
+                f"then_with=task.split=heldout task.limit={HELDOUT} decode.max_tokens=200",
+                f"hydra.sweep.dir={folder / method.name}/sweep{number}",
+            ]  # fmt: skip
+            command = [sys.executable, "-m", "stepdpo", *words]
+            subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment(), check=True)
     print(f"  {method.name}", flush=True)
 
 
 def _cells(folder: Path) -> Iterator[dict[str, Any]]:
-    """The words of every job of a sweep, and its accuracy."""
-    for job in sorted((folder / "sweep").glob("job-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+    """The words of every job of a method's sweeps, and its accuracy."""
+    for job in sorted(folder.glob("sweep*/job-*")):
         config = OmegaConf.load(job / "config.yaml")
-        keys = ("algo.beta", "optim.lr", "max_steps")
-        words = [f"{key.rpartition('.')[2]}={OmegaConf.select(config, key)}" for key in keys]
+        keys = ("algo.beta", "optim.lr", "batch.pairs", "max_steps")
+        words = {key: OmegaConf.select(config, key) for key in keys}
         accuracy = read_json(job / "eval" / TASK / "summary.json")["accuracy"]
-        yield {"words": [word for word in words if not word.endswith("=None")], "accuracy": accuracy}
+        yield {"words": [f"{key}={value}" for key, value in words.items() if value is not None], "accuracy": accuracy}
 
 
 def page(folders: Sequence[Path], seconds: Sequence[float]) -> str:
