@@ -64,7 +64,7 @@ class Method:
 METHODS = (
     Method("instance_dpo", "demo_instance_dpo", "instance_pairs", DPO_GRID),
     Method("rejection_sampling", "demo_rejection_sampling", "right_solutions", SFT_GRID),
-    Method("rejection_sampling_more", "demo_rejection_sampling", "more_right_solutions", SFT_GRID),
+    Method("rejection_sampling_more", "demo_rejection_sampling_more", "more_right_solutions", SFT_GRID),
     Method("sft_search", "demo_sft_search", "searched_solutions", SFT_GRID),
     Method("sft_continuation", "demo_sft_continuation", "continuations", SFT_GRID),
     Method("sft_step", "demo_sft_step", "preferences", SFT_GRID),
@@ -172,7 +172,7 @@ def grid() -> None:
     write_json(CELLS, {"seed": GRID_SEED, "problems": HELDOUT, "machine": machine(), "cells": cells})
     for name, found in cells.items():
         for cell in found:
-            print(f"  {name:<24}{' '.join(cell['words']):<34}{100 * cell['accuracy']:.1f} %")
+            print(f"  {name:<24}{' '.join(cell['words']):<60} {100 * cell['accuracy']:.1f} %")
 
 
 def _sweep(method: Method, folder: Path, pairs: Path) -> None:

@@ -170,7 +170,7 @@ def test_recipes_suit_the_model_of_their_name(recipe: str) -> None:
 def test_the_command_line_beats_the_experiment_beats_the_recipe() -> None:
     node = OmegaConf.load(conf() / "recipe" / "tinymath_long.yaml")
     demo = composed("train", ["experiment=demo_step_dpo"])
-    assert (demo.optim.lr, demo.batch.pairs) == (1e-4, node.batch.pairs)
+    assert (demo.optim.lr, demo.eval_every) == (1e-4, node.eval_every)
     assert demo.optim.lr != node.optim.lr
     assert composed("train", ["experiment=demo_step_dpo", "optim.lr=3e-3"]).optim.lr == 3e-3
 
