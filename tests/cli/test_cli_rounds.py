@@ -55,6 +55,7 @@ def test_what_rounds_leave(whole: Path) -> None:
     assert done.code == 0, done.said
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_and_taken_up_again(whole: Path, tmp_path: Path) -> None:
     """In the second round's pairs: the first round is left alone, and the result is that of the run left in peace."""
