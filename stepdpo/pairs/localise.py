@@ -7,7 +7,7 @@ and take the next step of a solution that ends right.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -75,9 +75,13 @@ class Localise:
         (solutions,) = yield from read_solutions([SampledBatch("s", "", prompt.joint, completions)], counts)
         right, wrong = [s for s in solutions if s.correct], [s for s in solutions if not s.correct]
         counts.update({"samples": len(completions), "right": len(right), "wrong": len(wrong)})
+        if self.baselines:
+            counts["tokens of samples"] += sum(completion.tokens for completion in completions)
         faulty = [*wrong, *self.faults.among(right)]
         if not faulty:
-            return Result(outcome="no wrong sample" if right else "no usable sample", counts=counts)
+            nothing = Result(outcome="no wrong sample" if right else "no usable sample", counts=counts)
+            # Its right solutions are what rejection sampling would be trained on all the same.
+            return (yield from self._with_baselines(judged, solutions, [], nothing))
         if not self.min_solve_rate <= len(right) / len(completions) <= self.max_solve_rate:
             return Result(outcome="solve rate outside the window", counts=counts)
         outcome = "judge found no wrong step"
@@ -88,23 +92,27 @@ class Localise:
                 outcome, found = yield from self._rectify(judged, wrong_step, right if self.reuse else [], turns)
                 sides += found[: self.max_pairs_per_problem - len(sides)]
         result = Result(tuple(pair for pair, _ in sides), "pairs" if sides else outcome, counts)
+        return (yield from self._with_baselines(judged, solutions, sides, result))
+
+    def _with_baselines(
+        self,
+        judged: JudgedProblem,
+        sampled: Sequence[Solution],
+        sides: Sequence[tuple[Preference, Solution]],
+        result: Result,
+    ) -> Requests:
+        """With what other methods are trained on; the judge is asked once about each right and each chosen solution."""
         if not self.baselines:
             return result
-        counts["tokens of samples"] += sum(completion.tokens for completion in completions)
-        counts["tokens of search"] += judged.cache.tokens
-        return replace(result, baselines=(yield from self._baselines(judged, solutions, sides)))
-
-    def _baselines(
-        self, judged: JudgedProblem, sampled: Sequence[Solution], sides: Sequence[tuple[Preference, Solution]]
-    ) -> Generator[Request, Any, Mapping[str, tuple[Preference, ...]]]:
-        """What other methods are trained on; the judge is asked once about each right solution and each chosen one."""
         verdicts: dict[str, int | None] = {}
         for solution in [*(s for s in sampled if s.correct), *(chosen for _, chosen in sides)]:
             if solution.text not in verdicts:
                 verdicts[solution.text] = yield from judged.judge(solution)
         looked_at = [replace(s, error=verdicts.get(s.text)) for s in sampled]
         chosen = [(int(pair.meta["step"]), replace(s, error=verdicts[s.text])) for pair, s in sides]
-        return baselines(judged.problem, looked_at, (), chosen, self.max_pairs_per_problem)
+        judged.counts["tokens of search"] += judged.cache.tokens
+        rows = baselines(judged.problem, looked_at, (), chosen, self.max_pairs_per_problem)
+        return replace(result, baselines=rows)
 
     def _localise(self, judged: JudgedProblem, faulty: Sequence[Solution]) -> Generator[Request, Any, list[WrongStep]]:
         """The second stage: the distinct wrong steps, those after new prefixes first."""

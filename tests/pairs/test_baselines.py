@@ -124,6 +124,16 @@ def test_localise_makes_the_same_of_the_same_samples() -> None:
     assert siblings.result.counts["tokens of search"] == 0  # another sample went on rightly
 
 
+@pytest.mark.parametrize("method", [Siblings(baselines=True), Localise(baselines=True)])
+def test_a_problem_that_is_always_solved_gives_right_solutions_all_the_same(method: Siblings | Localise) -> None:
+    texts = {opened(LONG): ["\n" + GOLD, "\n" + GOLD]}
+    (finished,) = run(method, Scripted(texts), [LONG], context(2, judge=Exact()))
+    assert (finished.result.outcome, finished.result.preferences) == ("no wrong sample", ())
+    found = {name: [row.chosen for row in rows] for name, rows in finished.result.baselines.items() if rows}
+    assert found == {"right_solutions": [GOLD], "verified_solutions": [GOLD]}
+    assert finished.result.counts["tokens of samples"] == 2 * 9
+
+
 def test_settings_that_cannot_be_meant() -> None:
     with pytest.raises(ValueError, match="extra_samples"):
         Siblings(extra_samples=2)
