@@ -7,12 +7,13 @@ chunk of positions at a time; those the backward pass needs are kept where they 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from stepdpo.models.head import Head, as_autocast, log_softmax, slope, wide
 
 CHUNK_BYTES = 64 * 2**20
 """Most memory that one chunk's distribution takes: with 150,000 words about a hundred positions, enough for a product
@@ -30,18 +31,6 @@ class HeadMemory(Enum):
     save = "save"
     recompute = "recompute"
     """A third more arithmetic in the head, and never more than a chunk of logits in memory."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """How logits are made: `cap * tanh(scale * (h W^T + low up^T) / cap)`, without tanh where there is no cap."""
-
-    weight_VH: Tensor
-    up_VR: Tensor | None = None
-    """The second factor of a low-rank adapter on the head; the first is applied to the hidden states before."""
-    scale: float = 1.0
-    cap: float | None = None
-    """Soft cap of the logits, as in Gemma 2."""
 
 
 class _TokenScores(torch.autograd.Function):
@@ -62,16 +51,16 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         head, reference = Head(weight_VH, up_VR, *form), _reference(reference_VH, form)
         total, vocabulary = len(target_T), len(weight_VH)
-        logps_T = hidden_TH.new_zeros(total, dtype=_wide(hidden_TH))
+        logps_T = hidden_TH.new_zeros(total, dtype=wide(hidden_TH))
         kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
         # Where distributions are kept there is one chunk, of all positions, and these are its tensors.
         kept = [logps_T.new_empty(total if keep else 0, vocabulary) for _ in range(2 if reference else 1)]
         for part in _parts(total, vocabulary, logps_T, keep):
             out = [buffer[part] if keep else None for buffer in kept]
-            policy_CV, offset_T[part] = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], out[0])
+            policy_CV, offset_T[part] = log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], out[0])
             logps_T[part] = policy_CV.gather(1, target_T[part, None]).squeeze(1)
             if reference and reference_hidden_TH is not None:
-                log_CV, _ = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part], out[1])
+                log_CV, _ = log_softmax(reference_hidden_TH[part], None, reference, target_T[part], out[1])
                 kl_T[part] = _kl(log_CV, policy_CV)  # the reference first: its distribution weighs the differences
         ctx.save_for_backward(
             hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T
@@ -92,15 +81,15 @@ class _TokenScores(torch.autograd.Function):
             if kept:
                 policy_CV, probs_CV = kept[0], kept[-1]
             else:
-                policy_CV, _ = _log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part])
+                policy_CV, _ = log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part])
             # Before exp_() overwrites the log-probabilities: with the offset added they are the logits, which the slope
             # of a cap depends on.
-            slope_CV = _slope(policy_CV, offset_T[part, None], ctx.form)
+            slope_CV = slope(policy_CV, offset_T[part, None], ctx.form)
             # In place throughout: grad_CV is the largest tensor of a step, and a second one would double the peak.
             grad_CV = policy_CV.exp_()
             if reference and reference_hidden_TH is not None:
                 if not kept:
-                    probs_CV = _log_softmax(reference_hidden_TH[part], None, reference, target_T[part])[0].exp_()
+                    probs_CV = log_softmax(reference_hidden_TH[part], None, reference, target_T[part])[0].exp_()
                 # (g_kl - g_logp) p - g_kl r; the onehot follows below.
                 grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part])[:, None])
                 grad_CV.addcmul_(probs_CV, -grad_kl_T[part, None])
@@ -144,43 +133,10 @@ def _added(sum_VX: Tensor | None, grad_CV: Tensor, input_CX: Tensor) -> Tensor:
     """The sum with grad^T input; the first term is the sum, later ones are added in fp32 or wider."""
     if sum_VX is None:  # often the only chunk, and then no zeros of the head's size are made
         return grad_CV.T @ input_CX
-    sum_VX = sum_VX.to(_wide(sum_VX))
+    sum_VX = sum_VX.to(wide(sum_VX))
     if sum_VX.dtype == grad_CV.dtype:
         return sum_VX.addmm_(grad_CV.T, input_CX)
     return sum_VX.add_(grad_CV.T @ input_CX)
-
-
-def _log_softmax(
-    hidden_CH: Tensor, low_CR: Tensor | None, head: Head, target_C: Tensor, out_CV: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """(log-probabilities over the vocabulary, what was subtracted from the logits), at least fp32; in `out_CV`."""
-    kind = _wide(hidden_CH)
-    # The product in the model's own format, as the model itself would have it; fp32 begins at the logits.
-    whole = kind == hidden_CH.dtype
-    logits_CV = torch.mm(hidden_CH, head.weight_VH.T, out=out_CV if whole else None)
-    if low_CR is not None and head.up_VR is not None:
-        logits_CV.addmm_(low_CR, head.up_VR.T)
-    if not whole:
-        out_CV = torch.empty_like(logits_CV, dtype=kind) if out_CV is None else out_CV
-        logits_CV = out_CV.copy_(logits_CV)
-    if head.scale != 1:
-        logits_CV.mul_(head.scale)
-    if head.cap is not None:
-        logits_CV.div_(head.cap).tanh_().mul_(head.cap)
-    target_C1 = target_C[:, None]
-    scored_C1 = logits_CV.gather(1, target_C1)
-    # The overload with `out`: torch.log_softmax would make a second tensor of this size. What it subtracts, the
-    # logsumexp, is had back from one column.
-    torch.ops.aten._log_softmax.out(logits_CV, -1, False, out=logits_CV)
-    return logits_CV, (scored_C1 - logits_CV.gather(1, target_C1)).squeeze(1)
-
-
-def _slope(policy_CV: Tensor, offset_C1: Tensor, form: tuple[float, float | None]) -> Tensor | None:
-    """D logits / d (h W^T); None where it is 1."""
-    scale, cap = form
-    if cap is not None:
-        return ((policy_CV + offset_C1) / cap).square_().neg_().add_(1).mul_(scale)
-    return policy_CV.new_full((1, 1), scale) if scale != 1 else None
 
 
 def _reference(weight_VH: Tensor | None, form: tuple[float, float | None]) -> Head | None:
@@ -209,17 +165,6 @@ def _parts(total: int, vocabulary: int, like: Tensor, whole: bool) -> Iterator[s
     return (slice(at, min(at + step, total)) for at in range(0, total, step))
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
-    """fp32 for the half formats; a model in double precision stays exact."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def as_autocast(tensor: Tensor) -> Tensor:
-    """In autocast's format where it is on: it casts the inputs of PyTorch's functions, and knows nothing of ours."""
-    kind = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
-
-
 def _fits(needed: int, device: torch.device) -> bool:
     if device.type == "cuda":
         return needed <= torch.cuda.get_device_properties(device).total_memory // 10
@@ -246,7 +191,7 @@ def token_scores(
         as_autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
     )
     # A distribution of the policy at every position, and one of the reference where there is one.
-    needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * _wide(hidden_TH).itemsize
+    needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * wide(hidden_TH).itemsize
     kept = head_memory is HeadMemory.save or (head_memory is HeadMemory.auto and _fits(needed, hidden_TH.device))
     form = (head.scale, head.cap)
     # Cast above and switched off here: autocast does not reach a custom Function's backward pass, which would else

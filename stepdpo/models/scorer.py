@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stepdpo.models.attention.registry import fitted, tree_inputs
 from stepdpo.models.compatibility import refuse_unsupported
-from stepdpo.models.logprobs import Head, HeadMemory, token_scores
+from stepdpo.models.head import Head
+from stepdpo.models.logprobs import HeadMemory, token_scores
 from stepdpo.models.lora import head_parts
 from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
 

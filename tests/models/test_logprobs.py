@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from stepdpo.models import logprobs as logps
-from stepdpo.models.logprobs import Head, HeadMemory, token_scores
+from stepdpo.models.head import Head
+from stepdpo.models.logprobs import HeadMemory, token_scores
 from stepdpo.tokens.batch import sum_by_owner
 
 T, H, V = 7, 5, 11

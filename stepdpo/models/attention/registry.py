@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 from stepdpo.core.errors import UserError
 from stepdpo.models.attention import dense, flex, segments
 from stepdpo.models.attention.metadata import BLOCK, TreeMask
-from stepdpo.models.logprobs import as_autocast
+from stepdpo.models.head import as_autocast
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.token_tree import Segment
 

@@ -1,13 +1,11 @@
-"""DeepSpeed ZeRO, on one process or many; the only place that knows DeepSpeed."""
+"""DeepSpeed ZeRO, on one process or many; with `process_group` the only place that knows DeepSpeed."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from stepdpo.models.scorer import Scores
 from stepdpo.tokens.batch import TreeBatch
+from stepdpo.training.engine.process_group import process_group
 from stepdpo.training.engine.settings import (
     Build,
     Device,
@@ -85,21 +84,12 @@ class Zero:
     @contextmanager
     def open(self, build: Build, optim: AdamW) -> Iterator[ZeroEngine]:
         device = pick_device(self.device, int(os.environ.get("LOCAL_RANK", "0")))
-        os.environ.setdefault("DS_ACCELERATOR", device.type)
-        _alone_unless_launched()
-        import deepspeed  # takes seconds, so only where it is used
-
-        deepspeed.logger.setLevel("WARNING")
-        # Its shared-memory all-reduce would be compiled at the first start (a minute) to do what gloo does.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(minutes=self.timeout_minutes))
-        try:
-            yield ZeroEngine(self, build, optim, device)
-        finally:
-            # In this order: another engine of this process must find neither the sharding hook nor the group.
-            _load_whole_again()
-            torch.distributed.destroy_process_group()
+        # Left in this order: another engine of this process must find neither the sharding hook nor the group.
+        with process_group(device, self.timeout_minutes):
+            try:
+                yield ZeroEngine(self, build, optim, device)
+            finally:
+                _load_whole_again()
 
 
 def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,21 +108,11 @@ def _load_whole_again() -> None:
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
 
 
-def _alone_unless_launched() -> None:
-    """Without a launcher this is the only process."""
-    if "RANK" in os.environ:
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-
-
 class ZeroEngine:
     """One process's part of a DeepSpeed engine; every process calls its methods in the same order."""
 
     def __init__(self, spec: Zero, build: Build, optim: AdamW, device: torch.device) -> None:
-        import deepspeed
+        import deepspeed  # takes seconds, so only where it is used
 
         self.spec, self.device = spec, device
         kind = pick_dtype(spec.dtype, device)
