@@ -21,13 +21,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-demo: install ## what the first wrong step is worth: seven ways of training on the same samples (four minutes on two cores)
+demo: install ## what the first wrong step is worth: seven ways of training on the same samples (five minutes on two cores)
 	$(BIN)/python -m benchmarks.demo
 
 demo-seeds: install ## the same with five seeds; writes docs/demo.md (half an hour)
 	$(BIN)/python -m benchmarks.demo --seeds 5
 
-demo-grid: install ## its settings, chosen on held-out problems (half an hour)
+demo-grid: install ## its settings, tried on held-out problems (fifteen minutes)
 	$(BIN)/python -m benchmarks.demo --grid
 
 test: install ## the default tests: CPU, offline, a few minutes

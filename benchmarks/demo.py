@@ -133,16 +133,21 @@ def one_seed(seed: int) -> Path:
     with ThreadPoolExecutor(2) as two:
         pairs = two.submit(make_pairs, folder, seed)
         base = two.submit(evaluate_base, folder)
-        for done in (pairs, base):
-            done.result()
+        wait((pairs, base))
         wait(two.submit(train, method, folder, pairs.result(), seed) for method in METHODS)
     return folder
 
 
 def wait(jobs: Iterable[Any]) -> None:
-    """Until all are done; the first failure is raised."""
-    for job in list(jobs):
-        job.result()
+    """Until all are done; after the first failure, or Ctrl-C, those that have not begun are left out."""
+    left = list(jobs)
+    try:
+        for job in left:
+            job.result()
+    except BaseException:
+        for job in left:
+            job.cancel()
+        raise
 
 
 def costs(folder: Path) -> str:

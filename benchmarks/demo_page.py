@@ -8,9 +8,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from stepdpo.evaluation.statistics import Paired
-from stepdpo.report.tables import EvaluationResult, compare_paired, read_evaluations
+from stepdpo.report.tables import GRADER, EvaluationResult, compare_paired, read_evaluations
 
-GRADER = "strict"
 Seeds = Sequence[Mapping[str, EvaluationResult]]
 """The evaluation of every method, a mapping a seed."""
 

@@ -7,15 +7,15 @@ prefix, from another solution, or else sampled afresh from there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stepdpo.core.protocols import Checker
-from stepdpo.core.types import Preference, Problem
+from stepdpo.core.types import Completion, Preference, Problem, Prompt
 from stepdpo.pairs.baselines import EXTRA, baselines
 from stepdpo.pairs.engine.context import Context
-from stepdpo.pairs.engine.requests import Generate, Requests, Result
+from stepdpo.pairs.engine.requests import Generate, Request, Requests, Result
 from stepdpo.pairs.solutions import (
     Faults,
     SampledBatch,
@@ -82,13 +82,18 @@ class Siblings:
         result = Result(pairs, "pairs" if pairs else _why_none(solutions, faulty, wrong_steps), counts)
         if not self.baselines:
             return result
-        if self.extra_samples:
-            (drawn[EXTRA],) = yield Generate((prompt.text,), self.extra_samples, again=1)
-        batch = SampledBatch("x", "", prompt.joint, drawn.get(EXTRA, ()))
-        (more,) = yield from read_solutions([batch], Counter())
+        more = yield from self._more(prompt, drawn)
         counts.update({f"tokens of {part}": sum(c.tokens for c in some) for part, some in drawn.items()})
         chosen = [(wrong_step.index, solution) for wrong_step, solution in sides]
         return replace(result, baselines=baselines(problem, solutions, more, chosen, self.max_pairs_per_problem))
+
+    def _more(self, prompt: Prompt, drawn: dict[str, list[Completion]]) -> Generator[Request, Any, Sequence[Solution]]:
+        """The extra samples, which no pair is made of; they are added to `drawn`, and to no other count."""
+        if not self.extra_samples:
+            return ()
+        (drawn[EXTRA],) = yield Generate((prompt.text,), self.extra_samples, again=1)
+        (more,) = yield from read_solutions([SampledBatch("x", "", prompt.joint, drawn[EXTRA])], Counter())
+        return more
 
 
 def _why_none(solutions: Sequence[Solution], faulty: Sequence[Solution], wrong_steps: Sequence[WrongStep]) -> str:

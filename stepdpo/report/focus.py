@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stepdpo.report.tables import EvaluationResult, compare_paired
+from stepdpo.report.tables import GRADER, EvaluationResult, compare_paired
 
-GRADER = "strict"
-"""The one to believe; the official one is for published numbers."""
 SIGNIFICANCE = 0.05
 """A paired p below this is called a difference."""
 

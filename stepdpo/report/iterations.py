@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.evaluation.statistics import summarise
-from stepdpo.report.tables import EvaluationResult, compare_paired, read_evaluations
+from stepdpo.report.tables import GRADER, EvaluationResult, compare_paired, read_evaluations
 from stepdpo.runtime.atomic_io import read_json
 from stepdpo.runtime.run_folder import SECONDS, SUMMARY
 
-GRADER = "strict"
 COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "round": lambda row: str(row["round"]),
     "problems": lambda row: _number(row["problems"]),

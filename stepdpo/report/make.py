@@ -11,7 +11,15 @@ from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.focus import SIGNIFICANCE
 from stepdpo.report.render import as_json, comparison, markdown, show, terminal
 from stepdpo.report.sections import sections
-from stepdpo.report.tables import EvaluationResult, compare_paired, find_base, read_evaluations, run_rows, short_names
+from stepdpo.report.tables import (
+    GRADER,
+    EvaluationResult,
+    compare_paired,
+    find_base,
+    read_evaluations,
+    run_rows,
+    short_names,
+)
 from stepdpo.runtime.atomic_io import write_text
 
 
@@ -60,7 +68,7 @@ def _against_control(runs: Sequence[Path], control: Path) -> list[str]:
     sentences = []
     for run in runs:
         for row in compare_runs(control, run):
-            if row["grader"] != "strict":  # the one to believe; the official one is for published numbers
+            if row["grader"] != GRADER:
                 continue
             better, significant = row["delta"] > 0, row["p_value"] < SIGNIFICANCE
             verdict = (

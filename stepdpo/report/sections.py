@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from stepdpo.report.focus import GRADER, focus_sentences
+from stepdpo.report.focus import focus_sentences
 from stepdpo.report.picture import picture
 from stepdpo.report.render import clean, escape, markdown_table, show, table
-from stepdpo.report.tables import EvaluationResult
+from stepdpo.report.tables import GRADER, EvaluationResult
 
 PICTURE = "Accuracy in percent with its 95 % interval (strict grader):"
 MISTAKES = """\

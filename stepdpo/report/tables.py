@@ -21,6 +21,8 @@ from stepdpo.runtime.atomic_io import read_json, read_jsonl
 from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
 
 log = logging.getLogger(__name__)
+GRADER = "strict"
+"""The one to believe, and to compare by; the official one is for published numbers."""
 SETTINGS = ("algo", "level", "template", "dataset")
 
 

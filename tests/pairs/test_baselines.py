@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.forgetful import forgetful
 from support.scripted import LONG, Scripted, context, opened, preferences, run, spoil, whole
 
 from stepdpo.core.steps import join_steps, split_steps
@@ -19,7 +20,6 @@ from stepdpo.pairs.judges.exact import Exact
 from stepdpo.pairs.localise import Localise
 from stepdpo.pairs.siblings import Siblings
 from stepdpo.pairs.solutions import Faults, Solution
-from tests.pairs.test_build import forgetful
 
 GOLD = LONG.solution
 HEAD, STEPS = split_steps(GOLD)

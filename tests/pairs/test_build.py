@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import pytest
-from support.constructions import SMALL, TEMPLATE, composed
+from support.constructions import SMALL, composed
+from support.forgetful import forgetful
 
 from stepdpo.core.errors import UserError
-from stepdpo.core.steps import join_steps, split_steps
-from stepdpo.core.types import Completion, Problem, Sampling
+from stepdpo.core.steps import split_steps
 from stepdpo.data.preference_file import from_row
 from stepdpo.data.tasks import Task
 from stepdpo.pairs.build import build_pairs
-from stepdpo.pairs.config import PairsConfig
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import owner, problems
-
-
-@dataclass(frozen=True)
-class Forgetful:
-    """Knows the gold solutions, and gets a step wrong now and then."""
-
-    known: tuple[Problem, ...]
-
-    @contextmanager
-    def open(self, model: Any) -> Iterator[Forgetful]:
-        yield self
-
-    def sample(
-        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
-    ) -> list[list[Completion]]:
-        return [
-            [self._write(prompt, Random(f"{prompt}/{number}/{params.seed}")) for number in range(params.n)]
-            for prompt in prompts
-        ]
-
-    def _write(self, prompt: str, rng: Random) -> Completion:
-        (problem,) = (p for p in self.known if f"Q: {p.question}\nA:" in prompt)
-        begun = prompt.partition("\nA:")[2]
-        head, steps = split_steps("\n" + problem.solution)
-        at = rng.randrange(len(steps) + 1)
-        if at < len(steps):
-            steps[at] = steps[at].replace(" = ", " = 9")
-            steps[-1] = steps[-1].rpartition("is: ")[0] + "is: 5555"
-        text = join_steps(head, steps)
-        return Completion(text[len(begun) :] if text.startswith(begun) else "", 20, "eos")
-
-
-def forgetful(count: int) -> PairsConfig:
-    sampler = Forgetful(tuple(problems("preference", count)))
-    return replace(composed(f"limit={count}"), model=SMALL, sampler=sampler, template=TEMPLATE)
 
 
 def test_the_configuration_of_the_verb() -> None:
