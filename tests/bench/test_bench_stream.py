@@ -51,6 +51,7 @@ def test_an_open_store_holds_its_index_and_no_tokens(tmp_path: FilePath) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", Group)
+@pytest.mark.exhaustive
 def test_updates_leave_nothing_behind(tmp_path: FilePath, group: Group) -> None:
     """Of 50,000 pairs and 300 updates, the bytes held after the 150th and the last are the same."""
     trees = store(tmp_path, 50_000, 300)

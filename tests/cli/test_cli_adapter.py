@@ -28,6 +28,7 @@ def test_targets_that_fit_nothing_are_the_user_s_to_mend(words: list[str], tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_learns_and_its_model_is_one_like_any_other(words: list[str], tmp_path: Path) -> None:
     pytest.importorskip("peft")
     done = stepdpo(*words, cwd=tmp_path)

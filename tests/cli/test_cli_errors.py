@@ -83,6 +83,7 @@ def test_unknown_verb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
     """They are listed and kept aside; the next attempt needs no force; an existing run does."""
     rows = preferences.read_text().splitlines()

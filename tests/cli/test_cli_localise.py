@@ -47,6 +47,7 @@ def test_pairs_by_the_exact_judge_are_right(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_pairs_by_roll_outs_end_as_they_should_and_are_mostly_right(tmp_path: Path) -> None:
     """No checker is asked: of nothing but final answers, most wrong steps are found exactly."""
     done = stepdpo(*SMALL, "limit=16", "judge=rollouts", cwd=tmp_path)

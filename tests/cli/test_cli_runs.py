@@ -135,6 +135,7 @@ def test_a_signal_saves_and_stops(words: list[str], tmp_path: Path, signum: int,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_at_once(words: list[str], tmp_path: Path) -> None:
     run = tmp_path / "runs" / "x"
     first = start(*words, *LONG, "run=x", cwd=tmp_path)

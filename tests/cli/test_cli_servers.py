@@ -90,6 +90,7 @@ def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_server_that_dies_and_is_started_again(shipped: LocalSampler, tmp_path: Path) -> None:
     """After the fourth request. What was finished stays; the rest is made by a resumed run, as if nothing had been."""
     asked = ["limit=6", "n=4", "max_tokens=160", "pairs.resample=4", "live=1"]
@@ -136,6 +137,7 @@ def both(nonsense: bool) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_judge_that_is_asked_again(tmp_path: Path) -> None:
     """Nonsense of one problem: the run ends well with counts, and a resumed one asks about that problem only."""
 
@@ -189,6 +191,7 @@ def transformers_serve(model: Path, home: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_transformers_serve(tmp_path: Path) -> None:
     """The shipped miniature behind transformers' own server: right pairs; as a judge it talks nonsense.
 

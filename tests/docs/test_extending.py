@@ -191,6 +191,7 @@ def test_workers_of_deepspeed_find_the_part(processes: int, project: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_where_python_files_are_looked_for(project: Path, tmp_path: Path) -> None:
     """From another folder the part is not found, unless PYTHONPATH names the folder that holds `mine`."""
     (command,) = sections()["a-decoder"].commands
@@ -203,6 +204,7 @@ def test_where_python_files_are_looked_for(project: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_installed_script_finds_the_part_as_well(project: Path, tmp_path: Path) -> None:
     """It has its own folder on its path in place of the one it is started in; `force` builds the part there."""
     (command,) = sections()["a-loss"].commands

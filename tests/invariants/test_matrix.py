@@ -84,6 +84,7 @@ def test_a_sample(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_all(loss: str, level: str, tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_flex_forward(softcap: float | None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.exhaustive
 def test_compiled_flex_reads_the_blocks_and_compiles_twice_at_most() -> None:
     """The compiled form skips what is not listed. A second length makes lengths dynamic, further ones cost nothing."""
     torch._dynamo.reset()

@@ -327,6 +327,7 @@ def test_settings_that_cannot_be_meant(settings: dict[str, Any], word: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_through_the_command_line(tmp_path: Path) -> None:
     """The shipped model on twenty problems: most pairs are right against wrong, every tree's visits add up."""
     words = ["pairs=mcts", "limit=20", f"runs={tmp_path}", "run=a", "sampler.device=cpu"]

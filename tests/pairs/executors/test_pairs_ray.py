@@ -79,6 +79,7 @@ def test_ctrl_c_ends_all_of_it_and_one_process_may_go_on(tmp_path: Path) -> None
     is_whole(tmp_path / "runs" / "ray", IDS)
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     done = stepdpo("pairs", "limit=4", "crew=ray", *RAY, "crew.gpus=100", cwd=tmp_path)
     assert done.code == 2

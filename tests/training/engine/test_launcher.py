@@ -83,6 +83,7 @@ def test_what_the_user_must_mend(words: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "x").exists()
 
 
+@pytest.mark.exhaustive
 def test_diverged(words: list[str], tmp_path: Path) -> None:
     done = stepdpo(*words, "optim.lr=1e30", "optim.warmup=0", "optim.clip=0", "save_every=0", cwd=tmp_path)
     assert done.code == 5, done.said
@@ -90,6 +91,7 @@ def test_diverged(words: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "x" / "model").exists()
 
 
+@pytest.mark.exhaustive
 def test_deepspeed_s_own_settings(words: list[str], tmp_path: Path) -> None:
     """A wrong key of DeepSpeed's configuration fails at once, in its words."""
     done = stepdpo(*words, "engine.stage=1", "+engine.deepspeed.zero_optimization.stage=9", cwd=tmp_path)

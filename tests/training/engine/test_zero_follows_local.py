@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,20 +74,39 @@ RESUMED = (
     *(f"{name}/stage-{s}" for name in ("frozen", *(("lora",) if PEFT else ())) for s in range(4)),
 )  # fmt: skip
 
+SAMPLE = {
+    "dpo/stage-0", "tdpo/stage-1", "tdpo/stage-3", "stand-ins/stage-2", "untied-dpo/stage-3", "untied-tdpo/stage-2",
+    "clipped/stage-3", "unclipped/stage-2", "kto/stage-3", "sft/stage-3", "frozen/stage-3", "lora/stage-2",
+    "lora-head/stage-3", "frozen/checkpointing-2", "tdpo/offload-all-3", "dpo/offload-2", "dpo/buckets-2",
+    "dpo/persistence-3", "bf16/stage-1", "bf16/stage-3",
+}  # fmt: skip
+"""Each plain run, stage and kind of engine once or twice; the rest is `exhaustive`."""
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(n, marks=() if n in SAMPLE else pytest.mark.exhaustive) for n in names]
+
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, pairs_words: list[str], tiny_model: Path, untied_model: Path
-) -> Runs:
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pairs_words: list[str],
+    tiny_model: Path, untied_model: Path,
+) -> Runs:  # fmt: skip
+    """What the tests that were chosen ask for, and no more."""
     runs = Runs(tmp_path_factory.mktemp("parity"), pairs_words)
+    here = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module
+    ]
+    asked = {item.callspec.params["name"] for item in here if hasattr(item, "callspec")}
 
     def model(words: tuple[str, ...]) -> list[str]:
         path = untied_model if "untied" in words else tiny_model
         return ["model=pretrained", f"model.path={path}", *(w for w in words if w != "untied")]
 
-    for name, words in PLAIN.items():
-        runs.local(name, *model(words))
+    for name in sorted({"dpo", "tdpo"} | {name.partition("/")[0] for name in asked - BF16.keys()}):
+        runs.local(name, *model(PLAIN[name]))
     together = {**{name: (*words, *FP32) for name, words in FOLLOWS.items()}, **BF16}
+    together = {name: words for name, words in together.items() if name in asked}
     jobs = []
     for name, words in together.items():
         runs.write(plain(name), *model(words))
@@ -118,7 +138,7 @@ def tolerance(key: str, name: str) -> dict[str, float]:
     return {"rel": 1e-5, "abs": 2e-6} if plain else {"rel": 1e-5, "abs": 3e-5}
 
 
-@pytest.mark.parametrize("name", FOLLOWS)
+@pytest.mark.parametrize("name", each(FOLLOWS))
 def test_every_metric_of_every_update(runs: Runs, name: str) -> None:
     local, zero = metrics(runs.root / name.partition("/")[0]), metrics(ends(runs, name))
     assert len(local) == len(zero) > 4
@@ -137,7 +157,7 @@ def test_the_plain_run_learns(runs: Runs) -> None:
     assert len(norms) == len(losses)
 
 
-@pytest.mark.parametrize("name", [n for n in FOLLOWS if not n.startswith("kto")])
+@pytest.mark.parametrize("name", each(n for n in FOLLOWS if not n.startswith("kto")))
 def test_the_model_is_the_same(runs: Runs, name: str) -> None:
     """It opens with transformers alone, and gives the same logits as the plain run's."""
     folder = ends(runs, name)
@@ -147,7 +167,7 @@ def test_the_model_is_the_same(runs: Runs, name: str) -> None:
     assert card["run"] == folder.name
 
 
-@pytest.mark.parametrize("name", [f"{algo}/stage-{s}" for algo in ("dpo", "untied-tdpo") for s in (2, 3)])
+@pytest.mark.parametrize("name", each(f"{algo}/stage-{s}" for algo in ("dpo", "untied-tdpo") for s in (2, 3)))
 def test_checkpoints_open_too(runs: Runs, name: str) -> None:
     folder, local = ends(runs, name), runs.root / name.partition("/")[0]
     saved = sorted(path.name for path in (folder / "checkpoints").iterdir())
@@ -158,7 +178,7 @@ def test_checkpoints_open_too(runs: Runs, name: str) -> None:
     assert not list(folder.glob("**/*.tmp"))
 
 
-@pytest.mark.parametrize("name", BF16)
+@pytest.mark.parametrize("name", each(BF16))
 def test_bfloat16_learns(runs: Runs, name: str) -> None:
     lines = [line for line in metrics(ends(runs, name)) if "loss" in line]
     assert len(lines) == 6
@@ -170,7 +190,7 @@ def test_bfloat16_learns(runs: Runs, name: str) -> None:
         assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=0.05)
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", each(RESUMED))
 def test_a_resumed_run_is_the_same_run(runs: Runs, name: str) -> None:
     """Bit for bit: every line of metrics.jsonl and every weight."""
     whole, resumed = ends(runs, name), ends(runs, f"{name}/resumed")

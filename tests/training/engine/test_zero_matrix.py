@@ -18,7 +18,7 @@ from support.trainings import Job, Runs
 from stepdpo.data.preference_file import write_preferences
 from stepdpo.tinymath.problems import problems
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 LOSSES = {
     "dpo": ("algo=dpo",),
