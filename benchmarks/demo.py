@@ -11,6 +11,7 @@ The base's own samples of 60 problems; seven ways of training on them; 600 fresh
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import shutil
@@ -43,9 +44,9 @@ EVALUATION = (f"task={TASK}", "decode.max_tokens=200")
 BASE, PAIRS_RUN, FOCUS = "base", "pairs", "step_dpo"
 UPDATES = (("batch.pairs=16", "max_steps=30"), ("batch.pairs=32", "max_steps=15"))
 """The same work in many updates or in few."""
-SFT_GRID = "optim.lr=5e-5,1e-4"
-DPO_GRID = "algo.beta=2,5"
-"""With `UPDATES` four cells a method."""
+SFT_GRID = (("optim.lr=2e-5,5e-5,1e-4",),)
+DPO_GRID = (("optim.lr=1e-4", "algo.beta=2,5"), ("optim.lr=5e-5", "algo.beta=2"))
+"""With `UPDATES` six cells a method."""
 GRID_SEED, HELDOUT = 100, 300
 """The pairs of the grid, far from those of any demo, and how many held-out problems a cell answers."""
 
@@ -58,7 +59,8 @@ class Method:
     experiment: str
     data: str
     """The file of the pairs' run."""
-    grid: str
+    grid: Sequence[Sequence[str]]
+    """The words of each sweep of its settings."""
 
 
 METHODS = (
@@ -85,38 +87,42 @@ ABOUT = {
 
 def make_pairs(folder: Path, seed: int) -> Path:
     """Everything that the methods train on, of one run: other problems with every seed."""
-    run(folder, PAIRS_RUN, [["pairs", *PAIRS, f"skip={PROBLEMS * seed}", f"limit={PROBLEMS}", f"seed={seed}"]])
+    run(
+        folder, PAIRS_RUN, "pairs", *PAIRS, f"skip={PROBLEMS * seed}", f"limit={PROBLEMS}", f"seed={seed}", "force=true"
+    )
     return folder / PAIRS_RUN
 
 
-def evaluate_base(folder: Path) -> Path:
-    run(folder, BASE, [["eval", *EVALUATION, "model=tinymath_long"]])
-    return folder / BASE
+def evaluate_base(folder: Path) -> None:
+    run(folder, BASE, "eval", *EVALUATION, "model=tinymath_long", "force=true")
 
 
-def train(method: Method, folder: Path, pairs: Path, seed: int) -> Path:
-    """Train and evaluate one method."""
-    words = ["train", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", f"seed={seed}"]
-    run(folder, method.name, [words, ["eval", *EVALUATION]])
-    return folder / method.name
+def train(method: Method, folder: Path, pairs: Path, seed: int) -> None:
+    data = f"dataset={pairs / method.data}.jsonl"
+    run(folder, method.name, "train", f"experiment={method.experiment}", data, f"seed={seed}", "force=true")
 
 
-def run(folder: Path, name: str, commands: Sequence[Sequence[str]]) -> None:
-    """Run commands of `stepdpo` on the run `name`; what they print goes into a log beside it, shown on failure."""
+def evaluate(method: Method, folder: Path) -> None:
+    run(folder, method.name, "eval", *EVALUATION)
+
+
+def run(folder: Path, name: str, verb: str, *words: str) -> None:
+    """Run a command of `stepdpo` on the run `name`; what it prints goes into a log beside it, shown on failure."""
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{name}.log"
+    log = folder / f"{name}.{verb}.log"
+    command = [sys.executable, "-m", "stepdpo", verb, *words, f"runs={folder}", f"run={name}"]
     with log.open("w") as out:
-        for number, words in enumerate(commands):
-            force = ["force=true"] if number == 0 else []
-            whole = [sys.executable, "-m", "stepdpo", *words, f"runs={folder}", f"run={name}", *force]
-            code = subprocess.run(whole, stdout=out, stderr=subprocess.STDOUT, env=environment()).returncode
-            if code:
-                tail = "\n".join(log.read_text().splitlines()[-20:])
-                raise SystemExit(f"{shlex.join(['stepdpo', *whole[3:]])}\nfailed with code {code}:\n{tail}")
-    summary = folder / name / "eval" / TASK / "summary.json"
-    right = f", {100 * read_json(summary)['accuracy']:.1f} % right" if summary.is_file() else ""
-    print(f"  {name:<24}{time.monotonic() - began:5.0f} s{right}", flush=True)
+        code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment()).returncode
+    if code:
+        tail = "\n".join(log.read_text().splitlines()[-20:])
+        raise SystemExit(f"{shlex.join(['stepdpo', *command[3:]])}\nfailed with code {code}:\n{tail}")
+    right = f", {_accuracy(folder / name):.1f} % right" if verb == "eval" else ""
+    print(f"  {verb:<7}{name:<24}{time.monotonic() - began:5.0f} s{right}", flush=True)
+
+
+def _accuracy(run_folder: Path) -> float:
+    return 100 * float(read_json(run_folder / "eval" / TASK / "summary.json")["accuracy"])
 
 
 def environment() -> Mapping[str, str]:
@@ -125,7 +131,7 @@ def environment() -> Mapping[str, str]:
 
 
 def one_seed(seed: int) -> Path:
-    """The pairs and the base side by side, then the methods, two at a time; returns the folder."""
+    """The pairs and the base side by side, then trainings, then evaluations, two at a time; returns the folder."""
     folder = ROOT / f"seed{seed}"
     print(
         f"seed {seed}: {PROBLEMS} problems, every method from the same samples (logs and runs in {folder})", flush=True
@@ -134,7 +140,9 @@ def one_seed(seed: int) -> Path:
         pairs = two.submit(make_pairs, folder, seed)
         base = two.submit(evaluate_base, folder)
         wait((pairs, base))
-        wait(two.submit(train, method, folder, pairs.result(), seed) for method in METHODS)
+        # One queue: an evaluation may begin beside the last training, as those of one method are far apart in it.
+        trained = [two.submit(train, method, folder, pairs.result(), seed) for method in METHODS]
+        wait([*trained, *(two.submit(evaluate, method, folder) for method in METHODS)])
     return folder
 
 
@@ -181,13 +189,13 @@ def grid() -> None:
 
 
 def _sweep(method: Method, folder: Path, pairs: Path) -> None:
-    """The four cells of a method, as sweeps of Hydra's."""
+    """The cells of a method, as sweeps of Hydra's."""
     shutil.rmtree(folder / method.name, ignore_errors=True)
     with (folder / f"{method.name}.log").open("w") as out:
-        for number, updates in enumerate(UPDATES):
+        for number, (settings, updates) in enumerate(itertools.product(method.grid, UPDATES)):
             words = [
                 "train", "-m", f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *updates,
-                method.grid, f"then=[{TASK}]", f"runs={folder / method.name}",
+                *settings, f"then=[{TASK}]", f"runs={folder / method.name}",
                 f"then_with=task.split=heldout task.limit={HELDOUT} decode.max_tokens=200",
                 f"hydra.sweep.dir={folder / method.name}/sweep{number}",
             ]  # fmt: skip

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import t
+
 from stepdpo.evaluation.statistics import Paired
 from stepdpo.report.tables import GRADER, EvaluationResult, compare_paired, read_evaluations
 
@@ -22,31 +24,42 @@ def read(folder: Path, names: Sequence[str]) -> dict[str, EvaluationResult]:
 def accuracies(seeds: Seeds, names: Sequence[str], about: Mapping[str, str]) -> str:
     """A row a method: every seed, the mean and the standard deviation over seeds."""
     n = len(next(iter(seeds[0].values())).attempts)
-    head = ["trained on", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd"]
+    head = ["trained on", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd", "95 %"]
     rows = []
     for name in names:
         shares = [100 * float(seed[name].summary["accuracy"]) for seed in seeds]
-        spread = f"{mean(shares):.1f} ± {stdev(shares):.1f}" if len(shares) > 1 else f"{shares[0]:.1f}"
-        rows.append([about[name], *(f"{share:.1f}" for share in shares), spread])
+        rows.append([about[name], *(f"{share:.1f}" for share in shares), *_spread(shares, ".1f")])
     errors = [float(one.summary["graders"][GRADER]["stderr"]) for seed in seeds for one in seed.values()]
     low, high = 100 * min(errors), 100 * max(errors)
-    note = f"Percent of {n} problems; the standard error of each is {low:.1f} to {high:.1f} points."
+    note = (
+        f"Percent of {n} problems; the standard error of each is {low:.1f} to {high:.1f} points. The last column is "
+        "Student's interval for the mean over seeds: what other samples and another order would give on these problems."
+    )
     return f"{table(head, rows)}\n\n{note}"
 
 
 def comparisons(seeds: Seeds, names: Sequence[str], focus: str, about: Mapping[str, str]) -> str:
     """What `focus` is above each other method, a column a seed: points, gained/lost, exact McNemar p."""
-    head = ["against", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd of points", "p < .05 in"]
+    head = ["against", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd of points", "95 %", "p < .05 in"]
     rows = []
     for name in names:
         if name == focus:
             continue
         pairs = [compare_paired(seed[name], seed[focus], GRADER) for seed in seeds]
         points = [100 * pair.delta for pair in pairs]
-        spread = f"{mean(points):+.1f} ± {stdev(points):.1f}" if len(points) > 1 else f"{points[0]:+.1f}"
         sure = sum(pair.p_value < 0.05 for pair in pairs)
-        rows.append([about[name], *map(_paired, pairs), spread, f"{sure} of {len(pairs)}"])
+        rows.append([about[name], *map(_paired, pairs), *_spread(points, "+.1f"), f"{sure} of {len(pairs)}"])
     return table(head, rows)
+
+
+def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
+    """Mean with standard deviation, and Student's 95 % interval of the mean; of one value alone there is neither."""
+    middle = mean(values)
+    if len(values) < 2:
+        return format(middle, form), ""
+    deviation = stdev(values)
+    reach = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
+    return f"{middle:{form}} ± {deviation:.1f}", f"{middle - reach:{form}} to {middle + reach:{form}}"
 
 
 def _paired(pair: Paired) -> str:
