@@ -21,23 +21,22 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
-demo: install ## what the first wrong step is worth: seven ways of training on the same samples (five minutes on two cores)
+demo: install ## what the first wrong step is worth: seven ways of training on the same samples (four to five minutes on two cores)
 	$(BIN)/python -m benchmarks.demo
 
 demo-seeds: install ## the same with five seeds; writes docs/demo.md (half an hour)
 	$(BIN)/python -m benchmarks.demo --seeds 5
 
-demo-grid: install ## its settings, tried on held-out problems (fifteen minutes)
+demo-grid: install ## its settings, tried on held-out problems (twenty minutes)
 	$(BIN)/python -m benchmarks.demo --grid
 
 test: install ## the default tests: CPU, offline, a few minutes
 	$(BIN)/python -m pytest -q -n 2
 
 SLOW ?= slow
-test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (twenty minutes)
-	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' tests/invariants
+test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (an hour)
 	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/training/engine
-	$(BIN)/python -m pytest -q -n 2 -m '$(SLOW) and not gpu and not browser' --ignore=tests/invariants --ignore=tests/training/engine
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(SLOW) and not gpu and not browser' --ignore=tests/training/engine
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py

@@ -40,26 +40,36 @@ def accuracies(seeds: Seeds, names: Sequence[str], about: Mapping[str, str]) -> 
 
 def comparisons(seeds: Seeds, names: Sequence[str], focus: str, about: Mapping[str, str]) -> str:
     """What `focus` is above each other method, a column a seed: points, gained/lost, exact McNemar p."""
-    head = ["against", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd of points", "95 %", "p < .05 in"]
+    head = ["against", *(f"seed {number}" for number in range(len(seeds))), "mean ± sd of points", "95 %", "p < .05"]
     rows = []
     for name in names:
         if name == focus:
             continue
         pairs = [compare_paired(seed[name], seed[focus], GRADER) for seed in seeds]
         points = [100 * pair.delta for pair in pairs]
-        sure = sum(pair.p_value < 0.05 for pair in pairs)
-        rows.append([about[name], *map(_paired, pairs), *_spread(points, "+.1f"), f"{sure} of {len(pairs)}"])
+        rows.append([about[name], *map(_paired, pairs), *_spread(points, "+.1f"), surely(pairs)])
     return table(head, rows)
 
 
 def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
-    """Mean with standard deviation, and Student's 95 % interval of the mean; of one value alone there is neither."""
+    """Mean with standard deviation, and Student's 95 % interval of the mean; neither where nothing varies."""
     middle = mean(values)
-    if len(values) < 2:
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    if not deviation:
         return format(middle, form), ""
-    deviation = stdev(values)
     reach = float(t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
     return f"{middle:{form}} ± {deviation:.1f}", f"{middle - reach:{form}} to {middle + reach:{form}}"
+
+
+def surely(pairs: Sequence[Paired]) -> str:
+    """In how many seeds the difference is one, and in which direction."""
+    sure = [pair.delta for pair in pairs if pair.p_value < 0.05]
+    counts = {"above": sum(delta > 0 for delta in sure), "below": sum(delta < 0 for delta in sure)}
+    return (
+        " and ".join(f"{word} in {count}" for word, count in counts.items() if count) + f" of {len(pairs)}"
+        if sure
+        else "none"
+    )
 
 
 def _paired(pair: Paired) -> str:

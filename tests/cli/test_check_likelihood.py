@@ -100,6 +100,8 @@ def test_through_the_command_line(preferences: Path, tmp_path: Path) -> None:
     assert found["tasks"] == {"tinymath": 1000}
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_wrong_names(preferences: Path, tmp_path: Path) -> None:
     for words, said in (
         (("--model", "tinymaht"), "model=tinymaht: there is no such model; did you mean 'tinymath'?"),

@@ -68,6 +68,7 @@ def test_every_task_of_an_evaluation_is_looked_at_first(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.exhaustive
 def test_inputs(name: str, tmp_path: Path) -> None:
     words, what = INPUTS[name]
     done = stepdpo("train", *words, "run=x", cwd=tmp_path)
@@ -108,6 +109,7 @@ def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_diverged(tmp_path: Path) -> None:
     done = stepdpo("train", *SFT, "run=x", "optim.lr=1e30", "optim.clip=0", "optim.warmup=0", "~recipe", cwd=tmp_path)
     assert done.code == 5, done.said

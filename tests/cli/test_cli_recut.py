@@ -26,6 +26,7 @@ def test_rules_that_do_not_exist_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_without_a_path_nothing_is_left(tmp_path: Path) -> None:
     missing = stepdpo("pairs", "pairs=recut", cwd=tmp_path)
     assert missing.code == 2
@@ -34,6 +35,7 @@ def test_without_a_path_nothing_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_trees_are_cut_where_there_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "trees.jsonl").write_text(json.dumps(TREE.to_row()) + "\n")
     words = ("pairs=recut", "pairs.path=trees.jsonl", "model=pretrained", "model.path=nowhere", "run=cut")

@@ -34,6 +34,7 @@ def test_cache_online_and_adapter_off_are_one_trajectory(
             assert theirs == pytest.approx(ours, rel=2e-5, abs=5e-5), mode
 
 
+@pytest.mark.slow
 def test_a_sweep_scores_the_reference_once(
     home: Path, tiny_model: Path, pairs_words: list[str], tmp_path: Path
 ) -> None:
@@ -48,6 +49,8 @@ def test_a_sweep_scores_the_reference_once(
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_cannot_be_is_refused(tiny_model: Path, pairs_words: list[str], tmp_path: Path) -> None:
     words = ["engine=local", f"model={tiny_model}", *pairs_words]
     done = commands.stepdpo("train", "reference=adapter_off", *words, cwd=tmp_path)

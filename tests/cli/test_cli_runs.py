@@ -91,6 +91,8 @@ def test_another_configuration_is_refused(done: Path, words: list[str], change: 
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Path) -> None:
     """A loss of one's own: one YAML file, one module, no change to the package."""
     (tmp_path / "conf" / "algo").mkdir(parents=True)
@@ -120,7 +122,8 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
 )
 def test_a_signal_saves_and_stops(words: list[str], tmp_path: Path, signum: int, code: int) -> None:
     run = tmp_path / "runs" / "x"

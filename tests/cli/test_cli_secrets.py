@@ -23,6 +23,7 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_with_wandb(words: list[str], tmp_path: Path) -> None:
     """Keys in the environment, and one that the configuration refers to."""
     by_name = "track.tags=[${oc.env:OPENAI_API_KEY}]"

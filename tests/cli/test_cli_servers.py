@@ -63,6 +63,7 @@ def right(path: Path) -> int:
     return len(found)
 
 
+@pytest.mark.slow
 def test_pairs_from_a_server_are_right_and_the_same_every_time(shipped: LocalSampler, tmp_path: Path) -> None:
     asked = ["limit=4", "n=6", "max_tokens=160", "pairs.resample=4", "seed=1"]
     with serving(written_by(shipped)) as served:

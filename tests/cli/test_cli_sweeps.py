@@ -37,6 +37,7 @@ def test_every_combination(words: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_failing_job_does_not_stop_the_others(words: list[str], tmp_path: Path) -> None:
     done = stepdpo("train", "-m", "optim.clip=-1,1", "seed=0", *words, cwd=tmp_path)
     assert done.code == 2, done.said

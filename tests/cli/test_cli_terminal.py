@@ -52,6 +52,7 @@ def test_a_bar(words: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_color(words: list[str], tmp_path: Path) -> None:
     code, drawn = on_a_terminal(*words, cwd=tmp_path, NO_COLOR="1")
     assert code == 0, drawn
@@ -72,6 +73,8 @@ def test_plain_lines(words: list[str], tmp_path: Path) -> None:
     assert len(metrics(tmp_path / "runs" / "x")) == 5
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_bar_of_problems(tmp_path: Path) -> None:
     """Figures beside it, and of a resumed run the problems that were finished before."""
     command = ["pairs", "limit=6", "live=3", "n=2", "max_tokens=160", "seed=1", "run=x"]

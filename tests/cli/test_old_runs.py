@@ -61,6 +61,7 @@ def test_a_users_own_configuration_may_use_the_old_names() -> None:
     assert type(build({TARGET: "stepdpo.level.Step"})) is type(build({TARGET: "stepdpo.data.level.Step"}))
 
 
+@pytest.mark.slow
 def test_evaluate(place: Path) -> None:
     words = ["eval", "run=old", "task=gsm8k", "task.path=problems.jsonl", "template=alpaca", "decode.max_tokens=16"]
     done = stepdpo(*words, "force=true", cwd=place)
@@ -83,6 +84,7 @@ def test_report(place: Path) -> None:
     assert now.startswith(then)
 
 
+@pytest.mark.slow
 def test_resume(place: Path) -> None:
     """Killed after its checkpoint, it goes on with the same words, to the same numbers, and to what was to follow.
 
@@ -117,6 +119,7 @@ def test_other_settings_are_refused_by_their_name(place: Path) -> None:
     assert "template" not in done.err
 
 
+@pytest.mark.slow
 def test_pairs_resume(place: Path) -> None:
     """Killed after four problems: the others are worked on, and the same pairs come of it."""
     run = place / "runs" / "oldpairs"

@@ -82,8 +82,8 @@ def table() -> dict[str, Stated]:
 
 
 ANCHORS = tuple(sections())
-SLOW = "a-data-set-whose-columns-map"
-"""Its commands are left to the slow tests: the page's own test of it reads the same file through the same YAML."""
+QUICK = ("a-loss", "a-way-of-making-pairs")
+"""The commands of the others are left to the slow tests."""
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_tests_of_the_page(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "anchor", [pytest.param(anchor, marks=[pytest.mark.slow] if anchor == SLOW else []) for anchor in ANCHORS]
+    "anchor", [pytest.param(anchor, marks=[] if anchor in QUICK else [pytest.mark.slow]) for anchor in ANCHORS]
 )
 def test_the_commands_of_the_page(anchor: str, project: Path) -> None:
     """Each ends well, and the part of the page was at work."""
@@ -174,6 +174,7 @@ def test_the_commands_of_the_page(anchor: str, project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_pairs_are_trained_on(project: Path) -> None:
     """What the page says in passing of the pairs it makes."""
     section = sections()["a-way-of-making-pairs"]
@@ -183,7 +184,7 @@ def test_pairs_are_trained_on(project: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_workers_of_deepspeed_find_the_part(processes: int, project: Path) -> None:
     (command,) = sections()["a-loss"].commands
     done = stepdpo(*command.split()[1:], "engine=zero", f"engine.processes={processes}", "force=true", cwd=project)

@@ -130,7 +130,7 @@ def test_what_cannot_be_a_reference(tiny_model: Path, pairs_words: list[str], tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["cache", "online"])
+@pytest.mark.parametrize("mode", [pytest.param("cache", marks=pytest.mark.exhaustive), "online"])
 def test_sharded_weights_follow_the_local_engine(
     mode: str, home: Path, tiny_model: Path, other: Path, pairs_words: list[str], tmp_path: Path
 ) -> None:

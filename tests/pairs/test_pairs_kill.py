@@ -51,7 +51,8 @@ def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -
     is_whole(folder, ids)
 
 
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive), signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.exhaustive
 def test_told_to_stop_and_resumed(signum: signal.Signals, tmp_path: Path) -> None:
     command = ("pairs", *SMALL, "run=x")
     folder = tmp_path / "runs" / "x"

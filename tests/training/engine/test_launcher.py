@@ -73,6 +73,7 @@ def rank_of(process: psutil.Process) -> int | None:
     return int(rank) if rank is not None and "stepdpo.cli.worker" in process.cmdline() else None
 
 
+@pytest.mark.exhaustive
 def test_what_the_user_must_mend(words: list[str], tmp_path: Path) -> None:
     """Said once, by whichever process; the launcher's own code and log do not hide it."""
     done = stepdpo(*words, "dataset.path=nowhere.jsonl", cwd=tmp_path)
@@ -100,6 +101,7 @@ def test_deepspeed_s_own_settings(words: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "x" / "model").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_hostfile_of_this_machine(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     few = ("engine.processes=1", "max_steps=2", "save_every=1")

@@ -48,6 +48,7 @@ def said(wrong: dict[Case, str]) -> str:
     return "\n".join(f"{' '.join(case)}: {what}" for case, what in wrong.items() if what)
 
 
+@pytest.mark.slow
 def test_a_sample(tmp_path: Path) -> None:
     """Every two options that two engines have."""
     sample = covering([case for case in ALL if engine_of(case) in TWO])
