@@ -99,6 +99,7 @@ def test_floor_by_hand() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tensors_without_data_count_the_same() -> None:
     """In a process of its own, as the benchmark does it."""
     code = (

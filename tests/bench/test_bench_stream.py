@@ -70,6 +70,7 @@ def test_updates_leave_nothing_behind(tmp_path: FilePath, group: Group) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_pass_over_all_pairs_plans_window_by_window(tmp_path: FilePath) -> None:
     """The most that is ever held is of one window of 512 pairs, and each pair comes once on one of two processes."""
     trees = store(tmp_path, 20_000, 100)

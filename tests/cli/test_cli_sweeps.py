@@ -51,6 +51,7 @@ def test_a_failing_job_does_not_stop_the_others(words: list[str], tmp_path: Path
     assert "  ok (" in table[2]
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_ends_the_sweep(words: list[str], tmp_path: Path) -> None:
     long = [word for word in words if not word.startswith("max_steps")]
     folder = tmp_path / "here" / "job-0"

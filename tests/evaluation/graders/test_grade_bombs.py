@@ -76,6 +76,7 @@ def test_awkward_answers(grader: Strict | Official, bomb: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("grader", GRADERS, ids=["strict", "official"])
 @pytest.mark.parametrize("bomb", LATE)
 def test_answers_that_never_end(grader: Strict | Official, bomb: str) -> None:

@@ -122,6 +122,7 @@ def test_a_signal_stops_both_and_resuming_goes_on(
         assert metrics(run)[-1]["step"] == 60
 
 
+@pytest.mark.exhaustive
 def test_what_the_user_must_mend(words: list[str], ssh: dict[str, str], tmp_path: Path) -> None:
     """A host that is not there, and a mistake that the workers find."""
     done = stepdpo(*words, "run=x", hostfile(tmp_path, *HOSTS, "127.0.0.3"), cwd=tmp_path, **ssh)
