@@ -22,7 +22,7 @@ def evaluate_tasks(
         config = with_model(config, folder / "model")
     result = JobResult()
     for task in settings.tasks or (choices["task"],):
-        one = with_task(config, task) if settings.tasks else config
+        one = with_task(config, task, given) if settings.tasks else config
         place = evaluation_folder(folder, one, choices)
         if (place / SUMMARY).is_file() and not settings.force:
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")

@@ -5,7 +5,7 @@ Nowhere else is a configuration copied, or a key taken out of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli.overrides import composed
 from stepdpo.cli.shorthands import key_of
-from stepdpo.core.config import current_config
+from stepdpo.core.config import current_config, typed
 from stepdpo.runtime.secrets import redact_argv
 
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe", "rounds")
@@ -61,12 +61,12 @@ def split(composed_config: DictConfig) -> tuple[LaunchSettings, DictConfig]:
     config = current_config(composed_config)  # options of users may still name parts as they were called
     given = _without_launch_keys(config)
     settings = LaunchSettings(
-        run=str(given["run"]) if given["run"] else "",
-        runs=Path(str(given["runs"])),
-        force=bool(given["force"]),
-        resume=bool(given["resume"]),
-        follow_up=FollowUp(_strings(given["then"] or ()), _words(given["then_with"] or "")),
-        tasks=_strings(given["tasks"] or ()),
+        run=typed(given["run"], str | None, "run") or "",
+        runs=Path(typed(given["runs"], str, "runs")),
+        force=typed(given["force"], bool | None, "force") or False,
+        resume=typed(given["resume"], bool | None, "resume") or False,
+        follow_up=FollowUp(_strings(given["then"], "then"), _words(given["then_with"], "then_with")),
+        tasks=_strings(given["tasks"], "tasks"),
         rounds=given["rounds"] or OmegaConf.create({}),
     )
     return settings, config
@@ -86,12 +86,17 @@ def with_model(config: DictConfig, path: Path) -> DictConfig:
     return config
 
 
-def with_task(config: DictConfig, task: str) -> DictConfig:
-    """The same evaluation, of another task."""
+def with_task(config: DictConfig, task: str, words: Sequence[str] = ()) -> DictConfig:
+    """The same evaluation, of another task; `words` may speak of tasks (`task.limit=5`), and do so of this one too."""
     config = deepcopy(config)
     with open_dict(config):
-        config.task = composed("eval", [f"task={task}"]).task
+        config.task = composed("eval", [f"task={task}", *task_words(words)]).task
     return config
+
+
+def task_words(words: Sequence[str]) -> list[str]:
+    """Those that set something of the task, whichever it is."""
+    return [word for word in words if key_of(word).startswith("task.")]
 
 
 def evaluation_config(task: str, words: Sequence[str], training: DictConfig, model: Path | None = None) -> DictConfig:
@@ -138,10 +143,13 @@ def _without_launch_keys(config: DictConfig) -> dict[str, Any]:
         return {key: config.pop(key, None) for key in LAUNCH_KEYS}
 
 
-def _words(value: Any) -> tuple[str, ...]:
-    """`then_with` is one string of words, or a list of them."""
-    return tuple(value.split()) if isinstance(value, str) else _strings(value)
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    """One string of words, or a list of them."""
+    return tuple(value.split()) if isinstance(value, str) else _strings(value, where)
 
 
-def _strings(values: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(map(str, values))
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    """A list of names; one name alone is a list of it."""
+    if value is None or value == "":
+        return ()
+    return (value,) if isinstance(value, str) else typed(value, tuple[str, ...], where)

@@ -19,7 +19,7 @@ from stepdpo.cli.evaluations import evaluate_tasks
 from stepdpo.cli.iterative.config import requested
 from stepdpo.cli.iterative.plan import IterationPlan
 from stepdpo.cli.iterative.run import run_iterations
-from stepdpo.cli.job_config import LaunchSettings, split
+from stepdpo.cli.job_config import LaunchSettings, split, task_words
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import run_in, started_with
 from stepdpo.cli.post_training import follow_up
@@ -82,17 +82,21 @@ def _checked(verb: str, words: Sequence[str]) -> list[str]:
     if not any(flag.startswith(("--cfg", "-c", "--info", "--hydra-help")) for flag in flags):
         sweep = any(flag in ("-m", "--multirun") for flag in flags)
         settings, _ = split(overrides.check(verb, given, folders, sweep))
-        _check_evaluations(settings)
+        _check_evaluations(settings, given, sweep)
     return [*flags, *given]
 
 
-def _check_evaluations(settings: LaunchSettings) -> None:
-    """Raises UserError for a task, or a word for it, that would be found wrong only once training is done."""
-    for task in (*settings.follow_up.tasks, *settings.tasks):
-        try:
-            overrides.check("eval", [f"task={task}", *settings.follow_up.words], [conf()], sweep=False)
-        except UserError as error:
-            raise UserError(f"{'then' if settings.follow_up.tasks else 'tasks'}: {error}") from error
+def _check_evaluations(settings: LaunchSettings, given: Sequence[str], sweep: bool) -> None:
+    """Raises UserError for a task, or a word for it, that would be found wrong only once other work is done."""
+    for where, tasks, words in (
+        ("then", settings.follow_up.tasks, settings.follow_up.words),
+        ("tasks", settings.tasks, task_words(given)),
+    ):
+        for task in tasks:
+            try:
+                overrides.check("eval", [f"task={task}", *words], [conf()], sweep)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
 
 
 def _composed(verb: str, config: DictConfig) -> Job:

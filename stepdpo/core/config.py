@@ -61,6 +61,16 @@ def build(node: Any, where: str = "config") -> Any:
     return _build(node, where)
 
 
+def typed(value: Any, hint: Any, where: str) -> Any:
+    """A plain value as what `hint` says, by the rules of `build`: `no` and `off` are False where a bool is meant.
+
+    Raises UserError for a value that is not one.
+    """
+    if isinstance(value, DictConfig | ListConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+    return _coerce(value, hint, where)
+
+
 def _build(node: Any, where: str) -> Any:
     if isinstance(node, list):
         return [_build(item, f"{where}[{i}]") for i, item in enumerate(node)]

@@ -18,6 +18,7 @@ from stepdpo.cli.job_config import (
 )
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import TARGET
+from stepdpo.core.errors import UserError
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "pairs"])
@@ -47,6 +48,36 @@ def test_settings_of_the_launch() -> None:
     assert split(composed("train", ["then_with=['task.limit=5']"]))[0].follow_up.words == ("task.limit=5",)
     assert split(composed("eval", ["tasks=[gsm8k,math]"]))[0].tasks == ("gsm8k", "math")
     assert split(composed("eval", []))[0] == LaunchSettings(run="", runs=Path("runs"))
+
+
+@pytest.mark.parametrize("key", ["force", "resume"])
+@pytest.mark.parametrize(("word", "meant"), [("no", False), ("off", False), ("yes", True), ("on", True), ("1", True)])
+def test_words_for_true_and_false_mean_what_they_say(key: str, word: str, meant: bool) -> None:
+    assert getattr(split(composed("train", [f"{key}={word}"]))[0], key) is meant
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "force=yes_please", "force=2.5", "force=[true]", "resume=maybe", "run=[a]", "run={a: 1}", "runs=[a]", "runs=null",
+        "then=[[a]]", "then_with={a: 1}",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match=rf"^{word.partition('=')[0]}\b.*expected"):
+        split(composed("train", [word]))
+
+
+def test_one_task_is_a_list_of_it() -> None:
+    assert split(composed("train", ["then=gsm8k"]))[0].follow_up.tasks == ("gsm8k",)
+    assert split(composed("eval", ["tasks=gsm8k"]))[0].tasks == ("gsm8k",)
+
+
+def test_words_for_a_task_are_for_every_task() -> None:
+    _, config = split(composed("eval", ["task=tinymath"]))
+    words = ["task=gsm8k", "tasks=[gsm8k,math]", "task.limit=5", "decode.max_tokens=7"]
+    for task in ("gsm8k", "math"):
+        assert (with_task(config, task, words).task.name, with_task(config, task, words).task.limit) == (task, 5)
 
 
 def test_what_follows_is_what_the_run_was_started_with_unless_said_anew() -> None:
