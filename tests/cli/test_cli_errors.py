@@ -25,6 +25,9 @@ WORDS = {
     "no value": (("force",), "'force': not understood; settings are written key=value"),
     "a bracket": (("run=[a",), "'run=[a': not understood; quote values with special characters"),
     "both": (("force=true", "resume=true", "run=x"), "give one of them"),
+    "no boolean": (("force=yes_please", "run=x"), "force: expected bool, got 'yes_please'"),
+    "no name": (("run=[a]",), "run: expected str, got ['a']"),
+    "one misspelt task to follow": (("then=gsm8",), "then: task=gsm8: there is no such task; did you mean 'gsm8k'?"),
     "outside": (("run=../x",), "run name '../x'"),
     "a misspelt task to follow": (("then=[gsm8k,mth]",), "then: task=mth: there is no such task; did you mean 'math'?"),
     "a misspelt word for it": (("then=[math]", "then_with=task.limt=5"), "then: task.limt: there is no such setting"),
@@ -64,6 +67,8 @@ def test_words(name: str, tmp_path: Path) -> None:
 
 def test_every_task_of_an_evaluation_is_looked_at_first(tmp_path: Path) -> None:
     refused(stepdpo("eval", "task=tinymath,mth", cwd=tmp_path), "tasks: task=mth: there is no such task")
+    said = "tasks: task.count: there is no such setting"  # the second task has none
+    refused(stepdpo("eval", "task=tinymath,gsm8k", "task.count=5", cwd=tmp_path), said)
 
 
 @pytest.mark.slow

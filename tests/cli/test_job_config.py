@@ -59,8 +59,8 @@ def test_words_for_true_and_false_mean_what_they_say(key: str, word: str, meant:
 @pytest.mark.parametrize(
     "word",
     [
-        "force=yes_please", "force=2.5", "force=[true]", "resume=maybe", "run=[a]", "run={a: 1}", "runs=[a]", "runs=null",
-        "then=[[a]]", "then_with={a: 1}",
+        "force=yes_please", "force=2.5", "force=[true]", "resume=maybe", "run=[a]", "run={a: 1}", "runs=[a]",
+        "runs=null", "then=[[a]]", "then_with={a: 1}",
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(word: str) -> None:
