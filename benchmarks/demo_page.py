@@ -65,11 +65,8 @@ def surely(pairs: Sequence[Paired]) -> str:
     """In how many seeds the difference is one, and in which direction."""
     sure = [pair.delta for pair in pairs if pair.p_value < 0.05]
     counts = {"above": sum(delta > 0 for delta in sure), "below": sum(delta < 0 for delta in sure)}
-    return (
-        " and ".join(f"{word} in {count}" for word, count in counts.items() if count) + f" of {len(pairs)}"
-        if sure
-        else "none"
-    )
+    found = " and ".join(f"{word} in {count}" for word, count in counts.items() if count)
+    return f"{found or 'in none'} of {len(pairs)}"
 
 
 def _paired(pair: Paired) -> str:
