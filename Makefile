@@ -7,7 +7,12 @@ PYTHON_GPU ?= $(BIN)/python
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-preferences tinymath-long test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
+define ship
+	rm -rf stepdpo/tinymath/$(2) && mkdir stepdpo/tinymath/$(2)
+	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
+endef
+
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -91,22 +96,18 @@ wheel: install ## build the wheel and use it from another folder
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null
 	$(BIN)/python tests/support/try_wheel.py dist
 
-BASE := runs/tinymath-sft/checkpoints/step-001500
-tinymath: install ## make the shipped miniature again: its models, and its preferences (forty minutes on two cores)
-	$(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
-	rm -rf stepdpo/tinymath/model && mkdir stepdpo/tinymath/model
-	cp $(BASE)/*.json $(BASE)/*.jinja $(BASE)/*.safetensors stepdpo/tinymath/model/
-	rm -f stepdpo/tinymath/model/MANIFEST.json stepdpo/tinymath/model/trainer.json
-	OMP_NUM_THREADS=1 $(MAKE) -j 2 tinymath-preferences tinymath-long
+tinymath: install ## make the shipped base of the demo again (forty minutes on two cores)
+	OMP_NUM_THREADS=2 $(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
+	OMP_NUM_THREADS=1 $(BIN)/stepdpo train experiment=tinymath_long_sft run=tinymath-long force=true
+	$(call ship,runs/tinymath-long/model,long_model)
 
-tinymath-preferences:
+# What ships was made so by an earlier version, which drew the pairs in another order: this makes another one.
+tinymath-short: install ## make another miniature for short stories, and its preferences (forty minutes)
+	OMP_NUM_THREADS=2 $(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
+	$(call ship,runs/tinymath-sft/checkpoints/step-001500,model)
+	rm -f stepdpo/tinymath/model/MANIFEST.json stepdpo/tinymath/model/trainer.json
 	$(BIN)/stepdpo pairs limit=2500 run=tinymath-pairs force=true
 	cp runs/tinymath-pairs/preferences.jsonl stepdpo/tinymath/preferences.jsonl
-
-tinymath-long: install ## the miniature for long stories alone, from the other one (ten minutes of one core)
-	OMP_NUM_THREADS=1 $(BIN)/stepdpo train experiment=tinymath_long_sft run=tinymath-long force=true
-	rm -rf stepdpo/tinymath/long_model && mkdir stepdpo/tinymath/long_model
-	cp runs/tinymath-long/model/*.json runs/tinymath-long/model/*.jinja runs/tinymath-long/model/*.safetensors stepdpo/tinymath/long_model/
 
 check: lint types test docs wheel ## what a change must pass
 
