@@ -96,13 +96,13 @@ wheel: install ## build the wheel and use it from another folder
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist . > /dev/null
 	$(BIN)/python tests/support/try_wheel.py dist
 
-tinymath: install ## make the shipped base of the demo again (forty minutes on two cores)
-	OMP_NUM_THREADS=2 $(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
+tinymath: install ## make the demo's base again, from the miniature for short stories (twelve minutes of one core)
 	OMP_NUM_THREADS=1 $(BIN)/stepdpo train experiment=tinymath_long_sft run=tinymath-long force=true
 	$(call ship,runs/tinymath-long/model,long_model)
 
-# What ships was made so by an earlier version, which drew the pairs in another order: this makes another one.
-tinymath-short: install ## make another miniature for short stories, and its preferences (forty minutes)
+# What ships was made so by an earlier version, which drew the pairs in another order: this makes another one, with
+# which every figure about it, and the demo's base, would be another (docs/reproduce.md).
+tinymath-short: install ## make a miniature for short stories, and its preferences (half an hour on two cores)
 	OMP_NUM_THREADS=2 $(BIN)/stepdpo train experiment=tinymath_sft run=tinymath-sft force=true
 	$(call ship,runs/tinymath-sft/checkpoints/step-001500,model)
 	rm -f stepdpo/tinymath/model/MANIFEST.json stepdpo/tinymath/model/trainer.json

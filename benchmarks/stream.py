@@ -92,7 +92,7 @@ def _write(words: Sequence[str]) -> None:
     began = time.monotonic()
     with artifact_cache.building(entry := artifact_cache.entry("tokens", key), key) as folder:
         stores = write_stores(folder, {"train": spec.dataset.rows(len(tokenizer))})
-        write_report(folder, PreprocessReport({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores))
+        write_report(folder, PreprocessReport({"rows": spec.dataset.pairs}, (), spec.dataset.pairs, {}, stores, ""))
     seconds = time.monotonic() - began
     size = sum(path.stat().st_size for path in entry.iterdir())
     print(f"wrote {spec.dataset.pairs:,} pairs, {size / 2**30:.2f} GiB, in {seconds:.0f} s", flush=True)

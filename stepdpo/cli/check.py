@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics
 from stepdpo.data.contamination import Likeness, SharedQuestion, shared_questions
 from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.rows import BadRow, bad_row
 from stepdpo.data.templates import NativeTemplate
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime.atomic_io import write_json
@@ -77,10 +78,17 @@ def check(
     out = console or Console()
     loaded = dataset.load()
     everything = loaded.preferences + loaded.heldout
+    tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
+    if tokenizer is not None:
+        loaded = loaded.with_bad(_unwritable(loaded, level or _step, template, tokenizer))
+        ended = sum(_ends_written(everything, getattr(tokenizer, "eos_token", None)))
+        loaded = replace(loaded, counts={**loaded.counts, "sides that end with the end of text (taken off)": ended})
+    ends = [end for pair in map(level or _step, everything) for end in (pair.chosen_ends, pair.rejected_ends)]
+    named = f"format: {loaded.format}; " if loaded.format else ""
+    check_display.line(out, f"{named}the end of text follows {sum(ends):,} of {len(ends):,} sides")
     check_display.counts(out, loaded.counts)
     check_display.bad_rows(out, loaded.bad, shown)
     check_display.findings(out, loaded.findings, shown)
-    tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
     check_display.lengths(out, everything, tokenizer)
     check_display.contents(out, everything)
     problems = {task.name: task.problems() for task in tasks}
@@ -108,6 +116,28 @@ def check(
     if forbid_shared and copied:
         raise UserError(f"{copied} training questions are problems of {', '.join(problems)}")
     return CheckReport(loaded=loaded, shared=shared, report=report)
+
+
+def _ends_written(preferences: Sequence[Preference], end: str | None) -> Iterator[bool]:
+    """Of every last text of a side, whether it ends with the token that training adds where a response ends."""
+    for p in preferences if end else ():
+        for side in (p.chosen_rest or p.chosen, p.rejected_rest or p.rejected):
+            yield side.rstrip().endswith(str(end))
+
+
+def _unwritable(loaded: Loaded, level: Level, template: Template, tokenizer: Tokenizer) -> Iterator[BadRow]:
+    """Rows that training would leave out: control tokens in them, or turns that the chat template refuses."""
+    from stepdpo.tokens.tokenization import refusals  # torch, which a look without a tokenizer does without
+
+    # Lengths are told of tokenizers without a chat template too, and nothing is rendered then.
+    rendered = (
+        template if not isinstance(template, NativeTemplate) or getattr(tokenizer, "chat_template", None) else None
+    )
+    everything = (*loaded.preferences, *loaded.heldout)
+    reasons = refusals(map(level, everything), rendered, tokenizer)
+    for preference, place, reason in zip(everything, (*loaded.places, *loaded.heldout_places), reasons, strict=False):
+        if reason:
+            yield bad_row(place, reason, preference.question)
 
 
 def _report(

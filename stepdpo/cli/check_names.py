@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import open_dict
 
 from stepdpo.cli import overrides, shorthands
 from stepdpo.cli.check import check
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError, nearest
-from stepdpo.core.package_data import conf
 from stepdpo.core.protocols import Level
-from stepdpo.data.dataset import Dataset
 from stepdpo.data.validation import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows lie, as `check` is told; empty for what the data set says, or the columns tell."""
+
+    format: str = ""
+    split: str = ""
+    columns: tuple[str, ...] = ()
+    """Each as `prompt=query`: our name of a column, and the file's."""
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are given, by their keys in `dataset`."""
+        pairs = [column.partition("=") for column in self.columns]
+        for ours, equals, theirs in pairs:
+            if not (ours and equals and theirs):
+                raise UserError(f"--columns {ours}: written as OURS=THEIRS, for example --columns prompt=query")
+        given = {"format": self.format, "split": self.split, "columns": {ours: theirs for ours, _, theirs in pairs}}
+        return {key: value for key, value in given.items() if value}
 
 
 def check_named(
@@ -28,41 +46,51 @@ def check_named(
     template: str,
     model_pairs: int,
     out_json: Path | None,
+    layout: Layout = Layout(),
+    folders: Sequence[Path] = (),
 ) -> None:
-    """Find every part by its name, then check. Raises UserError for a name that means nothing."""
-    level_part = _level(level)
-    task_parts = [build(overrides.composed("eval", [f"task={task}"]).task) for task in tasks]
-    model_parts = _model(model, template) if model is not None else {}
+    """Find every part by its name, in our folder of options and in `folders`, then check.
+
+    Raises UserError for a name that means nothing.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {folder}: there is no such folder")
+    with overrides.config_folders([folder.absolute() for folder in folders]):
+        level_part = _level(level)
+        task_parts = [build(overrides.check("eval", [f"task={task}"], sweep=False).task) for task in tasks]
+        model_parts = _model(model, template) if model is not None else {}
+        dataset = find_dataset(data, layout)
     try:
         check(
-            find_dataset(data), level=level_part, tasks=task_parts, max_bad=max_bad, model_pairs=model_pairs,
+            dataset, level=level_part, tasks=task_parts, max_bad=max_bad, model_pairs=model_pairs,
             out_json=out_json, **model_parts,
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"max_bad: {error}") from error
 
 
-def find_dataset(data: str) -> DatasetSpec:
+def find_dataset(data: str, layout: Layout = Layout()) -> DatasetSpec:
     """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns)."""
-    folder = conf() / "dataset"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    if data in names:
-        part: DatasetSpec = build(OmegaConf.load(folder / f"{data}.yaml"), where="dataset")
-        return part
-    if "/" in data or "." in data or Path(data).exists():
-        return Dataset(path=data)
-    raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, names)}")
+    known = shorthands.groups(overrides.known_folders())["dataset"]
+    named = data in known
+    if not named and not ("/" in data or "." in data or Path(data).exists()):
+        raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, known)}")
+    words = [f"dataset={data}"] if named else ["dataset=jsonl", f"dataset.path='{data}'"]
+    config = overrides.check("train", words, sweep=False).dataset
+    with open_dict(config):
+        config.update(layout.settings())
+    part: DatasetSpec = build(config, where="dataset")
+    return part
 
 
 def _level(name: str) -> Level:
-    known = shorthands.groups([conf()])["level"]
-    if name not in known:
-        raise UserError(f"level={name}: {nearest(name, known)}")
-    level: Level = build(overrides.composed("train", [f"level={name}"]).level)
+    level: Level = build(overrides.check("train", [f"level={name}"], sweep=False).level)
     return level
 
 
 def _model(model: str, template: str) -> dict[str, Any]:
-    words = shorthands.normalise("eval", [f"model={model}", f"template={template}"], shorthands.groups([conf()]))
-    config = overrides.check("eval", words, [conf()], sweep=False)
+    known = shorthands.groups(overrides.known_folders())
+    words = shorthands.normalise("eval", [f"model={model}", f"template={template}"], known)
+    config = overrides.check("eval", words, sweep=False)
     return {"model": build(config.model, where="model"), "template": build(config.template, where="template")}

@@ -53,6 +53,11 @@ class Job:
 
 def launch(verb: str, words: Sequence[str]) -> int:
     """Run a verb; returns the exit code. Raises UserError for words that must be mended."""
+    with overrides.config_folders(shorthands.split(words)[2]):
+        return _launch(verb, words)
+
+
+def _launch(verb: str, words: Sequence[str]) -> int:
     hydra_words = _checked(verb, words)
     ended: list[tuple[Job, JobResult]] = []
 
@@ -81,12 +86,16 @@ def _checked(verb: str, words: Sequence[str]) -> list[str]:
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
     if not any(flag.startswith(("--cfg", "-c", "--info", "--hydra-help")) for flag in flags):
         sweep = any(flag in ("-m", "--multirun") for flag in flags)
-        settings, _ = split(overrides.check(verb, given, folders, sweep))
-        _check_evaluations(settings, given, sweep)
+        overrides.check(verb, given, sweep)
+        for words_of_job in overrides.variants(given):
+            settings, _ = split(overrides.check(verb, words_of_job, sweep=False))
+            _check_evaluations(settings, words_of_job)
+            if verb == "train" and not settings.resume:
+                requested(settings.rounds, {}, words_of_job)
     return [*flags, *given]
 
 
-def _check_evaluations(settings: LaunchSettings, given: Sequence[str], sweep: bool) -> None:
+def _check_evaluations(settings: LaunchSettings, given: Sequence[str]) -> None:
     """Raises UserError for a task, or a word for it, that would be found wrong only once other work is done."""
     for where, tasks, words in (
         ("then", settings.follow_up.tasks, settings.follow_up.words),
@@ -94,7 +103,7 @@ def _check_evaluations(settings: LaunchSettings, given: Sequence[str], sweep: bo
     ):
         for task in tasks:
             try:
-                overrides.check("eval", [f"task={task}", *words], [conf()], sweep)
+                overrides.check("eval", [f"task={task}", *words], sweep=False)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
 

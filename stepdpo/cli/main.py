@@ -126,15 +126,19 @@ def check(
         int, typer.Option(min=1, help="So many preferences, evenly spread, that model is asked about.")
     ] = 1000,
     json: Annotated[Path | None, typer.Option(help="Write everything that was found here.")] = None,
+    format: Annotated[str, typer.Option(help="How the rows lie, where their columns do not tell.")] = "",
+    split: Annotated[str, typer.Option(help="The split of a hub data set, or what the files' names begin with.")] = "",
+    columns: Annotated[list[str] | None, typer.Option(help="A column under another name: prompt=query.")] = None,
+    config_dir: Annotated[list[Path] | None, typer.Option(help="A folder of options of your own.")] = None,
 ) -> None:
     """Look at preference data as training would, without training."""
-    from stepdpo.cli.check_names import check_named
+    from stepdpo.cli.check_names import Layout, check_named
     from stepdpo.core.errors import UserError
 
     try:
         check_named(
             data, level=level, tasks=task or [], max_bad=max_bad, model=model, template=template, model_pairs=pairs,
-            out_json=json,
+            out_json=json, layout=Layout(format, split, tuple(columns or ())), folders=config_dir or (),
         )  # fmt: skip
     except UserError as error:
         _fail(error)

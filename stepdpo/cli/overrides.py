@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,43 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.secrets import redact_argv
 
+_folders: ContextVar[tuple[Path, ...]] = ContextVar("folders", default=())
+
+
+@contextmanager
+def config_folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Look for options in these folders too (those of `--config-dir`) whatever is composed within the block."""
+    # A global of the process, as Hydra itself is: whatever a command starts, it composes by the same folders.
+    before = _folders.set(tuple(folder for folder in folders if folder != conf()))
+    try:
+        yield
+    finally:
+        _folders.reset(before)
+
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
     with _composing():
-        return compose(verb, overrides=list(overrides))
+        return compose(verb, overrides=[*overrides, *_search()])
 
 
-def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: bool) -> DictConfig:
+def known_folders() -> list[Path]:
+    """Our own, and those of the command."""
+    return [conf(), *_folders.get()]
+
+
+def _search() -> list[str]:
+    places = ",".join(f"file://{folder}" for folder in _folders.get())
+    return [f"hydra.searchpath=[{places}]"] if places else []
+
+
+def check(verb: str, overrides: Sequence[str], sweep: bool) -> DictConfig:
     """The configuration of a verb (of its first job in a sweep), composed as a rehearsal.
 
     Raises UserError for a word that is not `key=value`, an unknown group option, key, or a value that does not fit.
     """
     # Hydra would say so only once it runs, job by job, in words about its own insides, and exit with code 1.
-    known = groups(folders)
+    known = groups(known_folders())
     for word in overrides:
         _check_secret(word)
     first_job: list[str] = []
@@ -46,8 +70,7 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
                 raise UserError(f"{word}: several values make a sweep; write `stepdpo {verb} -m {key}=...`")
             word = f"{word.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
         first_job.append(word)
-    searchpath = [f"file://{folder}" for folder in folders[1:]]
-    extra = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
+    extra = _search()
     with _composing():
         # Options first, as they bring the keys against which all other words are checked.
         options = [word for word in first_job if key_of(word).partition("@")[0] in known]
@@ -56,6 +79,21 @@ def check(verb: str, overrides: Sequence[str], folders: Sequence[Path], sweep: b
             if word not in options:
                 _check_key(word, shape)
         return compose(verb, overrides=[*first_job, *extra])
+
+
+def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Words of single jobs: every value of a sweep is in one of them, the other words at their first values."""
+    values = [
+        [f"{word.partition('=')[0]}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [word]
+        for word, override in _parse(overrides)
+    ]
+    first = [some[0] for some in values]
+    yield first
+    for place, some in enumerate(values):
+        for other in some[1:]:
+            yield [*first[:place], other, *first[place + 1 :]]
 
 
 @contextmanager

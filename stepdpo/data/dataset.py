@@ -81,7 +81,8 @@ class Dataset:
                 break
         if layout is not None:
             odd.update(dict(_unused(layout, present, self.columns)))
-        return gather(good, bad, odd, heldout=self.heldout, seed=self.seed, max_bad=share(self.max_bad))
+        told = format_.value if format_ else ""
+        return gather(good, bad, odd, heldout=self.heldout, seed=self.seed, max_bad=share(self.max_bad), format=told)
 
     def fingerprint(self) -> str | None:
         """Hash of the settings and of the bytes of the files; None for a data set of the hub, which has no files here.

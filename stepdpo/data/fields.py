@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,8 +48,9 @@ class RowFields:
         value = self._get(column, "a number", None)
         if isinstance(value, bool) or not isinstance(value, int | float):  # to Python, true is an int
             raise self._wrong(column, "a number", value)
-        if not (math.isfinite(value) and low <= value <= high):
-            raise RowError(f"column {self._name(column)}: {value} is not between {low:g} and {high:g}")
+        # Compared as it is: an integer of hundreds of digits is no float. NaN lies between nothing.
+        if not low <= value <= high:
+            raise RowError(f"column {self._name(column)}: {str(value)[:20]} is not between {low:g} and {high:g}")
         return float(value)
 
     def answers(self, column: str) -> tuple[str, ...]:
@@ -94,8 +94,8 @@ class RowFields:
         if not isinstance(item, dict):
             raise RowError(f"{at}: expected an object, got {_JSON.get(type(item), 'null')}")
         role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-        if role not in _ROLES:
-            raise RowError(f"{at}: the role is {role!r}, expected user or assistant")
+        if not isinstance(role, str) or role not in _ROLES:
+            raise RowError(f"{at}: the role is {str(role)[:40]!r}, expected user or assistant")
         if not isinstance(content, str):
             raise RowError(f"{at}: expected a string as content, got {_JSON.get(type(content), 'null')}")
         return Turn(role=_ROLES[role], content=content)

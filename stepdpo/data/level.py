@@ -23,7 +23,8 @@ class Prefix(Enum):
 
 class AppendEos(Enum):
     auto = "auto"
-    """Off for steps; on for whole responses, and for solutions that reached a final answer."""
+    """On for whole responses (`Preference.whole`: the formats trl, ultrainteract and solutions) at either level, and at
+    level=instance for solutions that reached a final answer; off for steps."""
     on = "on"
     off = "off"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepdpo.data.fields import RowError, RowFields
 
-COLUMNS = ("question", "problem", "instruction", "answers", "answer", "solution", "output")
+COLUMNS = ("question", "problem", "instruction", "input", "answers", "answer", "solution", "output")
 _QUESTION = ("question", "problem", "instruction")
 _SOLUTION = ("solution", "output")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -27,10 +27,14 @@ class StatedProblem:
 def read_problem(cells: RowFields) -> StatedProblem:
     r"""Question, gold answers and gold working of a row.
 
+    Alpaca's `instruction` with an `input` is asked as both, a line each, as everyone joins them.
     The answer is, in this order: what follows the last `####` of `answer` (GSM8K); the column `answers` or
     `answer`; the last balanced `\boxed{}` of `solution` or `output`.
     """
-    question = cells.text(next((c for c in _QUESTION if cells.has(c)), _QUESTION[0]))
+    column = next((c for c in _QUESTION if cells.has(c)), _QUESTION[0])
+    question = cells.text(column)
+    if column == "instruction" and (given := cells.text("input", "")).strip():
+        question = f"{question}\n{given}"
     working = next((cells.text(c, "") for c in _SOLUTION if cells.has(c)), "")
     # What a data set states comes before what is found in text; its own mark (`####`) before a box in the working.
     stated = cells.answers("answers") or cells.answers("answer")

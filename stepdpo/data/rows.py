@@ -45,6 +45,12 @@ class BadRow:
         return f"{self.file}:{self.line}"
 
 
+def bad_row(place: str, reason: str, text: str) -> BadRow:
+    """Of a place as `file:line`."""
+    file, _, line = place.rpartition(":")
+    return BadRow(file=file, line=int(line), reason=reason, excerpt=ascii(text)[:EXCERPT])
+
+
 def checked(file: str, line: int, value: Any) -> Row | BadRow:
     """A Row when `value` is an object with sound text in it, a BadRow otherwise."""
     reason = unsound(value) if isinstance(value, dict) else f"expected a JSON object, got {type(value).__name__}"
@@ -72,5 +78,6 @@ def _unsound(value: Any) -> str:
             except UnicodeEncodeError:
                 return "the text holds bytes that are not UTF-8, or half of a surrogate pair"
         return ""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    # Names of columns as well: they are printed, and written again with the row.
+    children = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next(filter(None, map(_unsound, children)), "")

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from jinja2 import TemplateError, TemplateSyntaxError
+
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template, Tokenizer
 from stepdpo.core.types import Prompt, Turn
+from stepdpo.data.fields import RowError
 
 CARD = "stepdpo.json"
 """The file beside a checkpoint's weights that says which template it was trained with."""
@@ -66,7 +69,12 @@ class NativeTemplate:
         messages = [{"role": "system", "content": self.system}] if self.system is not None else []
         messages.append({"role": "user", "content": question})
         messages += [{"role": turn.role, "content": turn.content} for turn in history]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateSyntaxError as error:
+            raise UserError(f"template=native: this model's chat template is broken ({error})") from error
+        except (TemplateError, TypeError) as error:  # what templates raise of their own accord, or trip over
+            raise RowError(f"the chat template refuses it: {error}") from error
         return Prompt(text=str(text), joint="")
 
 

@@ -44,6 +44,16 @@ class Loaded:
     """rows, usable, bad, train, heldout, then whatever was odd."""
     max_bad: float = 0.0
     """The share of bad rows that the data set allows."""
+    places: tuple[str, ...] = ()
+    """Where each of `preferences` comes from, as `file:line`; empty where that is not known."""
+    heldout_places: tuple[str, ...] = ()
+    """The same of `heldout`."""
+    format: str = ""
+    """How the rows were laid out, where they were read from files."""
+
+    def with_bad(self, more: Iterable[BadRow]) -> Loaded:
+        """The same, with rows that were found to be bad only later, as by a model's chat template."""
+        return dataclasses.replace(self, bad=(*self.bad, *more))
 
 
 class DatasetSpec(Protocol):
@@ -146,18 +156,21 @@ def gather(
     heldout: float | str,
     seed: int,
     max_bad: float,
+    format: str = "",
 ) -> Loaded:
     """Inspect, split and count what was read."""
     preferences = [preference for preference, _ in good]
     findings = find_oddities(preferences, [place for _, place in good])
     train, held = hold_out(preferences, heldout, seed)
+    kept = set(map(id, train))  # by identity: equal rows may lie in several places
+    where = {in_train: tuple(place for p, place in good if (id(p) in kept) is in_train) for in_train in (True, False)}
     if held and not train:
         raise UserError(f"heldout: {heldout!r} leaves none of the {len(held)} preferences for training")
     counts = {"rows": len(good) + len(bad), "usable": len(good), "bad": len(bad)}
     counts |= {"train": len(train), "heldout": len(held)}
     counts |= Counter(finding.kind for finding in findings)
     counts |= {name: count for name, count in odd.items() if count}
-    return Loaded(preferences=train, heldout=held, bad=tuple(bad), findings=findings, counts=counts, max_bad=max_bad)
+    return Loaded(train, held, tuple(bad), findings, counts, max_bad, where[True], where[False], format)
 
 
 def enforce(loaded: Loaded, max_bad: float | str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import CountsMistakes, Decoder, SamplerSpec, Template
 from stepdpo.core.types import Attempt, Completion, MistakeCount, Problem
+from stepdpo.data.fields import RowError
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.official import Official
@@ -20,8 +21,8 @@ from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
-from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
-from stepdpo.tokens.tokenization import generation_prompt
+from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, SUMMARY
+from stepdpo.tokens.tokenization import question_prompt
 
 TOO_MANY = 0.05
 """Share of responses without an answer, or cut at the limit, above which a warning is due."""
@@ -47,7 +48,9 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     if warning:
         print(f"warning: {warning}", flush=True)
     problems = spec.task.problems()
-    prompts = _render(problems, template, spec.model.tokenizer())
+    problems, prompts, refused = _render(problems, template, spec.model.tokenizer())
+    if refused:
+        warning = _leave_out(refused, folder, warning, asked=len(problems))
     option = _option(spec.decode)
     print(f"{spec.task.name}: {len(problems)} problems, {option}, template {template.name}", flush=True)
     # Loading the model counts: it is part of what an evaluation costs.
@@ -66,10 +69,31 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _render(problems: Sequence[Problem], template: Template, tokenizer: Any) -> list[str]:
-    """The text that the model goes on from, one a problem."""
-    prompts = (template.render(problem.question, (), tokenizer) for problem in problems)
-    return [generation_prompt(prompt, tokenizer).text for prompt in prompts]
+def _render(
+    problems: Sequence[Problem], template: Template, tokenizer: Any
+) -> tuple[list[Problem], list[str], dict[str, str]]:
+    """The problems that can be asked, the text that the model goes on from for each, and why others cannot, by id."""
+    asked, prompts, refused = [], [], {}
+    for problem in problems:
+        try:
+            prompts.append(question_prompt(template, problem.question, (), tokenizer).text)
+            asked.append(problem)
+        except RowError as error:
+            refused[problem.id] = str(error)
+    return asked, prompts, refused
+
+
+def _leave_out(refused: Mapping[str, str], folder: Path, warning: str | None, asked: int) -> str:
+    """Keep the problems that cannot be asked, with the reasons; returns the warning that says so."""
+    first, reason = next(iter(refused.items()))
+    said = f"{len(refused)} problems cannot be asked and are in no figure ({first}: {reason})"
+    if not asked:
+        raise UserError(said)
+    said += f"; see {folder / QUARANTINE}"
+    print(f"warning: {said}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / QUARANTINE, [{"problem": name, "reason": why} for name, why in refused.items()])
+    return "; ".join(filter(None, (warning, said)))
 
 
 def _grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Attempt]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Level, Template
+from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
@@ -62,7 +63,7 @@ def prepare(
         try:
             loaded = loaded or dataset.load()
             _announce_rows(PreprocessReport.of(loaded), folder, show)
-            _make(entry, key, loaded, level, template, needs, tokenizer, lengths, show)
+            _make(entry, key, loaded, level, template, needs, tokenizer, lengths, folder, show)
         except Exception as error:  # the others must hear of it before this process ends, else they wait for ever
             failure = error
     if any_process(processes, failure is not None):
@@ -76,11 +77,13 @@ def prepare(
 
 def _make(
     entry: Path, key: Mapping[str, Any], loaded: Loaded, level: Level, template: Template, needs: frozenset[str],
-    tokenizer: Any, lengths: Lengths, show: bool,
+    tokenizer: Any, lengths: Lengths, folder: Path, show: bool,
 ) -> None:  # fmt: skip
     enforce(loaded)
     with artifact_cache.building(entry, key) as scratch:
-        preprocess(loaded, level, template, needs, tokenizer, lengths, scratch, show)
+        found = preprocess(loaded, level, template, needs, tokenizer, lengths, scratch, show)
+        _keep_bad(found.bad, folder, show)
+        enforce(found)
 
 
 def _opened(entry: Path, report: PreprocessReport) -> TokenizedDataset:
@@ -105,12 +108,18 @@ def _whole(entry: Path) -> bool:
 
 def _announce_rows(report: PreprocessReport, folder: Path, show: bool) -> None:
     """What became of the rows; bad ones are kept in the run's quarantine."""
+    _keep_bad(report.bad, folder, show)
     if not show:
         return
-    (folder / QUARANTINE).unlink(missing_ok=True)
-    if report.bad:
-        write_quarantine(report.bad, folder / QUARANTINE)
-    print("data: " + ", ".join(f"{count} {name}" for name, count in report.counts.items()), flush=True)
+    layout = [f"format {report.format}"] if report.format else []
+    print("data: " + ", ".join([*layout, *(f"{count} {name}" for name, count in report.counts.items())]), flush=True)
+
+
+def _keep_bad(bad: Sequence[BadRow], folder: Path, show: bool) -> None:
+    if show:
+        (folder / QUARANTINE).unlink(missing_ok=True)
+        if bad:
+            write_quarantine(bad, folder / QUARANTINE)
 
 
 def _announce_pairs(report: PreprocessReport, show: bool) -> None:
@@ -121,4 +130,4 @@ def _announce_pairs(report: PreprocessReport, show: bool) -> None:
     line = f"training on {store.pairs} of {report.pairs} pairs, {store.tokens:,} tokens (shared ones counted once)"
     for reason, count in sorted(report.dropped.items()):
         line += f"; {count} left out: {reason}"
-    print(line, flush=True)
+    print(f"{line}; the end of text follows {report.ended:,} of {report.sides:,} sides", flush=True)

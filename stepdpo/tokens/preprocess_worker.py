@@ -14,7 +14,7 @@ from typing import Any
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Level, Template
 from stepdpo.core.types import Pair, Preference
-from stepdpo.data.rows import BadRow
+from stepdpo.data.rows import BadRow, bad_row
 from stepdpo.data.validation import Loaded
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
@@ -22,6 +22,7 @@ from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
 from stepdpo.tokens.token_tree import TokenSequence
 from stepdpo.tokens.tokenization import Lengths, tokenize
 
+CANNOT_BE_READ = "bad rows (quarantine.jsonl)"
 NAMES = ("train", "heldout", "mismatched")
 REPORT = "report.json"
 CHUNK = 2048
@@ -43,11 +44,17 @@ class PreprocessReport:
     dropped: Mapping[str, int]
     """Reason -> count, of training pairs."""
     stores: Mapping[str, StoreInfo]
+    format: str
+    """How the rows were laid out; empty where nobody says."""
+    sides: int = 0
+    """Of the training pairs that were kept, those that are scored."""
+    ended: int = 0
+    """Those that are followed by the end of text."""
 
     @classmethod
     def of(cls, loaded: Loaded) -> PreprocessReport:
         """As far as loading tells."""
-        return cls(loaded.counts, loaded.bad, len(loaded.preferences), {}, {})
+        return cls(loaded.counts, loaded.bad, len(loaded.preferences), {}, {}, loaded.format)
 
 
 def read_report(entry: Path) -> PreprocessReport:
@@ -59,6 +66,9 @@ def read_report(entry: Path) -> PreprocessReport:
         pairs=raw["pairs"],
         dropped=raw["dropped"],
         stores={name: StoreInfo(**raw["stores"][name]) for name in NAMES},
+        format=raw["format"],
+        sides=raw["sides"],
+        ended=raw["ended"],
     )
 
 
@@ -80,13 +90,29 @@ def preprocess(
     lengths: Lengths,
     folder: Path,
     show: bool,
-) -> None:
-    """Write all that a run reads of some data into the folder of a cache entry; `show` its progress."""
+) -> Loaded:
+    """Write all that a run reads of some data into the folder of a cache entry; `show` its progress.
+
+    Returns the data with those rows among the bad ones that turned out to be so only under this template, by this
+    tokenizer or for this loss.
+    """
     train, heldout = loaded.preferences, loaded.heldout
     dropped: Counter[str] = Counter()
+    bad: dict[str, BadRow] = {}
+    ends: Counter[bool] = Counter()
+    both = "rejected" in needs
+    if both and not any(preference.rejected for preference in train):
+        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
 
     def pair(preference: Preference) -> Pair:
-        return keep_scored_sides(level(preference), both="rejected" in needs)
+        return keep_scored_sides(level(preference), both)
+
+    def refuse(name: str, refused: Mapping[int, str]) -> None:
+        places, preferences = {"heldout": (loaded.heldout_places, heldout)}.get(name, (loaded.places, train))
+        for number, reason in refused.items():
+            place = places[number] if places else f"pair:{number}"
+            bad.setdefault(place, bad_row(place, reason, preferences[number].question))
+        dropped.update({CANNOT_BE_READ: len(refused)} if name == "train" and refused else {})
 
     def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[TokenizedPair]:
         groups: dict[bytes, int] = {}
@@ -94,8 +120,14 @@ def preprocess(
             for first in range(0, count, CHUNK):
                 pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
                 done = tokenize(pairs, template, tokenizer, lengths, first=first)
+                lacking = _without_rejected(pairs, first) if both and name != "mismatched" else {}
+                if name != "mismatched":  # made of rows that have been looked at
+                    refuse(name, done.refused | lacking)
                 for number, sequences in done.sequences.items():
+                    if number in lacking:
+                        continue
                     one = pairs[number - first]
+                    ends.update((one.chosen_ends, one.rejected_ends)[: len(sequences)] if name == "train" else ())
                     yield number, sequences, one.confidence, groups.setdefault(_problem(one), len(groups))
                 dropped.update(done.dropped if name == "train" else {})
                 progress.advance(len(pairs))
@@ -110,7 +142,11 @@ def preprocess(
             "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
         )
     stores = write_stores(folder, sources)
-    write_report(folder, PreprocessReport(dict(loaded.counts), loaded.bad, len(train), dict(dropped), stores))
+    found = loaded.with_bad(bad.values())
+    report = PreprocessReport.of(found)
+    report = dataclasses.replace(report, dropped=dict(dropped), stores=stores, sides=ends.total(), ended=ends[True])
+    write_report(folder, report)
+    return found
 
 
 def write_stores(folder: Path, rows: Mapping[str, Iterable[TokenizedPair]]) -> dict[str, StoreInfo]:
@@ -137,11 +173,14 @@ def _problem(pair: Pair) -> bytes:
 
 def keep_scored_sides(pair: Pair, both: bool) -> Pair:
     """Without the rejected side, where the loss does not look at it."""
-    if both and not pair.rejected:
-        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
     if both:
         return pair
     return Pair(pair.question, pair.context, pair.chosen, "", pair.chosen_ends, False, 1.0, pair.history)
+
+
+def _without_rejected(pairs: Sequence[Pair], first: int) -> dict[int, str]:
+    """Among pairs that have one: number -> what is wrong."""
+    return {n: "has no rejected side, which this algo needs" for n, p in enumerate(pairs, first) if not p.rejected}
 
 
 def mismatched(own: Pair, other: Pair) -> Pair:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
-from stepdpo.core.types import Pair, Prompt
+from stepdpo.core.types import Pair, Prompt, Turn
+from stepdpo.data.fields import RowError
 from stepdpo.tokens.batch import SIDES
 from stepdpo.tokens.token_tree import Ints, TokenSequence
 
@@ -55,6 +57,8 @@ class Tokenized:
     sequences: dict[int, list[TokenSequence]]
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason -> count."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Number of a pair -> why its row is a bad one: its text cannot be written as a prompt and a response."""
 
 
 def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
@@ -100,6 +104,16 @@ def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any
             yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
 
 
+def question_prompt(template: Template, question: str, history: Sequence[Turn], tokenizer: Any) -> Prompt:
+    """A question as it is given to a model that is to answer it.
+
+    Raises RowError where the chat template refuses it, or it holds control tokens.
+    """
+    for name, text in (("question", question), *((f"turn of the {turn.role}", turn.content) for turn in history)):
+        ControlTokens(tokenizer).refuse(name, text)
+    return generation_prompt(template.render(question, history, tokenizer), tokenizer)
+
+
 def generation_prompt(prompt: Prompt, tokenizer: Any) -> Prompt:
     """The prompt as it is given to a model that is to go on from it.
 
@@ -112,6 +126,46 @@ def generation_prompt(prompt: Prompt, tokenizer: Any) -> Prompt:
     if joined[: len(alone)] == alone:
         return prompt
     return Prompt(prompt.text + prompt.joint, "")
+
+
+class ControlTokens:
+    """The texts that a tokenizer reads as control tokens, wherever they stand: what data must not write."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+        texts = {str(token.content) for token in added if token.special} | set(
+            getattr(tokenizer, "all_special_tokens", ())
+        )
+        longest_first = sorted(filter(None, texts), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._end: str = getattr(tokenizer, "eos_token", None) or ""
+
+    def without_end(self, side: str) -> str:
+        """A side without an end of text that the data wrote: whether one is scored is for the level to say."""
+        while self._end and side.rstrip().endswith(self._end):
+            side = side.rstrip().removesuffix(self._end)
+        return side
+
+    def refuse(self, name: str, text: str) -> None:
+        """RowError where there is one in a text.
+
+        Refused rather than encoded as plain text: no model has been trained on such a text spelt out.
+        """
+        if self._pattern and (found := self._pattern.search(text)):
+            raise RowError(f"{name} holds the control token {found[0]!r}")
+
+    def checked(self, pair: Pair) -> Pair:
+        """The pair without ends written by the data; RowError where another control token is left in it."""
+        given = pair
+        pair = replace(pair, chosen=self.without_end(pair.chosen), rejected=self.without_end(pair.rejected))
+        turns = {f"turn {number}": turn.content for number, turn in enumerate(pair.history, start=2)}
+        texts = {"question": pair.question, **turns, "prefix": pair.context, "chosen": pair.chosen}
+        for name, text in {**texts, "rejected": pair.rejected}.items():
+            self.refuse(name, text)
+        for name, before, after in (("chosen", given.chosen, pair.chosen), ("rejected", given.rejected, pair.rejected)):
+            if before and not after:
+                raise RowError(f"{name} holds nothing but the end of text")
+        return pair
 
 
 def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
@@ -127,16 +181,40 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
     return unscored, [start + pair.context + side for side in sides]
 
 
+def refusals(pairs: Iterable[Pair], template: Template | None, tokenizer: Any) -> Iterator[str]:
+    """Of each pair why it cannot be written as a prompt and a response, or nothing; without a template, of its data."""
+    control = ControlTokens(tokenizer)
+    for pair in pairs:
+        try:
+            checked = control.checked(pair)
+            if template is not None:
+                template.render(checked.question, checked.history, tokenizer)
+        except RowError as error:
+            yield str(error)
+        else:
+            yield ""
+
+
 def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenized:
     """Token sequences of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
 
     Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
-    with `overlong: error` the first over-long one raises UserError.
+    with `overlong: error` the first over-long one raises UserError. Those that the chat template refuses, or that hold
+    control tokens, are `refused`.
     """
     unscored: list[str] = []
     texts: list[str] = []
-    for pair in pairs:
-        boundary, sides = _texts(pair, template, tokenizer)
+    readable: dict[int, Pair] = {}
+    refused: dict[int, str] = {}
+    control = ControlTokens(tokenizer)
+    for number, pair in enumerate(pairs, start=first):
+        try:
+            readable[number] = pair = control.checked(pair)
+            boundary, sides = _texts(pair, template, tokenizer)
+        except RowError as error:
+            readable.pop(number, None)
+            refused[number] = str(error)
+            continue
         texts += sides
         unscored += [boundary] * len(sides)
     # Whole texts are tokenised, never a prompt and a response apart: the joined halves would be a sequence of tokens
@@ -144,7 +222,7 @@ def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
     encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
     kept: dict[int, list[TokenSequence]] = {}
     dropped: Counter[str] = Counter()
-    for number, pair in enumerate(pairs, start=first):
+    for number, pair in readable.items():
         sequences = []
         for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
             ids, scored = next(encoded)
@@ -156,7 +234,7 @@ def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
             dropped[usable] += 1
         else:
             kept[number] = usable
-    return Tokenized(kept, dropped)
+    return Tokenized(kept, dropped, refused)
 
 
 def _usable(sequences: list[TokenSequence], number: int, lengths: Lengths) -> list[TokenSequence] | str:

@@ -71,6 +71,31 @@ def test_every_task_of_an_evaluation_is_looked_at_first(tmp_path: Path) -> None:
     refused(stepdpo("eval", "task=tinymath,gsm8k", "task.count=5", cwd=tmp_path), said)
 
 
+def test_options_of_ones_own_are_known_to_what_follows(tmp_path: Path) -> None:
+    """By --config-dir: to the tasks of `then`, to `check`, and to every job of a sweep before the first one runs."""
+    own = tmp_path / "conf"
+    for group, name, text in (
+        ("task", "sums", "_target_: stepdpo.data.tasks.Task\nname: sums\npath: sums.jsonl\n"),
+        ("dataset", "rows", "_target_: stepdpo.data.dataset.Dataset\npath: rows.jsonl\n"),
+    ):
+        (own / group).mkdir(parents=True)
+        (own / group / f"{name}.yaml").write_text(text)
+    words = ("--config-dir", own)
+    refused(
+        stepdpo("train", *words, "then=[sums,smus]", cwd=tmp_path), "task=smus: there is no such task; did you mean"
+    )
+    swept = stepdpo("train", *words, "-m", "seed=1,2", "then=[sums]", "force=false,maybe", cwd=tmp_path)
+    refused(swept, "force: expected bool, got 'maybe'")
+    (tmp_path / "rows.jsonl").write_text('{"query": "2 + 3?", "good": "5", "bad": "6"}\n')
+    renamed = [word for pair in ("question=query", "chosen=good", "rejected=bad") for word in ("--columns", pair)]
+    done = stepdpo("check", "rows", *words, "--format", "preferences", *renamed, cwd=tmp_path)
+    assert done.code == 0, done.said
+    assert "format: preferences; the end of text follows 0 of 2 sides" in done.out
+    refused(stepdpo("check", "rows.jsonl", "--format", "prefs", cwd=tmp_path), "format: did you mean 'preferences'?")
+    assert tree(tmp_path) == {"conf", "conf/task", "conf/task/sums.yaml", "conf/dataset", "conf/dataset/rows.yaml",
+                              "rows.jsonl"}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.exhaustive

@@ -116,6 +116,36 @@ def test_solutions_have_a_chosen_side_only(tmp_path: Path, row: dict[str, Any]) 
     )
 
 
+def test_alpaca_rows_ask_what_their_input_says(tmp_path: Path) -> None:
+    """Both parts of the question, a line each; an empty input adds nothing."""
+    row = {"instruction": "Solve it.", "input": "What is 2 + 3?", "output": "2 + 3 = 5\n#### 5"}
+    with_input, without, null = load(tmp_path, row, {**row, "input": " "}, {**row, "input": None}).preferences
+    assert with_input.question == "Solve it.\nWhat is 2 + 3?"
+    assert (without.question, null.question) == ("Solve it.", "Solve it.")
+    (elsewhere,) = load(tmp_path, {"question": "Q", "input": "of another kind", "answer": "#### 5"}).preferences
+    assert elsewhere.question == "Q"
+
+
+AWKWARD = {
+    "an integer of 400 digits": ({"confidence": int("9" * 400)}, "confidence': 99999999999999999999 is not between"),
+    "not a number": ({"confidence": float("nan")}, "confidence': nan is not between"),
+    "a role that is a list": ({"history": [{"role": ["user"], "content": "Q"}]}, "the role is \"['user']\", expected"),
+    "meta that is no object": ({"meta": [1]}, "column 'meta': expected an object, got a list"),
+    "half a surrogate in a name": ({"\ud800": 1}, "half of a surrogate pair"),
+    "half a surrogate in a name further in": ({"meta": {"\udfff": 1}}, "half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_one_awkward_row_is_one_bad_row(name: str, tmp_path: Path) -> None:
+    more, reason = AWKWARD[name]
+    good = {"question": "What is 2 + 3?", "chosen": "5", "rejected": "6"}
+    loaded = load(tmp_path, good, {**good, **more}, {**good, "chosen": "five"}, max_bad=0.5)
+    (bad,) = loaded.bad
+    assert (bad.line, len(loaded.preferences)) == (2, 2)
+    assert reason in bad.reason
+
+
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     row = {"query": "Q", "good": "5", "bad": "6"}
     loaded = load(tmp_path, row, columns={"prompt": "query", "chosen": "good", "rejected": "bad"})

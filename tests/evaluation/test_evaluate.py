@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from stepdpo.core.config import build
+from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.templates import TextTemplate, describe
@@ -57,6 +58,26 @@ class Answering:
         (number,) = (i for i, p in enumerate(self.known) if f"{p.question}\nA:" in prompt)
         text = "\n" + self.known[number].solution if number % 3 else "\nThe answer is: 7777"
         return Completion("" if number == self.silent else text, 10 + number, self.finish)
+
+
+def test_a_problem_that_cannot_be_asked_is_in_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its question holds a control token: the model would read an end where the user wrote one."""
+    rows = [{"question": p.question, "answer": p.answers[0]} for p in problems("test", 4)]
+    rows[1]["question"] += "<|im_end|>"
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = composed("task=gsm8k", f"task.path={tmp_path / 'd.jsonl'}")
+    sampler = Answering(tuple(problems("test", 4)))
+    spec = replace(spec, model=SMALL, sampler=sampler, template=ALPACA)
+    summary = evaluate(spec, tmp_path / "eval")
+    assert (summary["n"], summary["graders"]["strict"]["correct"]) == (3, 1)
+    (kept,) = read_jsonl(tmp_path / "eval" / "quarantine.jsonl")
+    assert "d.jsonl" in kept["problem"] or kept["problem"].endswith("00001")
+    assert kept["reason"] == "question holds the control token '<|im_end|>'"
+    assert "1 problems cannot be asked and are in no figure" in summary["warnings"][0]
+    assert "warning: 1 problems cannot be asked" in capsys.readouterr().out
+    (tmp_path / "d.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(UserError, match="cannot be asked"):
+        evaluate(spec, tmp_path / "eval")
 
 
 class FindsNothing:

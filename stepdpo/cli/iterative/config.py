@@ -13,7 +13,6 @@ from stepdpo.cli import overrides
 from stepdpo.cli.shorthands import key_of
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.errors import UserError
-from stepdpo.core.package_data import conf
 
 OWN = ("model", "template", "limit", "skip", "run", "runs", "force", "resume")
 """Words of `stepdpo pairs` that the rounds set."""
@@ -93,4 +92,4 @@ def _check_words(iterations: Iterations, given: Sequence[str]) -> None:
         if key_of(word).partition(".")[0] in OWN:
             raise UserError(f"rounds.pairs_with: {word}: that is for the rounds to say (problems: rounds.problems)")
     # Now, and not when the first round has come to its pairs, or the second after hours.
-    overrides.check("pairs", iterations.words, [conf()], sweep=False)
+    overrides.check("pairs", iterations.words, sweep=False)

@@ -11,7 +11,7 @@ from stepdpo.core.types import Problem, Prompt, Sampling, Turn
 from stepdpo.pairs.engine.requests import Requests
 from stepdpo.pairs.judges.verdict import JudgeRequests
 from stepdpo.pairs.solutions import Solution
-from stepdpo.tokens.tokenization import generation_prompt
+from stepdpo.tokens.tokenization import question_prompt
 
 
 class PairMethod(Protocol):
@@ -61,5 +61,5 @@ class Context:
     """Finds the first wrong step."""
 
     def prompt(self, problem: Problem, history: Sequence[Turn] = ()) -> Prompt:
-        """The problem as the model reads it."""
-        return generation_prompt(self.template.render(problem.question, history, self.tokenizer), self.tokenizer)
+        """The problem as the model reads it; RowError where it cannot be written so, which ends this problem alone."""
+        return question_prompt(self.template, problem.question, history, self.tokenizer)

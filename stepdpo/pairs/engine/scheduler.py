@@ -9,6 +9,8 @@ from typing import Any
 
 from stepdpo.core.protocols import Sampler
 from stepdpo.core.types import CORRECT, Completion, Grade, Problem, Sampling
+from stepdpo.data.fields import RowError
+from stepdpo.data.rows import EXCERPT
 from stepdpo.pairs.engine.context import Context, PairMethod
 from stepdpo.pairs.engine.requests import (
     AskJudge,
@@ -153,6 +155,8 @@ class _LiveProblem:
             # Quarantined rather than raised: one problem that a judge cannot read must not end a run of thousands.
             failed = self._with_cost(Result(outcome=error.reason))
             self.result = replace(failed, judge_reply=error.reply, failed=True)
+        except RowError as error:
+            self.result = self._with_cost(Result(outcome=str(error), unusable=self.problem.question[:EXCERPT]))
 
     def _with_cost(self, result: Result) -> ProblemResult:
         return ProblemResult(self.problem.id, result, self.tokens, self.samples, graded=self.graded, right=self.right)
