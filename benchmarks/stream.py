@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from stepdpo.cli.job_config import LAUNCH_KEYS
-from stepdpo.core.config import build
+from stepdpo.core.config import build, config_folders
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import write_preferences
@@ -84,7 +84,8 @@ def _write(words: Sequence[str]) -> None:
     with initialize_config_dir(str(conf()), version_base="1.3"):
         search = [f"hydra.searchpath=[file://{HERE / 'stream_conf'}]", "track=none"]
         config: Any = OmegaConf.to_container(compose("train", overrides=[*words, *search]), resolve=True)
-    spec = build({name: value for name, value in config.items() if name not in LAUNCH_KEYS})
+    with config_folders([HERE / "stream_conf"]):
+        spec = build({name: value for name, value in config.items() if name not in LAUNCH_KEYS})
     tokenizer = spec.model.tokenizer()
     template, _ = resolve(spec.template, spec.model.source)
     data, _ = data_identity(spec.dataset)

@@ -11,10 +11,10 @@ from omegaconf import open_dict
 
 from stepdpo.cli import overrides, shorthands
 from stepdpo.cli.check import check
-from stepdpo.core.config import build
+from stepdpo.core.config import build, config_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Level
-from stepdpo.data.validation import DatasetSpec
+from stepdpo.data.validation import DatasetSpec, share
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,20 @@ def check_named(
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--config-dir {folder}: there is no such folder")
-    with overrides.config_folders([folder.absolute() for folder in folders]):
+    with config_folders(folders):
         level_part = _level(level)
         task_parts = [build(overrides.check("eval", [f"task={task}"], sweep=False).task) for task in tasks]
         model_parts = _model(model, template) if model is not None else {}
         dataset = find_dataset(data, layout)
-    try:
         check(
-            dataset, level=level_part, tasks=task_parts, max_bad=max_bad, model_pairs=model_pairs,
+            dataset, level=level_part, tasks=task_parts, max_bad=_share(max_bad), model_pairs=model_pairs,
             out_json=out_json, **model_parts,
         )  # fmt: skip
+
+
+def _share(text: str) -> float:
+    try:
+        return share(text)
     except ValueError as error:
         raise UserError(f"max_bad: {error}") from error
 

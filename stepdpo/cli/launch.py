@@ -24,6 +24,7 @@ from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import run_in, started_with
 from stepdpo.cli.post_training import follow_up
 from stepdpo.cli.reports import report_sweep
+from stepdpo.core.config import config_folders
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.run_folder import run_path
@@ -53,7 +54,7 @@ class Job:
 
 def launch(verb: str, words: Sequence[str]) -> int:
     """Run a verb; returns the exit code. Raises UserError for words that must be mended."""
-    with overrides.config_folders(shorthands.split(words)[2]):
+    with config_folders(shorthands.split(words)[2][1:]):
         return _launch(verb, words)
 
 

@@ -45,8 +45,6 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
     from stepdpo.cli.launch import launch
     from stepdpo.core.errors import UserError
 
-    if str(Path.cwd()) not in sys.path:  # one's own parts lie here; workers look here too, an installed script does not
-        sys.path.insert(0, str(Path.cwd()))
     try:
         code = launch(verb, ctx.args)
     except UserError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stepdpo.cli.shorthands import groups, key_of
+from stepdpo.core.config import own_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.secrets import redact_argv
-
-_folders: ContextVar[tuple[Path, ...]] = ContextVar("folders", default=())
-
-
-@contextmanager
-def config_folders(folders: Sequence[Path]) -> Iterator[None]:
-    """Look for options in these folders too (those of `--config-dir`) whatever is composed within the block."""
-    # A global of the process, as Hydra itself is: whatever a command starts, it composes by the same folders.
-    before = _folders.set(tuple(folder for folder in folders if folder != conf()))
-    try:
-        yield
-    finally:
-        _folders.reset(before)
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -44,11 +31,11 @@ def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
 
 def known_folders() -> list[Path]:
     """Our own, and those of the command."""
-    return [conf(), *_folders.get()]
+    return [conf(), *own_folders()]
 
 
 def _search() -> list[str]:
-    places = ",".join(f"file://{folder}" for folder in _folders.get())
+    places = ",".join(f"file://{folder}" for folder in own_folders())
     return [f"hydra.searchpath=[{places}]"] if places else []
 
 

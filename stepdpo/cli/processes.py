@@ -18,6 +18,7 @@ import psutil
 
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult, take_result
+from stepdpo.core.config import own_folders
 
 WORKER = "stepdpo.cli.worker"
 PR_SET_PDEATHSIG = 1
@@ -31,7 +32,8 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
     machine end with this process, however it ends.
     """
     (folder / EXIT_FILE).unlink(missing_ok=True)  # of a command that was killed before it could read it
-    words = [WORKER, verb, str(folder), *(["--resume"] if resume else [])]
+    own = [word for place in own_folders() for word in ("--config-dir", str(place))]
+    words = [WORKER, verb, str(folder), *(["--resume"] if resume else []), *own]
     signals = folder / multinode.SIGNALS_FILE if several_machines(engine) else None
     environment = _environment(engine, signals)
     command = _command(words, engine, environment)
@@ -54,6 +56,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
 def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
     """Of the workers; what depends on the machine is left to each where there are several."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    environment["PYTHONSAFEPATH"] = "1"  # a yaml.py in the current folder must not be taken for the library
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
     if signals:

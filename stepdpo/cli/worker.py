@@ -14,7 +14,7 @@ from typing import Any
 
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
-from stepdpo.core.config import build, load_config
+from stepdpo.core.config import build, config_folders, load_config
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime.run_folder import CONFIG
 
@@ -28,11 +28,13 @@ def main() -> int:
     parser.add_argument("verb", choices=["train", "eval", "pairs"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--config-dir", type=Path, action="append", default=[])
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
     if multinode.SIGNALS in os.environ:
         multinode.listen(Path(os.environ[multinode.SIGNALS]))
-    result = run_verb(options.verb, options.folder, options.resume)
+    with config_folders(options.config_dir):
+        result = run_verb(options.verb, options.folder, options.resume)
     _leave(options.folder / EXIT_FILE, int(os.environ.get("RANK", "0")), result)
     return result.code
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
+import sys
 import types
 import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,33 @@ from stepdpo.core.moved import MOVED
 
 TARGET = "_target_"
 MISSING = "???"
+PACKAGE = __name__.partition(".")[0]
+_folders: ContextVar[tuple[Path, ...]] = ContextVar("folders", default=())
+
+
+@contextmanager
+def config_folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Within the block, options lie in these folders too (those of `--config-dir`), and their parts beside them.
+
+    A configuration names code that runs: of `mine/conf`, what lies below `mine`, and nothing else but this package.
+    """
+    # A global of the process, as sys.path is, which must hold them: behind all else, so that they hide no library.
+    found = tuple(dict.fromkeys(folder.absolute() for folder in folders))
+    places = [str(place) for folder in found for place in (folder.parent, folder.parent.parent)]
+    added = [place for place in dict.fromkeys(places) if place not in sys.path]
+    sys.path += added
+    before = _folders.set(found)
+    try:
+        yield
+    finally:
+        _folders.reset(before)
+        for place in added:
+            sys.path.remove(place)
+
+
+def own_folders() -> tuple[Path, ...]:
+    """Those of `config_folders`, absolute."""
+    return _folders.get()
 
 
 def load_config(path: Path) -> DictConfig:
@@ -106,6 +138,8 @@ def _build(node: Any, where: str) -> Any:
 
 def _load(target: str, where: str) -> Any:
     module_name, _, name = MOVED.get(str(target), str(target)).rpartition(".")
+    if module_name.partition(".")[0] != PACKAGE:
+        _must_be_own(module_name, target, where)
     try:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -114,6 +148,28 @@ def _load(target: str, where: str) -> Any:
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UserError(f"{where}._target_: {target!r} is not a dataclass, so it cannot be built from a config")
     return kind
+
+
+def _must_be_own(module: str, target: str, where: str) -> None:
+    """UserError for code that lies outside the package and outside the user's folders, before any of it is run."""
+    if not own_folders():
+        raise UserError(
+            f"{where}._target_: {target!r} is no part of {PACKAGE}; parts of your own are found beside the folder of "
+            "their options: --config-dir FOLDER"
+        )
+    homes = [folder.parent.resolve() for folder in own_folders()]
+    name = ""
+    for part in module.split("."):  # outermost first, as finding what is within a package runs the package
+        name = f"{name}.{part}" if name else part
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{where}._target_: cannot import {target!r} ({error})") from error
+        if spec is None:
+            raise UserError(f"{where}._target_: cannot import {target!r} (no module {name!r} in {homes[0]})")
+        for place in spec.submodule_search_locations or [spec.origin or ""]:
+            if not any(Path(place).resolve().is_relative_to(home) for home in homes):
+                raise UserError(f"{where}._target_: {name!r} is {place}, which lies outside {homes[0]}")
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

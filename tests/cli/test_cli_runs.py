@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.commands import environment, metrics, signalled, start, stepdpo, tree, until
+from support.commands import metrics, signalled, start, stepdpo, tree, until
 
+STRANGE = ("yaml.py", "json.py", "numpy.py")
+"""What lies in the current folder by the names of libraries."""
 LONG = ("epochs=900", "log_every=1", "save_every=3", "eval_every=0")
 
 
@@ -26,6 +28,8 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
 def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of `runs/whole`: six updates."""
     root = tmp_path_factory.mktemp("cli")
+    for library in STRANGE:  # neither the command nor a worker may take it
+        (root / library).write_text("raise SystemExit('ran what lies in the current folder')")
     ended = stepdpo(*words, "run=whole", cwd=root)
     assert ended.code == 0, ended.said
     assert ended.err == ""
@@ -37,7 +41,7 @@ def test_what_a_run_leaves(done: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == [
         ".lock", "checkpoints", "config.yaml", "manifest.json", "metrics.jsonl", "model",
     ]  # fmt: skip
-    assert tree(done) - {"runs", "runs/whole"} == {f"runs/whole/{name}" for name in tree(run)}
+    assert tree(done) - {"runs", "runs/whole", *STRANGE} == {f"runs/whole/{name}" for name in tree(run)}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["argv"][0] == "stepdpo train"
     assert manifest["choices"]["template"] == "alpaca"
@@ -111,14 +115,30 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
         "        return LossOutput(self.scale * out.losses_B, out.chosen_rewards_B, out.rejected_rewards_B, {})\n"
     )
     own = ("--config-dir", tmp_path / "conf", *words[1:], "algo=mine", "max_steps=1", "run=mine")
-    path = f"{environment()['PYTHONPATH']}:{tmp_path}"
-    ended = stepdpo("train", *own, cwd=tmp_path, PYTHONPATH=path)
+    ended = stepdpo("train", *own, cwd=tmp_path)
     assert ended.code == 0, ended.said
     lines = [metrics(root)[0]["heldout/loss"] for root in (done / "runs" / "whole", tmp_path / "runs" / "mine")]
     assert lines[1] == pytest.approx(2 * lines[0])
-    ended = stepdpo("train", *own, "algo.scael=3", cwd=tmp_path, PYTHONPATH=path)
+    ended = stepdpo("train", *own, "algo.scael=3", cwd=tmp_path)
     assert ended.code == 2
     assert "did you mean 'algo.scale'?" in ended.err
+
+
+def test_a_strangers_run_folder_runs_no_code(done: Path) -> None:
+    """Its configuration names a part that lies in the current folder, and beside the run."""
+    run = done / "runs" / "strange"
+    shutil.copytree(done / "runs" / "whole", run)
+    shutil.rmtree(run / "model")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("stepdpo.algo.dpo.DPO", "evil.Evil"))
+    for place in (done, run):
+        (place / "evil.py").write_text("open('ran', 'w').close()")
+    ended = stepdpo("train", "run=strange", "resume=true", cwd=done)
+    assert ended.code == 2, ended.said
+    assert "config.algo._target_: 'evil.Evil' is no part of stepdpo" in ended.err
+    assert "--config-dir FOLDER" in ended.err
+    assert not list(done.rglob("ran"))
+    (done / "evil.py").unlink()
 
 
 @pytest.mark.parametrize(

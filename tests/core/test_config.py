@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -13,10 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stepdpo.core.config import build
+from stepdpo.core.config import build, config_folders
 from stepdpo.core.errors import UserError
 
 HERE = __name__
+
+
+@pytest.fixture(autouse=True)
+def _own() -> Iterator[None]:
+    """The parts of this file are a user's own, beside a folder of options."""
+    with config_folders([Path(__file__).with_name("conf")]):
+        yield
 
 
 class Colour(Enum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -194,14 +195,18 @@ def test_workers_of_deepspeed_find_the_part(processes: int, project: Path) -> No
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_where_python_files_are_looked_for(project: Path, tmp_path: Path) -> None:
-    """From another folder the part is not found, unless PYTHONPATH names the folder that holds `mine`."""
+    """Beside the folder of options, wherever the command is started; not in the current folder or on PYTHONPATH."""
     (command,) = sections()["a-decoder"].commands
     words = [str(project / word) if word == "mine/conf" else word for word in command.split()[1:]]
     done = stepdpo(*words, cwd=tmp_path)
-    assert done.code == 2
-    assert "cannot import 'mine.vote.Vote'" in done.err
-    done = stepdpo(*words, cwd=tmp_path, PYTHONPATH=f"{environment()['PYTHONPATH']}:{project}")
     assert done.code == 0, done.said
+    options = tmp_path / "other" / "conf"
+    shutil.copytree(project / "mine" / "conf", options)
+    words = [str(options) if word == str(project / "mine/conf") else word for word in words]
+    path = f"{environment()['PYTHONPATH']}:{project}"
+    done = stepdpo(*words, "run=elsewhere", cwd=project, PYTHONPATH=path)
+    assert done.code == 2, done.said
+    assert f"which lies outside {tmp_path / 'other'}" in done.err
 
 
 @pytest.mark.slow

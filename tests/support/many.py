@@ -21,6 +21,7 @@ def main() -> None:
     import torch
 
     from stepdpo.cli import worker
+    from stepdpo.core.config import config_folders
 
     warnings.filterwarnings("ignore")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -35,7 +36,8 @@ def main() -> None:
         if first and job["of"]:
             _take_over(folder, job)
         torch.distributed.barrier()
-        result = worker.run_verb("train", folder, bool(job["of"]))
+        with config_folders([Path(__file__).parents[1] / "conf"]):  # parts of the tests' own, as of --config-dir
+            result = worker.run_verb("train", folder, bool(job["of"]))
         if first:
             result.write(folder / "exit.json", rank=0)
         torch.distributed.barrier()

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from stepdpo.cli import processes, worker
 from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.job_result import ExitCode
+from stepdpo.core.config import config_folders
 from stepdpo.core.package_data import conf
 from support.commands import environment
 
@@ -59,7 +60,8 @@ class Runs:
 
     def go_on(self, folder: Path, resume: bool = True) -> tuple[int, str]:
         """Run a folder that has its configuration; the exit code and the message."""
-        result = worker.run_verb("train", folder, resume)
+        with config_folders([Path(__file__).parents[1] / "conf"]):  # parts of the tests' own, as of --config-dir
+            result = worker.run_verb("train", folder, resume)
         return result.code, result.message
 
     def cut(self, name: str, of: str, *gone: str) -> Path:
