@@ -16,7 +16,7 @@ from stepdpo.cli.resume import resumed_config
 from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
-from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, manifest
+from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
 from stepdpo.runtime.run_lock import LOCK
 
 RESULTS = ("model/config.json", SUMMARY)
@@ -40,12 +40,14 @@ def run_in(
     """Claim a run folder, write its config.yaml and manifest.json, and work in it; returns how that ended.
 
     A resumed run keeps the configuration it was started with; `given` words that say otherwise are refused, and one
-    that has finished is left as it is. A folder in which nothing was begun (the worker found the input wanting) is
-    left free for the next attempt. Secrets stay references: the configuration is written unresolved. `note` goes
-    into the manifest. `work` is done in place of the verb's own; it sees for itself what has finished.
+    that has finished is left as it is. A folder in which nothing was begun, however the work ended, is left free for
+    the next attempt, with the run that `force` was to replace. Secrets stay references: the configuration is written
+    unresolved. `note` goes into the manifest. `work` is done in place of the verb's own; it sees for itself what has
+    finished.
     """
     if force and _holds_something(folder):
         build(config)  # a mistake in the settings must not cost the run that they would replace
+    there = next(place for place in folder.absolute().parents if place.is_dir())
     with claim(folder, force=force, resume=resume):
         if resume and (folder / CONFIG).is_file():
             config = resumed_config(folder / CONFIG, config, given)
@@ -58,11 +60,14 @@ def run_in(
             return JobResult(already_finished=True)
         write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
         result = _result_of(work or (lambda config: _start(verb, folder, config, resume)), config)
-        unbegun = result.code == ExitCode.USER_ERROR and not resume and not result.begun
-        if unbegun:
-            _release(folder)
-    if unbegun and not _holds_something(folder):
+        begun = result.ok or result.begun or has_begun(folder)
+        if begun:
+            keep_new(folder)
+        elif not resume:
+            keep_old(folder)
+    if not (begun or resume) and not _holds_something(folder):
         shutil.rmtree(folder)  # the lock's file too, so only after it has been let go
+        _remove_empty(folder.absolute(), there)
     return result
 
 
@@ -91,11 +96,12 @@ def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> JobResu
     return processes.start(verb, folder, engine, resume)
 
 
-def _release(folder: Path) -> None:
-    """Take away what a job has written that never began; the bad rows that it found are kept for the user."""
-    # The manifest last: were this interrupted, the folder would still be known as a run of ours.
-    for name in (CONFIG, "metrics.jsonl", MANIFEST):
-        (folder / name).unlink(missing_ok=True)
+def _remove_empty(folder: Path, there: Path) -> None:
+    """The folders above one that is gone, up to where they were `there` before."""
+    for place in folder.parents:
+        if place == there or any(place.iterdir()):
+            return
+        place.rmdir()
 
 
 def _holds_something(folder: Path) -> bool:

@@ -25,9 +25,9 @@ from stepdpo.cli.jobs import run_in, started_with
 from stepdpo.cli.post_training import follow_up
 from stepdpo.cli.reports import report_sweep
 from stepdpo.core.config import config_folders
-from stepdpo.core.errors import UserError
+from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
-from stepdpo.runtime.run_folder import run_path
+from stepdpo.runtime.run_folder import REPLACED, run_path
 
 
 class Stopped(BaseException):
@@ -130,6 +130,8 @@ def _run(job: Job) -> JobResult:
         print(f"\n{job.output.name}: {' '.join(job.words)}", flush=True)
     try:
         folder = job.output if job.sweep else _run_path(job)
+        if job.settings.resume and not job.settings.force and not job.sweep:
+            _must_be_a_run(folder)
         result = {"train": _train, "eval": _evaluate, "pairs": _make_pairs}[job.verb](job, folder)
     except UserError as error:
         result = JobResult(ExitCode.USER_ERROR, str(error))
@@ -138,6 +140,15 @@ def _run(job: Job) -> JobResult:
     if result.message:
         print(f"error: {result.message}", file=sys.stderr, flush=True)
     return result
+
+
+def _must_be_a_run(folder: Path) -> None:
+    """UserError for a name under which nothing was started; a misspelt one must not train anew in silence."""
+    if started_with(folder) or (folder / REPLACED).is_dir():
+        return
+    runs = [path.name for path in folder.parent.iterdir() if started_with(path)] if folder.parent.is_dir() else []
+    advice = f"{nearest(folder.name, runs)} (without resume=true a new one is started)"
+    raise UserError(f"resume=true: there is no run {folder}; {advice}")
 
 
 def _train(job: Job, folder: Path) -> JobResult:

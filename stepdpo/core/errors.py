@@ -16,7 +16,7 @@ class Outage(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence that names the known word most like `word`, or lists what there is."""
-    options = sorted(known)
+    options = sorted(set(known) - {word})  # what was just refused is no advice
     # Below difflib's own 0.6: names of options are short, and one wrong letter weighs much in them.
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:

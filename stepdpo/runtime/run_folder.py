@@ -6,6 +6,7 @@ runs/NAME/  config.yaml  manifest.json  metrics.jsonl  quarantine.jsonl  checkpo
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,12 @@ MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SUMMARY = "summary.json"
+MODEL_FILE = "config.json"
+"""In `model/`: the sign that it is there, since it is put in place whole."""
+FINISHED = "finished.jsonl"
+REPLACED = ".replaced"
+"""What lay in a folder that force=true gave to a new run, until that has begun."""
+METRICS = "metrics.jsonl"
 SECONDS = "seconds.json"
 """Beside the folders of a round: what its training took."""
 PACKAGES = (
@@ -54,12 +61,93 @@ def run_path(root: Path, name: str) -> Path:
 
 
 def create(folder: Path, *, force: bool = False, resume: bool = False) -> Path:
-    """Make the run folder, or take over an existing one by `resume` (kept) or `force` (deleted and made anew)."""
+    """Make the run folder, or take over an existing one by `resume` (kept) or `force` (put aside for a new one).
+
+    What was put aside is deleted by `keep_new`, or put back by `keep_old`.
+    """
     _check(folder, force=force, resume=resume)
+    shutil.rmtree(folder / f"{REPLACED}.tmp", ignore_errors=True)  # of a process killed while it deleted
+    aside = folder / REPLACED
+    if aside.is_dir() and not any(aside.iterdir()):
+        aside.rmdir()  # made for what was never moved
+    if _half_put_aside(folder):
+        keep_old(folder)
     if force and folder.is_dir():
-        _empty(folder)
+        _put_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether work was done in a run folder that is worth keeping: an update, a checkpoint, a problem, a result.
+
+    Of rounds, whether a stage of them has begun.
+    """
+    if any((folder / name).is_file() for name in (f"model/{MODEL_FILE}", SUMMARY)):
+        return True
+    if any((folder / "checkpoints").glob("step-*/MANIFEST.json")) or _size(folder / FINISHED):
+        return True
+    if any(int(row.get("step", 0)) > 0 for row in _whole_lines(folder / METRICS)):
+        return True
+    return any(has_begun(stage) for stage in folder.glob("round-*/*") if stage.is_dir())
+
+
+def keep_new(folder: Path) -> None:
+    """The new run stays: what it replaces is deleted."""
+    gone = folder / f"{REPLACED}.tmp"  # out of sight at once, since half a run must never be put back
+    shutil.rmtree(gone, ignore_errors=True)
+    if (folder / REPLACED).exists():
+        (folder / REPLACED).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def keep_old(folder: Path) -> None:
+    """The new run never began: it goes, but for its bad rows, and what it was to replace is put back."""
+    aside = folder / REPLACED
+    if not _half_put_aside(folder):
+        _empty(folder, keep=(LOCK, QUARANTINE, REPLACED))
+    if not aside.is_dir():
+        return
+    for path in _manifest_last(aside):  # without one, an interrupted folder is known to be half put aside
+        target = folder / path.name
+        if target.is_file():
+            target.unlink()
+        path.rename(target)
+    aside.rmdir()
+
+
+def _put_aside(folder: Path) -> None:
+    """Make room for a new run; one that never began gives way to it for good."""
+    aside = folder / REPLACED
+    if aside.is_dir() and has_begun(folder):
+        keep_new(folder)
+    elif aside.is_dir():
+        _empty(folder, keep=(LOCK, REPLACED))
+        return
+    aside.mkdir()
+    for path in reversed(_manifest_last(folder)):  # the manifest first: see `_half_put_aside`
+        if path.name not in (LOCK, REPLACED):
+            path.rename(aside / path.name)
+
+
+def _half_put_aside(folder: Path) -> bool:
+    """Whether somebody was interrupted while moving a run aside, or back."""
+    return (folder / REPLACED).is_dir() and not (folder / MANIFEST).exists()
+
+
+def _manifest_last(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _whole_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a JSON Lines file that a killed process may have torn."""
+    with suppress(OSError, ValueError), path.open("rb") as lines:
+        for line in lines:
+            yield json.loads(line)
 
 
 @contextmanager
@@ -103,7 +191,7 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
         return  # nothing but the bad rows of an attempt that never began
     if not (force or resume):
         raise UserError(f"{folder} already exists: resume=true goes on with it, force=true deletes it first")
-    if not _is_ours(folder):
+    if not (_is_ours(folder) or _is_ours(folder / REPLACED)):
         raise UserError(f"{folder} is not a run of stepdpo (no {MANIFEST} of ours): choose another name")
 
 
@@ -116,13 +204,15 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: Path, keep: Sequence[str]) -> None:
     """Delete what is inside, links as links, the manifest last: interrupted, it is still recognisably ours."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+    for path in _manifest_last(folder):
+        if path.name in keep:
+            continue  # as the lock, which is held: another process could lock a new file of that name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()  # but the lock, which is held: another process could lock a new file of that name
+        else:
+            path.unlink()
 
 
 def _version(package: str) -> str | None:

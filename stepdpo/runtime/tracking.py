@@ -21,9 +21,9 @@ from omegaconf import OmegaConf
 from stepdpo.core.config import load_config
 from stepdpo.core.protocols import Tracker, TrackerSpec
 from stepdpo.runtime.atomic_io import encode, write_text
+from stepdpo.runtime.run_folder import METRICS
 from stepdpo.runtime.secrets import redact, redact_text
 
-METRICS = "metrics.jsonl"
 NETWORK_SECONDS = 6.0
 """The longest that an unreachable server may hold up the start, and again the end, of a run."""
 log = logging.getLogger(__name__)

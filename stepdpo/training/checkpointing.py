@@ -20,6 +20,7 @@ from stepdpo.runtime.checkpoint_files import (
     newest_whole,
     prune,
 )
+from stepdpo.runtime.run_folder import keep_new
 from stepdpo.training.engine.settings import Engine
 
 STATE = "state"
@@ -53,6 +54,7 @@ class Checkpointer:
         self.engine.barrier()  # and all have written before it is hashed and named
         if self.engine.rank == 0:
             commit_checkpoint(scratch, final)
+            keep_new(self.folder)  # a run has begun: what it was to replace, by force, may go
             prune(self.folder, self.keep)  # older ones go only now that a newer one is whole
         self.engine.barrier()
 

@@ -124,6 +124,84 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
     assert "did you mean 'algo.scale'?" in ended.err
 
 
+def test_force_keeps_the_old_run_until_the_new_one_has_begun(done: Path, words: list[str]) -> None:
+    """The worker finds no data: what was there is there again, to the byte, and can be gone on with."""
+    run = done / "runs" / "replaced"
+    shutil.copytree(done / "runs" / "whole", run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    missing = [word if "dataset.path" not in word else "dataset.path=nowhere.jsonl" for word in words]
+    ended = stepdpo(*missing, "run=replaced", "force=true", cwd=done)
+    assert ended.code == 2, ended.said
+    assert "nowhere.jsonl" in ended.err
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+    ended = stepdpo(*words, "max_steps=1", "run=replaced", "force=true", cwd=done)
+    assert ended.code == 0, ended.said
+    assert metrics(run)[-1]["step"] == 1
+    assert not list(run.glob(".replaced*"))
+
+
+def test_where_nothing_began_nothing_is_left(done: Path, words: list[str], tmp_path: Path) -> None:
+    """Of a training and of an evaluation; and a misspelt run is not trained anew by resume=true."""
+    missing = [word if "dataset.path" not in word else "dataset.path=nowhere.jsonl" for word in words]
+    assert stepdpo(*missing, "run=deep/er", cwd=tmp_path).code == 2
+    assert tree(tmp_path) == set()
+    before = tree(done / "runs" / "whole")
+    ended = stepdpo("eval", "run=whole", "task=gsm8k", "task.path=nowhere.jsonl", cwd=done)
+    assert ended.code == 2, ended.said
+    assert tree(done / "runs" / "whole") == before
+    ended = stepdpo(*words, "run=whloe", "resume=true", cwd=done)
+    assert ended.code == 2, ended.said
+    assert "resume=true: there is no run runs/whloe; did you mean 'whole'?" in ended.err
+    assert not (done / "runs" / "whloe").exists()
+
+
+TRIPS = """
+from dataclasses import dataclass
+from pathlib import Path
+from stepdpo.algo.dpo import DPO
+from stepdpo.core.errors import UserError
+
+CALLS = []
+
+
+@dataclass(frozen=True)
+class Trips:
+    trap: str
+    needs = DPO.needs
+
+    def __call__(self, scores):
+        CALLS.append(1)
+        if len(CALLS) > 3 and Path(self.trap).exists():
+            raise UserError("tripped")
+        return DPO(beta=0.4)(scores)
+"""
+
+
+def test_an_error_in_the_midst_keeps_what_was_begun(words: list[str], tmp_path: Path) -> None:
+    """Checkpoints, configuration and log; damaged tokens are noticed when it goes on, and made again."""
+    (tmp_path / "conf" / "algo").mkdir(parents=True)
+    (tmp_path / "conf" / "algo" / "trips.yaml").write_text(f"_target_: trips.Trips\ntrap: {tmp_path / 'trap'}\n")
+    (tmp_path / "trips.py").write_text(TRIPS)
+    (tmp_path / "trap").touch()
+    own = ("--config-dir", tmp_path / "conf", "algo=trips", "save_every=1", "log_every=1", "run=x")
+    kept = [word for word in words[1:] if not word.startswith(("save_every", "log_every"))]
+    home = {"STEPDPO_HOME": str(tmp_path / "home")}
+    ended = stepdpo("train", *own, *kept, cwd=tmp_path, **home)
+    assert ended.code == 2, ended.said
+    assert ended.err == "error: tripped\n"
+    run = tmp_path / "runs" / "x"
+    assert tree(run) >= {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints/step-000001/MANIFEST.json"}
+    (tokens,) = (tmp_path / "home").glob("tokens/*/train.tokens")
+    tokens.write_bytes(b"x" * tokens.stat().st_size)
+    (tmp_path / "trap").unlink()
+    ended = stepdpo("train", "--config-dir", tmp_path / "conf", "run=x", "resume=true", cwd=tmp_path, **home)
+    assert ended.code == 0, ended.said
+    assert "the data are tokenised again" in ended.out
+    assert "resuming after update" in ended.out
+    assert [line["step"] for line in metrics(run) if "loss" in line] == list(range(1, 7))
+
+
 def test_a_strangers_run_folder_runs_no_code(done: Path) -> None:
     """Its configuration names a part that lies in the current folder, and beside the run."""
     run = done / "runs" / "strange"

@@ -19,14 +19,14 @@ CONFIG = OmegaConf.create({"seed": 3, "epochs": 2, "log_every": 5, "engine": {"p
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[bool]]:
-    """Make the worker end with a code; returns the `resume` of every start."""
+    """Make the worker end with a code, FAILED after its first update; returns the `resume` of every start."""
 
     def with_code(code: int) -> list[bool]:
         started: list[bool] = []
 
         def start(verb: str, folder: Path, engine: Any, resume: bool = False) -> JobResult:
             started.append(resume)
-            (folder / "metrics.jsonl").write_text("")
+            (folder / "metrics.jsonl").write_text('{"step": 1}\n' if code == ExitCode.FAILED else '{"step": 0}\n')
             if code == ExitCode.OK:
                 (folder / "model").mkdir(exist_ok=True)
                 (folder / "model" / "config.json").write_text("{}")
@@ -60,6 +60,14 @@ def test_a_bad_start_leaves_nothing(tmp_path: Path, ends: Callable[[int], list[b
     assert run(tmp_path / "x").ok
 
 
+def test_so_does_one_that_a_signal_ended_before_its_first_update(
+    tmp_path: Path, ends: Callable[[int], list[bool]]
+) -> None:
+    ends(143)
+    assert run(tmp_path / "runs" / "x").code == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_so_does_a_bad_hostfile(tmp_path: Path) -> None:
     """Found by the starting process itself."""
     config = OmegaConf.merge(CONFIG, {"engine": {"hostfile": str(tmp_path / "nowhere")}})
@@ -74,7 +82,7 @@ def test_a_failure_can_be_resumed(tmp_path: Path, ends: Callable[[int], list[boo
     assert run(tmp_path / "x").code == ExitCode.FAILED
     with pytest.raises(UserError, match="already exists"):
         run(tmp_path / "x")
-    started = ends(ExitCode.USER_ERROR)
+    ends(ExitCode.USER_ERROR)
     assert run(tmp_path / "x", resume=True).code == ExitCode.USER_ERROR
     assert (tmp_path / "x" / "config.yaml").is_file()
     started = ends(ExitCode.OK)

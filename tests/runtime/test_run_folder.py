@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from stepdpo.core.errors import UserError
 from stepdpo.runtime import run_folder
 from stepdpo.runtime.atomic_io import write_json
-from stepdpo.runtime.run_folder import claim, create, manifest, run_path
+from stepdpo.runtime.run_folder import REPLACED, claim, create, has_begun, keep_new, keep_old, manifest, run_path
 
 
 @pytest.fixture
@@ -34,13 +35,105 @@ def test_existing_is_refused_and_says_how(run: Path) -> None:
     assert (run / "model" / "weights").read_text() == "precious"
 
 
-def test_resume_keeps_and_force_deletes(run: Path) -> None:
+def test_resume_keeps_and_force_puts_aside(run: Path) -> None:
     create(run, resume=True)
     assert (run / "model" / "weights").exists()
     create(run, force=True)
+    assert [path.name for path in run.iterdir()] == [REPLACED]
+    keep_new(run)
     assert not list(run.iterdir())
     with pytest.raises(UserError, match="one of them"):
         create(run, force=True, resume=True)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock"}
+
+
+WHOLE = {"manifest.json", "model", "model/weights"}
+
+
+def begin(run: Path) -> None:
+    """What a command writes into a folder before its work starts."""
+    write_json(run / "manifest.json", manifest(["stepdpo"], seed=1))
+    (run / "config.yaml").write_text("new: true")
+
+
+def test_a_new_run_that_never_began_gives_way(run: Path) -> None:
+    before = (run / "manifest.json").read_text()
+    with claim(run, force=True):
+        begin(run)
+        (run / "quarantine.jsonl").write_text("{}")
+        (run / "wandb").mkdir()
+        assert not has_begun(run)
+        keep_old(run)
+    assert names(run) == {*WHOLE, "quarantine.jsonl"}
+    assert (run / "manifest.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "sign",
+    ["model/config.json", "summary.json", "checkpoints/step-000003/MANIFEST.json", "finished.jsonl", "metrics.jsonl",
+     "round-1/pairs/finished.jsonl"],
+)  # fmt: skip
+def test_signs_of_a_beginning(run: Path, sign: str) -> None:
+    assert not has_begun(run)
+    (run / sign).parent.mkdir(parents=True, exist_ok=True)
+    (run / sign).write_text('{"step": 0, "heldout/loss": 1.0}\n' if sign == "metrics.jsonl" else "{}")
+    if sign == "metrics.jsonl":
+        assert not has_begun(run)
+        (run / sign).write_text('{"step": 0}\n{"step": 1, "loss": 0.5}\n{"st')
+    assert has_begun(run)
+
+
+def test_force_again_before_the_new_run_began_keeps_the_old_one(run: Path) -> None:
+    """Killed twice: the run that was worth something is still what is put back."""
+    for _ in range(2):
+        with claim(run, force=True):
+            begin(run)
+    with claim(run, force=True):
+        begin(run)
+        keep_old(run)
+    assert names(run) == WHOLE
+
+
+def test_force_after_the_new_run_began_replaces_that_one(run: Path) -> None:
+    with claim(run, force=True):
+        begin(run)
+        (run / "summary.json").write_text("{}")
+    with claim(run, force=True):
+        begin(run)
+        keep_old(run)
+    assert names(run) == {"manifest.json", "config.yaml", "summary.json"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moves", range(8))
+@pytest.mark.parametrize("then", ["force", "resume"])
+def test_killed_while_moving_aside_or_back_nothing_is_lost(
+    run: Path, moves: int, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any number of moves; whoever comes next finds the old run, whole."""
+    rename, done = Path.rename, [0]
+
+    def some(path: Path, target: Path) -> Path:
+        if done[0] == moves:
+            raise Killed
+        done[0] += 1
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", some)
+    with suppress(Killed), claim(run, force=True):
+        begin(run)
+        keep_old(run)
+    monkeypatch.undo()
+    with claim(run, **{then: True}):
+        if then == "force":
+            keep_old(run)
+    assert names(run) == WHOLE
 
 
 @pytest.mark.parametrize("text", [None, "{}", "[]", "3", "null", "garbage", '{"name": "an app", "icons": []}'])
@@ -85,15 +178,18 @@ def test_a_linked_manifest_does_not_make_it_ours(run: Path, tmp_path: Path) -> N
         create(other, force=True)
 
 
-def test_interrupted_deletion_is_still_ours(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", fail)
-        with pytest.raises(OSError, match="Input/output"):
-            create(run, force=True)
-    assert not list(create(run, force=True).iterdir())
+def test_half_a_deleted_run_is_never_put_back(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claim(run, force=True):
+        begin(run)
+        (run / "summary.json").write_text("{}")
+        with monkeypatch.context() as patch:
+            patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before anything was deleted
+            keep_new(run)
+    assert REPLACED not in names(run)
+    with claim(run, force=True):
+        begin(run)
+        keep_old(run)
+    assert names(run) == {"manifest.json", "config.yaml", "summary.json"}
 
 
 def test_claim_holds_and_second_is_refused(run: Path) -> None:
@@ -102,7 +198,7 @@ def test_claim_holds_and_second_is_refused(run: Path) -> None:
         with pytest.raises(UserError, match="in use by pid"), claim(run, resume=True):
             pass
     with claim(run, force=True):
-        assert [path.name for path in run.iterdir()] == [".lock"]
+        assert {path.name for path in run.iterdir()} == {".lock", REPLACED}
 
 
 def test_claim_of_a_new_run_can_be_refused_later(tmp_path: Path) -> None:

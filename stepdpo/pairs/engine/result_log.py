@@ -27,9 +27,9 @@ from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import to_row
 from stepdpo.pairs.engine.requests import BASELINES, ProblemResult
 from stepdpo.runtime.atomic_io import encode
-from stepdpo.runtime.run_folder import QUARANTINE
+from stepdpo.runtime.run_folder import FINISHED, QUARANTINE
 
-FINISHED, PREFERENCES, TREES = "finished.jsonl", "preferences.jsonl", "trees.jsonl"
+PREFERENCES, TREES = "preferences.jsonl", "trees.jsonl"
 KINDS = (PREFERENCES, TREES, QUARANTINE, *(f"{name}.jsonl" for name in BASELINES))
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from stepdpo.core.errors import UserError
 from stepdpo.data.readers import local_files, locate, read_rows
 from stepdpo.data.rows import BadRow, Row
-from stepdpo.pairs.engine.result_log import FINISHED, TREES
+from stepdpo.pairs.engine.result_log import TREES
 from stepdpo.pairs.tree.published import ultrainteract, with_parents
 from stepdpo.pairs.tree.tree import Node, Tree
+from stepdpo.runtime.run_folder import FINISHED
 
 PEEK_ROWS = 100
 """Rows that the form is recognised by: the first ones may be broken."""

@@ -10,8 +10,8 @@ import pytest
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference
 from stepdpo.pairs.engine.requests import ProblemResult, Result
-from stepdpo.pairs.engine.result_log import FINISHED, PREFERENCES, TREES, ResultLog, open_result_log
-from stepdpo.runtime.run_folder import QUARANTINE
+from stepdpo.pairs.engine.result_log import PREFERENCES, TREES, ResultLog, open_result_log
+from stepdpo.runtime.run_folder import FINISHED, QUARANTINE
 
 
 def finished(name: str, pairs: int = 1) -> ProblemResult:
