@@ -192,15 +192,21 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
     if not (force or resume):
         raise UserError(f"{folder} already exists: resume=true goes on with it, force=true deletes it first")
     if not (_is_ours(folder) or _is_ours(folder / REPLACED)):
-        raise UserError(f"{folder} is not a run of stepdpo (no {MANIFEST} of ours): choose another name")
+        raise UserError(
+            f"{folder} is not a run of stepdpo (no {MANIFEST} of ours, or another user's): choose another name"
+        )
 
 
 def _is_ours(folder: Path) -> bool:
+    """Whether a run of this very user lies in a folder: its configuration will be believed, and its state opened."""
     path = folder / MANIFEST
     try:
         # A link in a stranger's folder to the manifest of a run would open that folder to force=true.
-        return not path.is_symlink() and "stepdpo" in dict(read_json(path))
-    except (UserError, TypeError, ValueError):
+        if path.is_symlink() or (folder / CONFIG).is_symlink():
+            return False
+        files = [path for path in (path, folder / CONFIG) if path.exists()]
+        return all(path.stat().st_uid == os.getuid() for path in files) and "stepdpo" in dict(read_json(path))
+    except (OSError, UserError, TypeError, ValueError):
         return False
 
 

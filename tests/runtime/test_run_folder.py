@@ -46,6 +46,23 @@ def test_resume_keeps_and_force_puts_aside(run: Path) -> None:
         create(run, force=True, resume=True)
 
 
+@pytest.mark.parametrize("how", ["force", "resume"])
+def test_another_users_run_is_left_alone(run: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "config.yaml").write_text("mine: true")
+    with claim(run, resume=True):
+        pass
+    other = run.stat().st_uid + 1
+    monkeypatch.setattr("os.getuid", lambda: other)
+    with pytest.raises(UserError, match="or another user's"), claim(run, **{how: True}):
+        pass
+    monkeypatch.undo()
+    (run / "config.yaml").rename(run.parent / "elsewhere.yaml")
+    (run / "config.yaml").symlink_to(run.parent / "elsewhere.yaml")
+    with pytest.raises(UserError, match="not a run of stepdpo"), claim(run, **{how: True}):
+        pass
+    assert names(run) == {*WHOLE, "config.yaml"}
+
+
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock"}
 
