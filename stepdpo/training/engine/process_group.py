@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 
@@ -22,10 +23,15 @@ def process_group(device: torch.device, timeout_minutes: int) -> Iterator[None]:
     # Its shared-memory all-reduce would be compiled at the first start (a minute) to do what gloo does.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(minutes=timeout_minutes))
+    timeout = timedelta(minutes=timeout_minutes)
+    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
+    new_group = torch.distributed.new_group
+    # DeepSpeed makes groups of its own, for which torch's own patience would hold: 30 minutes, or 10 on GPUs.
+    torch.distributed.new_group = partial(new_group, timeout=timeout)
     try:
         yield
     finally:
+        torch.distributed.new_group = new_group
         torch.distributed.destroy_process_group()
 
 

@@ -28,6 +28,18 @@ from stepdpo.training.engine.settings import (
 from stepdpo.training.optimizer import AdamW
 
 TAG = "zero"
+SETTINGS = {
+    "bf16": "engine.dtype",
+    "fp16": "engine.dtype (float32 or bfloat16)",
+    "gradient_clipping": "optim.clip",
+    "gradient_accumulation_steps": "batch.pairs",
+    "train_batch_size": "batch.pairs",
+    "train_micro_batch_size_per_gpu": "batch.tokens",
+    "optimizer": "optim",
+    "scheduler": "optim",
+    "zero_optimization.stage": "engine.stage",
+}
+"""Keys of DeepSpeed's configuration that this engine sets, and rests on: by which setting."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,9 @@ class Zero:
             raise ValueError("offload_parameters needs stage=3")
         if self.offload_optimizer and self.stage == 0:
             raise ValueError("offload_optimizer needs stage 1, 2 or 3")
+        for key, setting in SETTINGS.items():
+            if _at(self.deepspeed, key) is not None:
+                raise ValueError(f"deepspeed.{key}: {setting} says that")
 
     def config(self, optim: AdamW, dtype: Dtype) -> dict[str, Any]:
         """DeepSpeed's configuration. Accumulation is driven by us, so its own count only has to exceed one."""
@@ -101,6 +116,14 @@ def _merged(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _at(node: Mapping[str, Any], key: str) -> Any:
+    """What stands at a dotted key; None for nothing."""
+    value: Any = node
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
 def _load_whole_again() -> None:
     """A configuration of stage 3 makes transformers shard what it loads, and may outlive a closed engine."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -135,10 +158,10 @@ class ZeroEngine:
             lr=0.0,  # set before every update; DeepSpeed may make one of its own while it starts
             betas=(optim.beta1, optim.beta2),
             eps=optim.eps,
-            fused=device.type == "cuda" and not spec.offload_optimizer,
+            fused=device.type == "cuda" and not _at(config, "zero_optimization.offload_optimizer"),
         )
         self.engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=config)
-        if spec.stage == 0 and spec.dtype is Dtype.bfloat16:
+        if spec.stage == 0 and kind is Dtype.bfloat16:
             self.engine.optimizer.state.clear()  # that one would count as the first in Adam's bias correction
         self.engine.train()
         self.model = self.engine.module.model
