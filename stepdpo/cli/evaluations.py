@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from stepdpo.cli.job_config import LaunchSettings, with_model, with_task
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import run_in
+from stepdpo.core.config import load_config
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.runtime.run_folder import CONFIG, SUMMARY
 
@@ -24,17 +25,29 @@ def evaluate_tasks(
     for task in settings.tasks or (choices["task"],):
         one = with_task(config, task, given) if settings.tasks else config
         place = evaluation_folder(folder, one, choices)
-        if (place / SUMMARY).is_file() and not settings.force:
+        if (place / SUMMARY).is_file() and not (settings.force or settings.resume):
             raise UserError(f"{place} already holds an evaluation; force=true replaces it")
-        result = run_evaluation(place, one, choices, task, force=settings.force)
+        result = _run(place, one, choices, task, given, force=settings.force, resume=settings.resume)
         if not result.ok:
             break
     return result
 
 
-def run_evaluation(place: Path, config: DictConfig, choices: Mapping[str, str], task: str, *, force: bool) -> JobResult:
-    """One evaluation in a run folder of its own; `choices` may be those of the training that it follows."""
-    return run_in(place, "eval", config, {**choices, "task": task}, force=force)
+def run_evaluation(place: Path, config: DictConfig, choices: Mapping[str, str], task: str) -> JobResult:
+    """One evaluation that follows a training, whose `choices` these may be; in a run folder of its own.
+
+    What is there is gone on with if it is the same evaluation, and replaced otherwise.
+    """
+    path = place / CONFIG
+    same = path.is_file() and load_config(path) == config and not (place / SUMMARY).is_file()
+    return _run(place, config, choices, task, force=place.is_dir() and not same, resume=same)
+
+
+def _run(
+    place: Path, config: DictConfig, choices: Mapping[str, str], task: str, given: Sequence[str] = (), *,
+    force: bool, resume: bool,
+) -> JobResult:  # fmt: skip
+    return run_in(place, "eval", config, {**choices, "task": task}, force=force, resume=resume, given=given)
 
 
 def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:

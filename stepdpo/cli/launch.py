@@ -131,7 +131,7 @@ def _run(job: Job) -> JobResult:
     try:
         folder = job.output if job.sweep else _run_path(job)
         if job.settings.resume and not job.settings.force and not job.sweep:
-            _must_be_a_run(folder)
+            _must_be_a_run(folder, job.verb)
         result = {"train": _train, "eval": _evaluate, "pairs": _make_pairs}[job.verb](job, folder)
     except UserError as error:
         result = JobResult(ExitCode.USER_ERROR, str(error))
@@ -142,9 +142,9 @@ def _run(job: Job) -> JobResult:
     return result
 
 
-def _must_be_a_run(folder: Path) -> None:
+def _must_be_a_run(folder: Path, verb: str) -> None:
     """UserError for a name under which nothing was started; a misspelt one must not train anew in silence."""
-    if started_with(folder) or (folder / REPLACED).is_dir():
+    if started_with(folder) or (folder / REPLACED).is_dir() or (verb == "eval" and (folder / "eval").is_dir()):
         return
     runs = [path.name for path in folder.parent.iterdir() if started_with(path)] if folder.parent.is_dir() else []
     advice = f"{nearest(folder.name, runs)} (without resume=true a new one is started)"

@@ -40,7 +40,7 @@ def evaluate_after_training(
         base = evaluate_base(evaluation_config(task, what.words, training), choices, runs, task)
         config = evaluation_config(task, what.words, training, folder / "model")
         place = evaluation_folder(folder, config, choices)
-        result = run_evaluation(place, config, choices, task, force=place.is_dir())
+        result = run_evaluation(place, config, choices, task)
         _raise_unless_ok(result, f"evaluating {folder.name} on {task}")
         name_base(place, base, folder)
     report_on([folder], folder)
@@ -61,7 +61,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     if (place / SUMMARY).is_file() and known.is_file() and with_current_targets(read_json(known)) == stamp:
         print(f"base: using {place}", flush=True)
         return folder
-    result = run_evaluation(place, config, choices, task, force=place.is_dir())
+    result = run_evaluation(place, config, choices, task)
     _raise_unless_ok(result, f"evaluating the base on {task}")
     write_json(known, stamp)
     return folder

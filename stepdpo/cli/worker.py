@@ -91,7 +91,7 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
     if verb == "eval":
         from stepdpo.evaluation.evaluate import evaluate
 
-        return evaluate(spec, folder)
+        return evaluate(spec, folder, resume)
     from stepdpo.pairs.build import build_pairs
 
     return build_pairs(spec, folder, resume)

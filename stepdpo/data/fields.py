@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,11 +84,22 @@ class RowFields:
         value = self._get(column, "an object", {})
         if not isinstance(value, dict):
             raise self._wrong(column, "an object", value)
+        self._must_be_json(column, value)
         return value
 
     def some(self, columns: Iterable[str]) -> dict[str, Any]:
         """Those of the columns that the row has."""
-        return {column: self.values[self.names.get(column, column)] for column in columns if self.has(column)}
+        found = {column: self.values[self.names.get(column, column)] for column in columns if self.has(column)}
+        for column, value in found.items():
+            self._must_be_json(column, value)
+        return found
+
+    def _must_be_json(self, column: str, value: Any) -> None:
+        """RowError for what could not be written again, as a number that is none."""
+        try:
+            json.dumps(value, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise RowError(f"column {self._name(column)}: cannot be written as JSON ({error})") from error
 
     def _turn(self, column: str, number: int, item: Any) -> Turn:
         at = f"column {self._name(column)}, turn {number}"

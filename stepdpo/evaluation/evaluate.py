@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +19,11 @@ from stepdpo.data.templates import resolve
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.evaluation.responses import answered
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
-from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, SUMMARY
+from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY
 from stepdpo.tokens.tokenization import question_prompt
 
 TOO_MANY = 0.05
@@ -39,9 +41,10 @@ class Evaluation:
     sampler: SamplerSpec
 
 
-def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
+def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, Any]:
     """Answer every problem of the task, grade the responses, write `attempts.jsonl` and `summary.json`.
 
+    Responses are kept as they come: with `resume`, those of an attempt that was stopped are not asked for again.
     Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
     """
     template, warning = resolve(spec.template, spec.model.source)
@@ -56,7 +59,8 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     # Loading the model counts: it is part of what an evaluation costs.
     began = time.monotonic()
     with spec.sampler.open(spec.model) as sampler:
-        completions = spec.decode(prompts, sampler)
+        key = _key(spec)
+        completions = answered(prompts, key, lambda some: spec.decode(some, sampler), folder, resume)
         provenance = getattr(sampler, "provenance", {})
     seconds = time.monotonic() - began
     attempts = _grade(problems, completions)
@@ -67,6 +71,11 @@ def evaluate(spec: Evaluation, folder: Path) -> dict[str, Any]:
     _write(folder, attempts, summary)
     _print(summary)
     return summary
+
+
+def _key(spec: Evaluation) -> str:
+    """What responses depend on besides their prompts."""
+    return hashlib.sha256(f"{spec.model.fingerprint()} {spec.decode!r} {spec.sampler!r}".encode()).hexdigest()
 
 
 def _render(
@@ -164,6 +173,7 @@ def _write(folder: Path, attempts: Sequence[Attempt], summary: dict[str, Any]) -
     write_jsonl(folder / ATTEMPTS, rows)
     # The summary last: readers take a folder without one for no evaluation, whatever has stopped this.
     write_json(folder / SUMMARY, summary)
+    (folder / RESPONSES).unlink(missing_ok=True)
 
 
 def _print(summary: dict[str, Any]) -> None:

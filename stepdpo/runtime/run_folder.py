@@ -34,6 +34,7 @@ SUMMARY = "summary.json"
 MODEL_FILE = "config.json"
 """In `model/`: the sign that it is there, since it is put in place whole."""
 FINISHED = "finished.jsonl"
+RESPONSES = "responses.partial.jsonl"
 REPLACED = ".replaced"
 """What lay in a folder that force=true gave to a new run, until that has begun."""
 METRICS = "metrics.jsonl"
@@ -85,7 +86,11 @@ def has_begun(folder: Path) -> bool:
     """
     if any((folder / name).is_file() for name in (f"model/{MODEL_FILE}", SUMMARY)):
         return True
-    if any((folder / "checkpoints").glob("step-*/MANIFEST.json")) or _size(folder / FINISHED):
+    if (
+        any((folder / "checkpoints").glob("step-*/MANIFEST.json"))
+        or _size(folder / FINISHED)
+        or _size(folder / RESPONSES)
+    ):
         return True
     if any(int(row.get("step", 0)) > 0 for row in _whole_lines(folder / METRICS)):
         return True

@@ -48,6 +48,13 @@ def test_schemas(tmp_path: Path, row: dict[str, Any], answers: tuple[str, ...], 
     assert problem.id == "t/00000"
 
 
+def test_a_number_that_is_none_is_found_on_reading(tmp_path: Path) -> None:
+    """Kept as it is, it would throw a finished evaluation away when that is written."""
+    good = {"question": "Q", "answer": "#### 1", "level": 3}
+    with pytest.raises(UserError, match=r"column 'level': cannot be written as JSON"):
+        problems(tmp_path, good, {**good, "level": float("nan")})
+
+
 @pytest.mark.parametrize(
     ("text", "content"),
     [

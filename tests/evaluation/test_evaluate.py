@@ -32,7 +32,7 @@ SMALL = Fresh(hidden_size=32, layers=1, intermediate_size=32)
 def composed(*words: str) -> Evaluation:
     with initialize_config_dir(str(conf()), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose("eval", overrides=list(words)), resolve=True)
-    for key in ("run", "runs", "force", "tasks"):
+    for key in ("run", "runs", "force", "resume", "tasks"):
         node.pop(key)
     spec = build(node)
     assert isinstance(spec, Evaluation)

@@ -104,7 +104,7 @@ def _evaluate(plan: IterationPlan, number: int) -> JobResult:
         place = evaluation_folder(folder, config, plan.choices)
         if finished(place) and load_config(place / CONFIG) == config:
             continue
-        result = run_evaluation(place, config, plan.choices, task, force=place.is_dir())
+        result = run_evaluation(place, config, plan.choices, task)
         if not result.ok:
             return result
     return JobResult()
