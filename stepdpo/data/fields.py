@@ -10,7 +10,7 @@ from stepdpo.core.errors import nearest
 from stepdpo.core.types import Turn
 
 _JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+_ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 class RowError(ValueError):
@@ -30,7 +30,7 @@ class RowFields:
 
     def has(self, column: str) -> bool:
         """Whether the row has the column, and not null."""
-        return self.values.get(self.names.get(column, column)) is not None
+        return self.value(column) is not None
 
     def text(self, column: str, default: str | None = None) -> str:
         """A string, as it is; without a default it must hold more than white space."""
@@ -65,11 +65,32 @@ class RowFields:
         return tuple(text for item in items if (text := str(item).strip()))
 
     def turns(self, column: str) -> tuple[Turn, ...]:
-        """A conversation in either habit: {role, content} or {from, value}."""
+        """A conversation in either habit: {role, content} or {from, value}; only the first turn may be the system's."""
         value = self._get(column, "a list of turns", None)
         if not isinstance(value, list):
             raise self._wrong(column, "a list of turns", value)
-        return tuple(self._turn(column, i, item) for i, item in enumerate(value))
+        turns = tuple(self._turn(column, i, item) for i, item in enumerate(value))
+        if any(turn.role == "system" for turn in turns[1:]):
+            raise RowError(f"column {self._name(column)}: a system turn that is not the first")
+        return turns
+
+    def side(self, column: str) -> tuple[tuple[Turn, ...], str]:
+        """(the turns before it, a response): of a string, one turn, or turns of which the last is the assistant's."""
+        value = self.value(column)
+        if isinstance(value, dict) and value.keys() & {"role", "from"}:
+            turns: tuple[Turn, ...] = (self._turn(column, 0, value),)
+        elif isinstance(value, list):
+            turns = self.turns(column)
+        else:
+            return (), self.text(column)
+        if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
+            expected = "expected a string, or turns of which the last is the assistant's and not empty"
+            raise RowError(f"column {self._name(column)}: {expected}")
+        return turns[:-1], turns[-1].content
+
+    def value(self, column: str) -> Any:
+        """What the row has there, of whatever type; None for nothing."""
+        return self.values.get(self.names.get(column, column))
 
     def flag(self, column: str) -> bool:
         """True or false; false when the column is missing."""
@@ -95,7 +116,7 @@ class RowFields:
             raise RowError(f"{at}: expected an object, got {_JSON.get(type(item), 'null')}")
         role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
         if not isinstance(role, str) or role not in _ROLES:
-            raise RowError(f"{at}: the role is {str(role)[:40]!r}, expected user or assistant")
+            raise RowError(f"{at}: the role is {str(role)[:40]!r}, expected user, assistant or system")
         if not isinstance(content, str):
             raise RowError(f"{at}: expected a string as content, got {_JSON.get(type(content), 'null')}")
         return Turn(role=_ROLES[role], content=content)

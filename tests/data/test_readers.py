@@ -151,8 +151,14 @@ CORRUPT = {
     "empty": (b'{"prompt": "Q", "chosen": "a", "rejected": ""}', "column 'rejected' is empty"),
     "blank": (b'{"prompt": " \\n", "chosen": "a", "rejected": "b"}', "column 'prompt' is empty"),
     "equal": (b'{"prompt": "Q", "chosen": "a", "rejected": "a"}', "chosen and rejected are equal"),
-    "two turns": (b'{"prompt": "Q", "chosen": [], "rejected": "a"}', "expected a string, or one turn of the assistant"),
-    "role": (b'{"prompt": [{"role": "god", "content": "Q"}]}', "turn 0: the role is 'god'"),
+    "two turns": (
+        b'{"prompt": "Q", "chosen": [], "rejected": "a"}',
+        "expected a string, or turns of which the last is the assistant's",
+    ),
+    "role": (
+        b'{"prompt": [{"role": "god", "content": "Q"}], "chosen": "a", "rejected": "b"}',
+        "turn 0: the role is 'god'",
+    ),
 }
 
 
