@@ -29,7 +29,7 @@ class Dataset:
     """Preferences from a file, a folder or the hub."""
 
     path: str
-    """A .jsonl, .json or .parquet file, a folder of them, `pkg://...` (shipped), or a hub id `owner/name`."""
+    """A .jsonl, .json, .csv, .parquet or .arrow file, a folder of them, `pkg://...`, or a hub id `owner/name`."""
     format: Format = Format.AUTO
     """The layout of the rows; auto tells it from the columns."""
     split: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,11 @@ class RowFields:
         if not self.has(column):
             return default
         value = self._get(column, "a number", None)
+        if isinstance(value, str):  # CSV knows nothing else
+            try:
+                value = float(value)
+            except ValueError:
+                raise self._wrong(column, "a number", value) from None
         if isinstance(value, bool) or not isinstance(value, int | float):  # to Python, true is an int
             raise self._wrong(column, "a number", value)
         # Compared as it is: an integer of hundreds of digits is no float. NaN lies between nothing.
@@ -104,11 +110,15 @@ class RowFields:
         value = self._get(column, "an object", {})
         if not isinstance(value, dict):
             raise self._wrong(column, "an object", value)
+        self._check_kept(column, value)
         return value
 
     def some(self, columns: Iterable[str]) -> dict[str, Any]:
         """Those of the columns that the row has."""
-        return {column: self.values[self.names.get(column, column)] for column in columns if self.has(column)}
+        found = {column: self.value(column) for column in columns if self.has(column)}
+        for column, value in found.items():
+            self._check_kept(column, value)
+        return found
 
     def _turn(self, column: str, number: int, item: Any) -> Turn:
         at = f"column {self._name(column)}, turn {number}"
@@ -120,6 +130,13 @@ class RowFields:
         if not isinstance(content, str):
             raise RowError(f"{at}: expected a string as content, got {_JSON.get(type(content), 'null')}")
         return Turn(role=_ROLES[role], content=content)
+
+    def _check_kept(self, column: str, value: Any) -> None:
+        """RowError where a value cannot be written again as JSON (NaN, a date or bytes of a Parquet file)."""
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RowError(f"column {self._name(column)} holds what JSON cannot: {error}") from None
 
     def _get(self, column: str, expected: str, default: Any) -> Any:
         name = self.names.get(column, column)
