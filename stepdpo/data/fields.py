@@ -135,7 +135,7 @@ class RowFields:
         """RowError where a value cannot be written again as JSON (NaN, a date or bytes of a Parquet file)."""
         try:
             json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise RowError(f"column {self._name(column)} holds what JSON cannot: {error}") from None
 
     def _get(self, column: str, expected: str, default: Any) -> Any:

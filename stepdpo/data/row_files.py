@@ -116,7 +116,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _array(file: Path, text: str) -> Iterator[Row | BadRow]:
     """Elements of a JSON array with their lines. A tear hides all that follows, so it stops the reading."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=len)  # only to find where an element ends, however long its numbers are
     at, line, counted = text.index("[") + 1, 1, 0
     while True:
         at = _space_after(text, at)

@@ -229,6 +229,7 @@ AWKWARD = {
     "not a number": ({"confidence": float("nan")}, "confidence': nan is not between"),
     "a role that is a list": ({"history": [{"role": ["user"], "content": "Q"}]}, "the role is \"['user']\", expected"),
     "meta that is no object": ({"meta": [1]}, "column 'meta': expected an object, got a list"),
+    "not a number in meta": ({"meta": {"x": [float("nan")]}}, "column 'meta' holds what JSON cannot"),
     "half a surrogate in a name": ({"\ud800": 1}, "half of a surrogate pair"),
     "half a surrogate in a name further in": ({"meta": {"\udfff": 1}}, "half of a surrogate pair"),
 }

@@ -179,6 +179,13 @@ def test_array_rows_have_their_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_an_integer_beyond_all_bounds_costs_its_element_alone(tmp_path: Path) -> None:
+    text = json.dumps([PAIR, PAIR | {"answer": "HUGE"}, PAIR | {"chosen": "five"}])
+    (tmp_path / "a.json").write_text(text.replace('"HUGE"', "9" * 5000))
+    loaded = Dataset(path=str(tmp_path / "a.json")).load()
+    assert (len(loaded.preferences), len(loaded.bad)) == (2, 1)
+
+
 @pytest.mark.parametrize("text", ['[{"a": 1}, {"a":', '[{"a": 1}] x', "[" * 100_000])
 def test_a_torn_array_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
