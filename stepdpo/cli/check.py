@@ -80,10 +80,13 @@ def check(
     everything = loaded.preferences + loaded.heldout
     tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
     if tokenizer is not None:
-        loaded = loaded.with_bad(_unwritable(loaded, level or _step, template, tokenizer))
+        unwritable = list(_unwritable(loaded, level or _step, template, tokenizer))
         ended = sum(_ends_written(everything, getattr(tokenizer, "eos_token", None)))
-        loaded = replace(loaded, counts={**loaded.counts, "sides that end with the end of text (taken off)": ended})
-    ends = [end for pair in map(level or _step, everything) for end in (pair.chosen_ends, pair.rejected_ends)]
+        counts = {**loaded.counts, "sides that end with the end of text (taken off)": ended}
+        counts |= {"usable": len(everything) - len(unwritable), "bad": len(loaded.bad) + len(unwritable)}
+        loaded = replace(loaded.with_bad(unwritable), counts=counts)
+    pairs = map(level or _step, everything)
+    ends = [end for p in pairs for end in (p.chosen_ends, p.rejected_ends)[: 2 if p.rejected else 1]]
     named = f"format: {loaded.format}; " if loaded.format else ""
     check_display.line(out, f"{named}the end of text follows {sum(ends):,} of {len(ends):,} sides")
     check_display.counts(out, loaded.counts)

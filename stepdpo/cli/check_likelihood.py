@@ -28,7 +28,7 @@ from stepdpo.tokens.batch import CHOSEN, REJECTED
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.packing import balance
 from stepdpo.tokens.token_tree import build_tree
-from stepdpo.tokens.tokenization import Lengths, generation_prompt, tokenize
+from stepdpo.tokens.tokenization import Lengths, generation_prompt, refusals, tokenize
 from stepdpo.training.engine.settings import Device, Dtype, pick_device, pick_dtype
 
 SHARE = 0.05
@@ -90,13 +90,17 @@ def likelihoods(
     device = pick_device(Device.auto)
     template, _ = resolve(template, model.source)
     tokenizer = model.tokenizer()
-    pairs = [level(preference) for preference in preferences]
+    everything = [level(preference) for preference in preferences]
+    # Texts are written after these prompts too, so that rows that have none must be gone before.
+    reasons = list(refusals(everything, template, tokenizer))
+    pairs = [pair for pair, reason in zip(everything, reasons, strict=True) if not reason]
     # Before the model is loaded to score: the sampler has a copy of its own, and two need not be in memory together.
     written = _write(pairs[:: max(1, len(pairs) // own)][:own], template, tokenizer, model) if own else []
     attention = register(Attention.auto, device)
     dtype = DTYPES[pick_dtype(Dtype.auto, device).value]
     scorer = Scorer(model.model(attention, dtype).eval(), False, lambda _: nullcontext()).to(device)
     scores, dropped = mean_logps(pairs, scorer, template, tokenizer, device)
+    dropped.update(filter(None, reasons))
     theirs, _ = mean_logps(written, scorer, template, tokenizer, device)
     return Likelihoods(
         model=str(getattr(model, "path", model.source)),

@@ -16,7 +16,7 @@ class Turn:
     """One message of a conversation that precedes the response."""
 
     role: str
-    """`user` or `assistant`."""
+    """`user` or `assistant`; `system` for the first of a conversation."""
     content: str
 
 
@@ -57,7 +57,10 @@ class Preference:
     rejected_value: float | None = None
     """Estimated values in [-1, 1] where the pair came from a search or from roll-outs."""
     history: tuple[Turn, ...] = ()
-    """Turns between the question and the response (multi-turn data), oldest first."""
+    """Turns between the question and the response (multi-turn data), oldest first.
+
+    Where the data have a turn of the system it is the first here, and is read before the question.
+    """
     whole: bool = False
     """Whether the two sides are whole responses rather than steps of one: they end with the end-of-text token."""
     meta: Mapping[str, Any] = field(default_factory=dict)

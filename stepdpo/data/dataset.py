@@ -13,7 +13,7 @@ from itertools import chain, islice
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
-from stepdpo.data.formats import LAYOUTS, Format, Layout, detect, make
+from stepdpo.data.formats import LAYOUTS, SIDES, Format, Layout, detect, make, misspelt, unreadable
 from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
@@ -29,7 +29,7 @@ class Dataset:
     """Preferences from a file, a folder or the hub."""
 
     path: str
-    """A .jsonl, .json or .parquet file, a folder of them, `pkg://...` (shipped), or a hub id `owner/name`."""
+    """A .jsonl, .json, .csv, .parquet or .arrow file, a folder of them, `pkg://...`, or a hub id `owner/name`."""
     format: Format = Format.AUTO
     """The layout of the rows; auto tells it from the columns."""
     split: str = ""
@@ -68,6 +68,7 @@ class Dataset:
         present: Counter[str] = Counter()
         layout = LAYOUTS[format_] if format_ else None
         self._check_columns(layout)
+        self._check_sides(head)
         for item in chain(head, stream):
             if isinstance(item, BadRow) or layout is None:
                 bad.append(item if isinstance(item, BadRow) else item.bad(UNTOLD))
@@ -105,22 +106,36 @@ class Dataset:
             if layout and column not in layout.uses:
                 raise UserError(f"columns.{column}: the format has no such column; {nearest(column, layout.uses)}")
 
+    def _check_sides(self, head: Iterable[Row | BadRow]) -> None:
+        """UserError for a side under a misspelt name: such rows look like those of a format with fewer sides."""
+        rows = [row for row in head if isinstance(row, Row)]
+        mapped = {self.columns.get(side, side) for side in SIDES}
+        for wrong, right in misspelt({column for row in rows for column in row.cells}, mapped):
+            raise UserError(
+                f"{self.path}: column {wrong!r}: did you mean {right!r}? Rename it, or set columns={{{right}: {wrong}}}"
+            )
+
     def _format(self, head: Iterable[Row | BadRow]) -> Format | None:
         """The given format, or the commonest among the readable rows; None when no row is readable."""
         if self.format is not Format.AUTO:
             return self.format
         ours = {theirs: name for name, theirs in self.columns.items()}
         rows = [row for row in head if isinstance(row, Row)]
-        found = Counter(detect(ours.get(column, column) for column in row.cells) for row in rows)
+        found = Counter(detect({ours.get(c, c): value for c, value in row.cells.items()}) for row in rows)
         known = [(count, name) for name, count in found.items() if name is not None]
         if known:
             return max(known, key=lambda pair: pair[0])[1]
         if not rows:
             return None
+        present = {ours.get(column, column) for row in rows for column in row.cells}
+        needed = {column for layout in LAYOUTS.values() for need in layout.needs for column in need}
+        guesses = [f"  column {wrong!r}: did you mean {right!r}?\n" for wrong, right in misspelt(present, needed)]
+        if not guesses and (known_as := unreadable(present)):
+            raise UserError(f"{self.path}: these are {known_as}")
         columns = ", ".join(sorted({column for row in rows for column in row.cells})[:20])
         wanted = "\n".join(f"  {name.value}: {', '.join(sorted(layout.needs[0]))}" for name, layout in LAYOUTS.items())
         raise UserError(
-            f"{self.path}: no known format has these columns: {columns}\n{wanted}\n"
+            f"{self.path}: no known format has these columns: {columns}\n{''.join(guesses)}{wanted}\n"
             "  set `format`, and `columns` where they are named differently"
         )
 

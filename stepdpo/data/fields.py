@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from stepdpo.core.errors import nearest
 from stepdpo.core.types import Turn
 
 _JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+_ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 class RowError(ValueError):
@@ -31,7 +30,7 @@ class RowFields:
 
     def has(self, column: str) -> bool:
         """Whether the row has the column, and not null."""
-        return self.values.get(self.names.get(column, column)) is not None
+        return self.value(column) is not None
 
     def text(self, column: str, default: str | None = None) -> str:
         """A string, as it is; without a default it must hold more than white space."""
@@ -47,6 +46,11 @@ class RowFields:
         if not self.has(column):
             return default
         value = self._get(column, "a number", None)
+        if isinstance(value, str):  # CSV knows nothing else
+            try:
+                value = float(value)
+            except ValueError:
+                raise self._wrong(column, "a number", value) from None
         if isinstance(value, bool) or not isinstance(value, int | float):  # to Python, true is an int
             raise self._wrong(column, "a number", value)
         # Compared as it is: an integer of hundreds of digits is no float. NaN lies between nothing.
@@ -66,11 +70,32 @@ class RowFields:
         return tuple(text for item in items if (text := str(item).strip()))
 
     def turns(self, column: str) -> tuple[Turn, ...]:
-        """A conversation in either habit: {role, content} or {from, value}."""
+        """A conversation in either habit: {role, content} or {from, value}; only the first turn may be the system's."""
         value = self._get(column, "a list of turns", None)
         if not isinstance(value, list):
             raise self._wrong(column, "a list of turns", value)
-        return tuple(self._turn(column, i, item) for i, item in enumerate(value))
+        turns = tuple(self._turn(column, i, item) for i, item in enumerate(value))
+        if any(turn.role == "system" for turn in turns[1:]):
+            raise RowError(f"column {self._name(column)}: a system turn that is not the first")
+        return turns
+
+    def side(self, column: str) -> tuple[tuple[Turn, ...], str]:
+        """(the turns before it, a response): of a string, one turn, or turns of which the last is the assistant's."""
+        value = self.value(column)
+        if isinstance(value, dict) and value.keys() & {"role", "from"}:
+            turns: tuple[Turn, ...] = (self._turn(column, 0, value),)
+        elif isinstance(value, list):
+            turns = self.turns(column)
+        else:
+            return (), self.text(column)
+        if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
+            expected = "expected a string, or turns of which the last is the assistant's and not empty"
+            raise RowError(f"column {self._name(column)}: {expected}")
+        return turns[:-1], turns[-1].content
+
+    def value(self, column: str) -> Any:
+        """What the row has there, of whatever type; None for nothing."""
+        return self.values.get(self.names.get(column, column))
 
     def flag(self, column: str) -> bool:
         """True or false; false when the column is missing."""
@@ -84,22 +109,15 @@ class RowFields:
         value = self._get(column, "an object", {})
         if not isinstance(value, dict):
             raise self._wrong(column, "an object", value)
-        self._must_be_json(column, value)
+        self._check_kept(column, value)
         return value
 
     def some(self, columns: Iterable[str]) -> dict[str, Any]:
         """Those of the columns that the row has."""
-        found = {column: self.values[self.names.get(column, column)] for column in columns if self.has(column)}
+        found = {column: self.value(column) for column in columns if self.has(column)}
         for column, value in found.items():
-            self._must_be_json(column, value)
+            self._check_kept(column, value)
         return found
-
-    def _must_be_json(self, column: str, value: Any) -> None:
-        """RowError for what could not be written again, as a number that is none."""
-        try:
-            json.dumps(value, allow_nan=False)
-        except (ValueError, TypeError) as error:
-            raise RowError(f"column {self._name(column)}: cannot be written as JSON ({error})") from error
 
     def _turn(self, column: str, number: int, item: Any) -> Turn:
         at = f"column {self._name(column)}, turn {number}"
@@ -107,10 +125,17 @@ class RowFields:
             raise RowError(f"{at}: expected an object, got {_JSON.get(type(item), 'null')}")
         role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
         if not isinstance(role, str) or role not in _ROLES:
-            raise RowError(f"{at}: the role is {str(role)[:40]!r}, expected user or assistant")
+            raise RowError(f"{at}: the role is {str(role)[:40]!r}, expected user, assistant or system")
         if not isinstance(content, str):
             raise RowError(f"{at}: expected a string as content, got {_JSON.get(type(content), 'null')}")
         return Turn(role=_ROLES[role], content=content)
+
+    def _check_kept(self, column: str, value: Any) -> None:
+        """RowError where a value cannot be written again as JSON (NaN, a date or bytes of a Parquet file)."""
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RowError(f"column {self._name(column)} holds what JSON cannot: {error}") from None
 
     def _get(self, column: str, expected: str, default: Any) -> Any:
         name = self.names.get(column, column)

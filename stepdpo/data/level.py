@@ -23,8 +23,8 @@ class Prefix(Enum):
 
 class AppendEos(Enum):
     auto = "auto"
-    """On for whole responses (`Preference.whole`: the formats trl, ultrainteract and solutions) at either level, and at
-    level=instance for solutions that reached a final answer; off for steps."""
+    """On for whole responses (`Preference.whole`: the formats trl, ultrainteract, solutions and conversations) at
+    either level, and at level=instance for solutions that reached a final answer; off for steps."""
     on = "on"
     off = "off"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stepdpo.data.fields import RowError, RowFields
@@ -10,6 +11,7 @@ from stepdpo.data.fields import RowError, RowFields
 COLUMNS = ("question", "problem", "instruction", "input", "answers", "answer", "solution", "output")
 _QUESTION = ("question", "problem", "instruction")
 _SOLUTION = ("solution", "output")
+_ANSWER = ("answers", "answer")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
@@ -44,6 +46,13 @@ def read_problem(cells: RowFields) -> StatedProblem:
     if not stated:
         stated = (last_box(working),)
     return StatedProblem(question, _given(stated), working)
+
+
+def passed_over(cells: RowFields) -> Iterator[tuple[str, str]]:
+    """(a column that is not read, the one of its kind that is read in its place)."""
+    for kind in (_QUESTION, _SOLUTION, _ANSWER):
+        used, *others = [column for column in kind if cells.has(column)] or [""]
+        yield from ((column, used) for column in others)
 
 
 def require_answer(stated: StatedProblem) -> StatedProblem:

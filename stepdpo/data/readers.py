@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import lzma
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,28 @@ import stepdpo
 from stepdpo.core import package_data
 from stepdpo.core.errors import UserError
 from stepdpo.data import row_files as files
+from stepdpo.data import tables
+from stepdpo.data.folders import folder_files
 from stepdpo.data.rows import BadRow, Row, checked
-from stepdpo.runtime.run_folder import QUARANTINE
 
-READERS = {".jsonl": files.jsonl, ".json": files.json_file, ".parquet": files.parquet}
-PREFERENCES = "preferences.jsonl"
+READERS: Mapping[str, Callable[[Path], Iterator[Row | BadRow]]] = {
+    ".jsonl": files.jsonl,
+    ".ndjson": files.jsonl,
+    ".json": files.json_file,
+    ".csv": tables.csv_file,
+    ".tsv": partial(tables.csv_file, delimiter="\t"),
+    ".parquet": tables.parquet,
+    ".arrow": tables.arrow_file,
+    ".feather": tables.arrow_file,
+}
+_ARCHIVE, _EXCEL, _PYTHON, _DATABASE = "an archive", "an Excel workbook", "a pickle of Python", "a database"
+FOREIGN = {
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), _ARCHIVE),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _EXCEL),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz"), _PYTHON),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), _DATABASE),
+    **dict.fromkeys((".zst", ".lz4", ".orc", ".avro"), "this kind of file"),
+}
 
 
 def read_rows(path: str, *, split: str = "", subset: str = "", revision: str = "") -> Iterator[Row | BadRow]:
@@ -25,18 +45,20 @@ def read_rows(path: str, *, split: str = "", subset: str = "", revision: str = "
 
     A path that exists, or begins with `pkg://`, is read from disc; `owner/name` comes from the hub, where
     `subset`, `split` (default: train) and `revision` apply. In a folder, `split` chooses the files whose
-    names begin with it. UserError when there is nothing to read.
+    names begin with it (`folders.folder_files`). UserError when there is nothing to read.
     """
     found = local_files(path, split)
     if found is None:
         yield from _hub_rows(path, subset=subset, split=split or "train", revision=revision)
         return
     for file in found:
-        reader = READERS.get(file.suffix.lower(), files.jsonl)
+        reader = READERS.get(_kind(file), files.jsonl)
         try:
             yield from reader(file)
         except OSError as error:
             raise UserError(f"{file}: {error.strerror or error}") from error
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UserError(f"{file}: cannot be decompressed ({error})") from error
 
 
 def local_files(path: str, split: str = "") -> list[Path] | None:
@@ -58,7 +80,7 @@ def locate(path: str) -> Path | None:
             return place
     except (OSError, ValueError) as error:
         raise UserError(f"{path!r} is not a usable path: {error}") from error
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and place.suffix.lower() not in READERS:
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and _kind(place) not in READERS:
         return None
     siblings = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
     close = get_close_matches(place.name, siblings, n=1)
@@ -77,18 +99,17 @@ def _in_package(name: str) -> Path:
 
 
 def _files(place: Path, split: str) -> list[Path]:
-    if place.is_file():
-        return [place]
-    if (place / PREFERENCES).is_file():
-        return [place / PREFERENCES]  # the folder of a `pairs` run
-    found = sorted(p for p in place.iterdir() if p.is_file() and p.suffix.lower() in READERS and p.name != QUARANTINE)
-    if not found:
-        raise UserError(f"{place}: no {', '.join(READERS)} file in this folder")
-    chosen = [p for p in found if p.name.startswith(split)]
-    if not chosen:
-        names = ", ".join(p.name for p in found[:5])
-        raise UserError(f"{place}: no file name begins with the split {split!r} (there is {names}); split='' reads all")
-    return chosen
+    if place.is_dir():
+        return folder_files(place, split, lambda file: _kind(file) in READERS)
+    if known_as := FOREIGN.get(_kind(place)):
+        raise UserError(f"{place}: {known_as} is not read; save the rows as JSON Lines, CSV or Parquet")
+    return [place]
+
+
+def _kind(file: Path) -> str:
+    """The suffix that says how the file is laid out, below that of its compression."""
+    packed = file.suffix.lower() in files.COMPRESSED
+    return (Path(file.stem) if packed else file).suffix.lower()
 
 
 def _hub_rows(path: str, *, subset: str, split: str, revision: str) -> Iterator[Row | BadRow]:

@@ -1,29 +1,31 @@
-"""Readers of local files: JSON Lines, a JSON array, Parquet."""
+"""Readers of JSON Lines and JSON arrays, compressed or not."""
 
 from __future__ import annotations
 
-import importlib
+import bz2
+import gzip
 import json
+import lzma
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from stepdpo.core.errors import UserError
 from stepdpo.data.rows import EXCERPT, BadRow, Row, checked, unsound
 
 MAX_LINE = 16 * 2**20
 """Bytes; a longer line (a binary file under a wrong name, say) is a bad row, and is not held in memory."""
+COMPRESSED: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[\s,]*")
 
 
 def jsonl(file: Path) -> Iterator[Row | BadRow]:
     """One JSON object a line. Byte-order marks, CRLF and blank lines are accepted."""
-    with file.open("rb") as stream:
+    with opened(file) as stream:
+        refuse_utf16(file, stream)
         for line, raw in enumerate(_lines(stream), start=1):
-            if line == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise UserError(f"{file}: this file is UTF-16; save it as UTF-8")
             body = raw.removeprefix(_BOM).strip()
             if not body:
                 continue
@@ -37,7 +39,8 @@ def jsonl(file: Path) -> Iterator[Row | BadRow]:
 
 def json_file(file: Path) -> Iterator[Row | BadRow]:
     """A JSON array of objects, one object, or JSON Lines under the name of JSON."""
-    raw = file.read_bytes().removeprefix(_BOM)
+    with opened(file) as stream:
+        raw = stream.read().removeprefix(_BOM)
     text = raw.decode("utf-8", "surrogateescape")  # a wrong byte spoils its element, not the file
     if text.lstrip().startswith("["):
         yield from _array(file, text)
@@ -50,22 +53,17 @@ def json_file(file: Path) -> Iterator[Row | BadRow]:
     yield checked(str(file), 1, whole)
 
 
-def parquet(file: Path) -> Iterator[Row | BadRow]:
-    """The rows of a Parquet file, numbered from 1."""
-    arrow, tables = _arrow()
-    line = 0
-    try:
-        for batch in tables.ParquetFile(file).iter_batches(batch_size=1024):
-            for row in range(batch.num_rows):
-                line += 1
-                try:  # row by row, so that text that is not UTF-8 costs one row
-                    (cells,) = batch.slice(row, 1).to_pylist()
-                except UnicodeDecodeError as error:
-                    yield BadRow(file=str(file), line=line, reason=f"bytes that are not UTF-8 ({error})", excerpt="")
-                    continue
-                yield checked(str(file), line, cells)
-    except (arrow.ArrowException, EOFError) as error:
-        raise UserError(f"{file}: cannot be read as Parquet after row {line} ({error})") from error
+def opened(file: Path) -> BinaryIO:
+    """The bytes of a file, decompressed where its name says so."""
+    return cast(BinaryIO, COMPRESSED.get(file.suffix.lower(), open)(file, "rb"))
+
+
+def refuse_utf16(file: Path, stream: BinaryIO) -> None:
+    """UserError for a file that begins like UTF-16; the stream stays where it was, at its beginning."""
+    begins = stream.read(2)
+    stream.seek(0)
+    if begins in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{file}: this file is UTF-16; save it as UTF-8")
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -118,7 +116,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _array(file: Path, text: str) -> Iterator[Row | BadRow]:
     """Elements of a JSON array with their lines. A tear hides all that follows, so it stops the reading."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=len)  # only to find where an element ends, however long its numbers are
     at, line, counted = text.index("[") + 1, 1, 0
     while True:
         at = _space_after(text, at)
@@ -142,10 +140,3 @@ def _array(file: Path, text: str) -> Iterator[Row | BadRow]:
 def _space_after(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError("reading Parquet needs pyarrow: pip install datasets") from error

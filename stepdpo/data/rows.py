@@ -26,7 +26,7 @@ class Row:
 
     def bad(self, reason: str) -> BadRow:
         """The same row, found to be unusable."""
-        return BadRow(file=self.file, line=self.line, reason=reason, excerpt=ascii(dict(self.cells))[:EXCERPT])
+        return BadRow(file=self.file, line=self.line, reason=reason, excerpt=excerpt_of(dict(self.cells)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,15 @@ class BadRow:
         return f"{self.file}:{self.line}"
 
 
+def excerpt_of(value: Any) -> str:
+    """The beginning of a value as text; empty for one nested too deeply to be written."""
+    # `ascii`: it has to be written, whatever characters are in it.
+    try:
+        return ascii(value)[:EXCERPT]
+    except (RecursionError, ValueError):
+        return ""
+
+
 def bad_row(place: str, reason: str, text: str) -> BadRow:
     """Of a place as `file:line`."""
     file, _, line = place.rpartition(":")
@@ -56,12 +65,11 @@ def checked(file: str, line: int, value: Any) -> Row | BadRow:
     reason = unsound(value) if isinstance(value, dict) else f"expected a JSON object, got {type(value).__name__}"
     if not reason:
         return Row(file=file, line=line, cells=value)
-    return BadRow(file=file, line=line, reason=reason, excerpt=ascii(value)[:EXCERPT])
+    return BadRow(file=file, line=line, reason=reason, excerpt=excerpt_of(value))
 
 
 def unsound(value: Any) -> str:
     """Why some text within `value` cannot be tokenised or written again; empty when all is well."""
-    # Hence `ascii` for the excerpts of bad rows: they have to be written, whatever is in them.
     try:
         return _unsound(value)
     except RecursionError:

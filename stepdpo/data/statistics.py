@@ -89,6 +89,6 @@ def value_summary(preferences: Sequence[Preference]) -> dict[str, Any]:
 
 
 def _sizes(texts: list[str], tokenizer: Tokenizer | None) -> list[int]:
-    if tokenizer is None:
+    if tokenizer is None or not texts:  # tokenizers trip over no texts at all
         return [len(text) for text in texts]
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]

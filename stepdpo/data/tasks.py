@@ -28,7 +28,7 @@ class Task:
     name: str
     """What results are filed under."""
     path: str
-    """A .jsonl, .json or .parquet file, a folder of them, or a hub id `owner/name`."""
+    """A .jsonl, .json, .csv, .parquet or .arrow file, a folder of them, or a hub id `owner/name`."""
     split: str = "test"
     """The split of a hub data set; in a folder, what the file names begin with."""
     subset: str = ""

@@ -45,6 +45,8 @@ class TextTemplate:
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         text = self.prompt.replace("{question}", question)
+        if history and history[0].role == "system":
+            raise RowError(f"template={self.name} has no place for a system turn")
         for turn in history:
             if turn.role == "assistant":
                 text += self.joint + turn.content + self.between
@@ -59,16 +61,18 @@ class NativeTemplate:
 
     name: str = "native"
     system: str | None = None
-    """System message; left to the chat template's default when not given."""
+    """System message, where the data have none; left to the chat template's default when not given."""
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         if not tokenizer.chat_template:
             raise UserError(
                 "template=native: this model's tokenizer has no chat template; name one, for example template=alpaca"
             )
-        messages = [{"role": "system", "content": self.system}] if self.system is not None else []
+        own = history[0].content if history and history[0].role == "system" else None
+        system = self.system if own is None else own
+        messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": question})
-        messages += [{"role": turn.role, "content": turn.content} for turn in history]
+        messages += [{"role": turn.role, "content": turn.content} for turn in history if turn.role != "system"]
         try:
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except TemplateSyntaxError as error:

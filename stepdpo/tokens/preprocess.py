@@ -112,7 +112,11 @@ def _announce_rows(report: PreprocessReport, folder: Path, show: bool) -> None:
     if not show:
         return
     layout = [f"format {report.format}"] if report.format else []
-    print("data: " + ", ".join([*layout, *(f"{count} {name}" for name, count in report.counts.items())]), flush=True)
+    ignored = [name for name in report.counts if name.startswith("column ")]
+    counts = (f"{count} {name}" for name, count in report.counts.items() if name not in ignored)
+    print("data: " + ", ".join([*layout, *counts]), flush=True)
+    for name in ignored:  # each on a line of its own: among numbers it would be read past
+        print(f"data: {name} ({report.counts[name]} rows)", flush=True)
 
 
 def _keep_bad(bad: Sequence[BadRow], folder: Path, show: bool) -> None:

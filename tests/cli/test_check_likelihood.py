@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,21 @@ def test_the_summary_by_hand() -> None:
     assert (alone["chosen likelier"], alone["threshold"], alone["in distribution"]) == (None, None, {})
 
 
+def test_rows_that_cannot_be_written_are_left_out(tmp_path: Path) -> None:
+    """Of the model's own texts too, which are written after the same prompts."""
+    tiny.save_model(tmp_path / "model", tied=True)
+    model, bad = Pretrained(path=str(tmp_path / "model")), "<|im_end|>"
+    mixed = [*tiny.PREFERENCES[:2], replace(tiny.PREFERENCES[2], question=f"2 + 3?{bad}")]
+    found = likelihoods(mixed, Step(), tiny.CHAT, model, own=3)
+    reason = f"question holds the control token '{bad}'"
+    assert (len(found.chosen), found.left_out) == (2, {reason: 1})
+    alone = likelihoods(mixed[2:], Step(), tiny.CHAT, model, own=3).summary()
+    assert (alone["pairs"], alone["left out"], alone["threshold"]) == (0, {reason: 1}, None)
+
+
 @pytest.mark.slow
 def test_foreign_texts_are_not_the_models_own(preferences: Path) -> None:
     """The miniature writes steps in its own words; the same pairs with their letters turned round are foreign."""
-    from dataclasses import replace
-
     from stepdpo.data.dataset import Dataset
     from stepdpo.data.templates import NativeTemplate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import types
@@ -20,6 +21,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Preference, Problem, Turn
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.formats import Format
+from stepdpo.data.preference_file import from_row, to_line
 from stepdpo.data.validation import amount, enforce, share
 from stepdpo.tinymath.solutions import TinymathSolutions
 
@@ -101,6 +103,102 @@ def test_trl_strings_and_messages(tmp_path: Path) -> None:
     assert first == second == Preference(question="What is 2 + 3?", prefix="", chosen="5", rejected="6", whole=True)
 
 
+def turns(*texts: str) -> list[dict[str, str]]:
+    """user, assistant, user, ...; a text that begins with `!` is the system's, in front."""
+    said = [{"role": "system", "content": text[1:]} for text in texts if text.startswith("!")]
+    others = [text for text in texts if not text.startswith("!")]
+    return said + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(others)]
+
+
+def tuples(preference: Preference) -> tuple[str, str, str, str]:
+    history = "|".join(f"{turn.role}:{turn.content}" for turn in preference.history)
+    return preference.question, history, preference.chosen, preference.rejected
+
+
+SAID = [{"role": "assistant", "content": "5"}]
+UNSAID = [{"role": "assistant", "content": "6"}]
+GPT = {"from": "gpt", "value": "5"}
+CONVERSATIONS = {
+    "a system turn in the prompt": (
+        {"prompt": turns("!Be brief.", "Q"), "chosen": SAID, "rejected": UNSAID}, ("Q", "system:Be brief.", "5", "6")),
+    "no prompt": (
+        {"chosen": turns("!Be brief.", "Q", "5"), "rejected": turns("!Be brief.", "Q", "6")},
+        ("Q", "system:Be brief.", "5", "6")),
+    "no prompt, several turns": (
+        {"chosen": turns("Q", "A", "Again.", "5"), "rejected": turns("Q", "A", "Again.", "6")},
+        ("Q", "assistant:A|user:Again.", "5", "6")),
+    "the prompt once more in the sides": (
+        {"prompt": "Q", "chosen": turns("Q", "5"), "rejected": turns("Q", "6"), "messages": turns("Q", "5")},
+        ("Q", "", "5", "6")),
+    "messages": ({"messages": turns("!Be brief.", "Q", "5")}, ("Q", "system:Be brief.", "5", "")),
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "Q"}, GPT], "system": "Be brief."},
+        ("Q", "system:Be brief.", "5", "")),
+    "ShareGPT with two sides": (
+        {"conversations": [{"from": "human", "value": "Q"}], "chosen": GPT, "rejected": {**GPT, "value": "6"}},
+        ("Q", "", "5", "6")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_conversations_as_others_write_them(name: str, tmp_path: Path) -> None:
+    row, expected = CONVERSATIONS[name]
+    (preference,) = load(tmp_path, row).preferences
+    assert tuples(preference) == expected
+    assert preference.whole
+    assert from_row(json.loads(to_line(preference))) == preference
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"chosen": turns("Q", "5"), "rejected": turns("P", "6")}, "differ before their last turns"),
+        ({"chosen": turns("Q"), "rejected": turns("Q")}, "of which the last is the assistant's"),
+        ({"prompt": "P", "chosen": turns("Q", "5"), "rejected": turns("Q", "6")}, "'prompt' is no turn of 'chosen'"),
+        ({"prompt": turns("P"), "chosen": turns("Q", "5"), "rejected": turns("Q", "6")}, "are not those of 'prompt'"),
+        ({"prompt": [*turns("Q", "A"), *turns("!S")], "chosen": "5", "rejected": "6"}, "system turn that is not the"),
+        ({"prompt": turns("!S"), "chosen": "5", "rejected": "6"}, "must begin and end with a turn of the user"),
+        ({"messages": turns("Q")}, "the last turn must be the assistant's"),
+    ],
+)
+def test_conversations_that_are_none(row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    (bad,) = load(tmp_path, row).bad
+    assert reason in bad.reason
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Q", "completion": "5", "label": True}, "rows of KTO"),
+        ({"prompt": "Q", "completions": ["5"], "labels": [True]}, "labels of steps"),
+        ({"prompt": "Q", "completion": "5"}, r"set format=solutions and columns=\{question: prompt, solution: compl"),
+        ({"chosen": "Q 5", "rejected": "Q 6"}, "nobody can tell where it ends"),
+        ({"promt": "Q", "chosen": "5", "rejected": "6"}, "(?s)no known format.*column 'promt': did you mean 'prompt'"),
+        # Such rows have all columns of another format.
+        ({"question": "Q", "chosen": "5", "rejcted": "6", "answer": "5"}, "'rejcted': did you mean 'rejected'.*Rename"),
+        ({"question": "Q", "choosen": "5", "rejected": "6", "solution": "5"}, "'choosen': did you mean 'chosen'"),
+    ],
+)
+def test_rows_of_other_kinds_are_refused_by_name(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, row)
+
+
+def test_a_misspelt_side_is_refused_whatever_the_format(tmp_path: Path) -> None:
+    """Optional there, it would be taken for a row without one."""
+    row = {"question": "Q", "chosen": "5", "rejcted": "6"}
+    with pytest.raises(UserError, match="'rejcted': did you mean 'rejected'"):
+        load(tmp_path, row, format=Format.PREFERENCES)
+    assert load(tmp_path, row, columns={"rejected": "rejcted"}).preferences[0].rejected == "6"
+
+
+def test_of_two_columns_of_a_kind_the_one_passed_over_is_said(tmp_path: Path) -> None:
+    row = {"question": "Q", "problem": "P", "solution": "5", "output": "6", "answer": "5"}
+    counts = load(tmp_path, row, {**row, "problem": None}).counts
+    assert counts["column 'problem' is ignored beside 'question'"] == 1
+    assert counts["column 'output' is ignored beside 'solution'"] == 2
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -131,6 +229,7 @@ AWKWARD = {
     "not a number": ({"confidence": float("nan")}, "confidence': nan is not between"),
     "a role that is a list": ({"history": [{"role": ["user"], "content": "Q"}]}, "the role is \"['user']\", expected"),
     "meta that is no object": ({"meta": [1]}, "column 'meta': expected an object, got a list"),
+    "not a number in meta": ({"meta": {"x": [float("nan")]}}, "column 'meta' holds what JSON cannot"),
     "half a surrogate in a name": ({"\ud800": 1}, "half of a surrogate pair"),
     "half a surrogate in a name further in": ({"meta": {"\udfff": 1}}, "half of a surrogate pair"),
 }

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import importlib
 import json
+import lzma
 import sys
 import types
 from pathlib import Path
@@ -25,17 +30,142 @@ from stepdpo.data.validation import enforce, write_quarantine
 # Containers
 
 
-@pytest.mark.parametrize("name", ["a.json", "b.json", "a.parquet"])
-def test_other_containers_hold_the_same(tmp_path: Path, name: str) -> None:
-    file = tmp_path / name
-    if name == "a.json":
-        file.write_text(json.dumps(GOOD, indent=2))
-    elif name == "b.json":
-        write(file, *GOOD)
+def table(rows: list[dict[str, Any]]) -> Any:
+    return pytest.importorskip("pyarrow").Table.from_pylist(rows)
+
+
+def arrow(rows: list[dict[str, Any]], file: Path, kind: str = "new_stream") -> Path:
+    made = table(rows)
+    with getattr(importlib.import_module("pyarrow.ipc"), kind)(str(file), made.schema) as writer:
+        writer.write_table(made)
+    return file
+
+
+def delimited(rows: list[dict[str, Any]], stream: Any, delimiter: str = ",") -> None:
+    writer = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def contain(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write the rows as the file's name says."""
+    compress = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(file.suffix, open)
+    kind = file.with_suffix("").suffix if compress is not open else file.suffix
+    if kind == ".parquet":
+        pytest.importorskip("pyarrow.parquet").write_table(table(rows), file)
+    elif kind in (".arrow", ".feather"):
+        arrow(rows, file, "new_stream" if kind == ".arrow" else "new_file")
     else:
-        tables = pytest.importorskip("pyarrow.parquet")
-        tables.write_table(pytest.importorskip("pyarrow").Table.from_pylist(GOOD), file)
-    assert Dataset(path=str(file)).load().preferences == load(tmp_path, *GOOD).preferences
+        with compress(file, "wt", encoding="utf-8", newline="") as stream:
+            if kind in (".csv", ".tsv"):
+                delimited(rows, stream, "," if kind == ".csv" else "\t")
+            else:
+                stream.write(json.dumps(rows, indent=2) if kind == ".json" else "\n".join(map(json.dumps, rows)))
+
+
+NAMES = ["a.json", "a.parquet", "a.csv", "a.tsv", "a.arrow", "a.feather", "a.ndjson"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a.jsonl.gz", "a.json.bz2", "a.csv.xz", "a.csv.gz"])
+def test_other_containers_hold_the_same(tmp_path: Path, name: str) -> None:
+    contain(GOOD, tmp_path / name)
+    found = Dataset(path=str(tmp_path / name)).load()
+    assert found.preferences == load(tmp_path, *GOOD).preferences
+    assert found.bad == ()
+
+
+def test_json_lines_may_be_named_json(tmp_path: Path) -> None:
+    write(tmp_path / "b.json", *GOOD)
+    assert Dataset(path=str(tmp_path / "b.json")).load().preferences == load(tmp_path, *GOOD).preferences
+
+
+def test_rows_of_csv_have_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        b"\xef\xbb\xbf,prompt,chosen,rejected,confidence\r\n"
+        b'0,"two\nlines, here",5,6,0.75\n'
+        b"1,Q,5\n"  # line 4
+        b"2,Q\xe4,5,6,\n"
+        b"\n"
+        b'3,Q,"[{""role"": ""assistant""}]",6,\n'
+        b'4,Q,"5" or so,6,\n'
+        b"5,Q,5,,\n"
+        b"6,Q,5,7,\n"
+    )
+    loaded = Dataset(path=str(tmp_path / "a.csv"), columns={"question": "prompt"}).load()
+    assert [(p.question, p.confidence) for p in loaded.preferences] == [
+        ("two\nlines, here", 0.75),
+        ("Q", 1.0),
+        ("Q", 1.0),
+    ]
+    assert [(row.line, row.reason.split(";")[0]) for row in loaded.bad] == [
+        (4, "3 fields under 5 columns"),
+        (5, "the text holds bytes that are not UTF-8, or half of a surrogate pair"),
+        (7, "column 'chosen' holds a list as text"),
+        (8, "broken CSV: ',' expected after '\"'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b'prompt,chosen,rejected\nQ,5,6\nQ,"5,6\nQ,5,6\n', r"a\.csv:3: broken CSV"),
+        ("a.csv", b"prompt,chosen,chosen\n", "'chosen' is given twice"),
+        ("a.csv", "prompt,chosen".encode("utf-16"), "UTF-16"),
+        ("a.jsonl.gz", b"{}", "Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "cannot be decompressed"),
+        ("a.jsonl.xz", b"{}", "cannot be decompressed"),
+        ("a.arrow", b"ARROW1 not really", "cannot be read as Arrow"),
+        ("a.xlsx", b"PK", "an Excel workbook is not read"),
+        ("a.tar.gz", b"", "an archive is not read"),
+        ("a.pkl", b"", "a pickle of Python is not read"),
+    ],
+)
+def test_containers_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Dataset(path=str(tmp_path / name)).load()
+
+
+def questions(place: Path, **settings_: Any) -> list[str]:
+    return [p.question for p in Dataset(path=str(place), **settings_).load().preferences]
+
+
+def test_folders_that_the_library_saved(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [PAIR | {"prompt": f"{n} + 3?"} for n in range(12)]
+    expected = [row["prompt"] for row in rows]
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "one"), num_shards=3)
+    assert questions(tmp_path / "one") == expected
+    both = {"train": datasets.Dataset.from_list(rows), "test": datasets.Dataset.from_list(rows[:2])}
+    datasets.DatasetDict(both).save_to_disk(str(tmp_path / "two"))
+    assert questions(tmp_path / "two") == expected
+    assert questions(tmp_path / "two", split="test") == expected[:2]
+    with pytest.raises(UserError, match="no split 'tset'; did you mean 'test'"):
+        questions(tmp_path / "two", split="tset")
+    assert Dataset(path=str(tmp_path / "two")).fingerprint() is not None
+    (tmp_path / "one" / "state.json").write_text('{"_data_files": [{"filename": "../two/x.arrow"}]}')
+    with pytest.raises(UserError, match="must name what lies beside it"):
+        questions(tmp_path / "one")
+
+
+@pytest.mark.parametrize("layout", ["data/train-0.jsonl", "train/0.jsonl", "train-0.jsonl"])
+def test_folders_as_the_hub_has_them(tmp_path: Path, layout: str) -> None:
+    """With what else lies there: a description, another split, and what macOS leaves on a foreign disc."""
+    file = tmp_path / layout
+    file.parent.mkdir(exist_ok=True)
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    (tmp_path / "README.md").write_text("---")
+    write(file, PAIR)
+    (file.parent / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
+    other = tmp_path / layout.replace("train", "test")
+    other.parent.mkdir(exist_ok=True)
+    write(other, PAIR | {"prompt": "to be kept apart"})
+    assert questions(tmp_path) == questions(tmp_path, split="train") == [PAIR["prompt"]]
+    assert questions(tmp_path, split="test") == ["to be kept apart"]
+    file.unlink()
+    other.unlink()
+    with pytest.raises(UserError, match=r"no \.jsonl.* file in this folder \(there is \.json, \.md\)"):
+        questions(tmp_path)
 
 
 def test_array_rows_have_their_lines(tmp_path: Path) -> None:
@@ -47,6 +177,13 @@ def test_array_rows_have_their_lines(tmp_path: Path) -> None:
         (12, "expected a JSON object, got int"),
         (13, "the text holds bytes that are not UTF-8, or half of a surrogate pair"),
     ]
+
+
+def test_an_integer_beyond_all_bounds_costs_its_element_alone(tmp_path: Path) -> None:
+    text = json.dumps([PAIR, PAIR | {"answer": "HUGE"}, PAIR | {"chosen": "five"}])
+    (tmp_path / "a.json").write_text(text.replace('"HUGE"', "9" * 5000))
+    loaded = Dataset(path=str(tmp_path / "a.json")).load()
+    assert (len(loaded.preferences), len(loaded.bad)) == (2, 1)
 
 
 @pytest.mark.parametrize("text", ['[{"a": 1}, {"a":', '[{"a": 1}] x', "[" * 100_000])
@@ -61,8 +198,8 @@ def test_a_folder_holds_files_and_a_run_folder_its_preferences(tmp_path: Path) -
     write(tmp_path / "train-2.jsonl", GOOD[1])
     write(tmp_path / "test.jsonl", GOOD[2])
     write(tmp_path / "quarantine.jsonl", {"reason": "not data"})
-    assert len(Dataset(path=str(tmp_path)).load().preferences) == 3
-    assert len(Dataset(path=str(tmp_path), split="train").load().preferences) == 2
+    assert len(Dataset(path=str(tmp_path)).load().preferences) == 2
+    assert len(Dataset(path=str(tmp_path), split="test").load().preferences) == 1
     with pytest.raises(UserError, match="begins with the split 'dev'"):
         Dataset(path=str(tmp_path), split="dev").load()
     write_preferences([Preference("Q", "", "a", "b")], tmp_path / "preferences.jsonl")
@@ -151,8 +288,14 @@ CORRUPT = {
     "empty": (b'{"prompt": "Q", "chosen": "a", "rejected": ""}', "column 'rejected' is empty"),
     "blank": (b'{"prompt": " \\n", "chosen": "a", "rejected": "b"}', "column 'prompt' is empty"),
     "equal": (b'{"prompt": "Q", "chosen": "a", "rejected": "a"}', "chosen and rejected are equal"),
-    "two turns": (b'{"prompt": "Q", "chosen": [], "rejected": "a"}', "expected a string, or one turn of the assistant"),
-    "role": (b'{"prompt": [{"role": "god", "content": "Q"}]}', "turn 0: the role is 'god'"),
+    "two turns": (
+        b'{"prompt": "Q", "chosen": [], "rejected": "a"}',
+        "expected a string, or turns of which the last is the assistant's",
+    ),
+    "role": (
+        b'{"prompt": [{"role": "god", "content": "Q"}], "chosen": "a", "rejected": "b"}',
+        "turn 0: the role is 'god'",
+    ),
 }
 
 

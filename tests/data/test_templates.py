@@ -13,6 +13,7 @@ from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Prompt, Turn
+from stepdpo.data.fields import RowError
 from stepdpo.data.templates import CARD, MixedTemplate, NativeTemplate, TextTemplate, describe, resolve
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text())
@@ -66,6 +67,16 @@ def test_native_renders_system_and_history(tokenizer: Any) -> None:
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 3?<|im_end|>\n"
         "<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_system_turn_of_the_data_stands_in_place_of_the_templates(tokenizer: Any) -> None:
+    history = (Turn("system", "Be kind."), Turn("assistant", "6"), Turn("user", "Sure?"))
+    assert NativeTemplate(system="Be brief.").render("2 + 3?", history, tokenizer).text == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n2 + 3?<|im_end|>\n"
+        "<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    with pytest.raises(RowError, match="template=alpaca has no place for a system turn"):
+        TEXT.render("2 + 3?", history, tokenizer)
 
 
 def test_native_without_a_chat_template_is_refused() -> None:

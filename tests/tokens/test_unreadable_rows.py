@@ -146,5 +146,6 @@ def test_check_counts_them(tmp_path: Path) -> None:
         (3, "rejected holds the control token '<|endoftext|>'"),
         (4, "the chat template refuses it: roles must alternate"),
     ]
+    assert (found.loaded.counts["usable"], found.loaded.counts["bad"]) == (11, 2)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1  sides that end with the end of text (taken off)" in shown
