@@ -9,6 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from stepdpo.runtime.secrets import redact_text
+
 EXIT_FILE = "exit.json"
 """Left in the run folder by a worker: {"code", "message", "outcome"}."""
 
@@ -64,7 +66,9 @@ class JobResult:
         """Leave it in exit.json, whole or not at all."""
         # No fsync, as the reader is a process of this moment; the rank, as several workers may fail at once.
         scratch = path.with_name(f".{path.name}.{rank}")
-        scratch.write_text(json.dumps({"code": self.code, "message": self.message, "outcome": self.outcome}))
+        scratch.write_text(
+            json.dumps({"code": self.code, "message": redact_text(self.message), "outcome": self.outcome})
+        )
         scratch.replace(path)
 
 

@@ -28,6 +28,10 @@ from stepdpo.core.config import config_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.run_folder import REPLACED, run_path
+from stepdpo.runtime.secrets import redact_text
+
+PRINTING = ("--cfg", "-c", "--info", "--hydra-help")
+"""Flags of Hydra's that print, and start nothing."""
 
 
 class Stopped(BaseException):
@@ -82,12 +86,12 @@ def _launch(verb: str, words: Sequence[str]) -> int:
 
 
 def _checked(verb: str, words: Sequence[str]) -> list[str]:
-    """The words as Hydra takes them, after a rehearsal; what only prints a configuration may show a wrong one too."""
+    """The words as Hydra takes them, after a rehearsal; what only prints a configuration needs no more than compose."""
+    overrides.refuse_secrets(words)
     flags, given, folders = shorthands.split(words)
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
-    if not any(flag.startswith(("--cfg", "-c", "--info", "--hydra-help")) for flag in flags):
-        sweep = any(flag in ("-m", "--multirun") for flag in flags)
-        overrides.check(verb, given, sweep)
+    overrides.check(verb, given, sweep=any(flag in ("-m", "--multirun") for flag in flags))
+    if not any(flag.partition("=")[0] in PRINTING for flag in flags):
         for words_of_job in overrides.variants(given):
             settings, _ = split(overrides.check(verb, words_of_job, sweep=False))
             _check_evaluations(settings, words_of_job)
@@ -138,7 +142,7 @@ def _run(job: Job) -> JobResult:
     except OSError as error:
         result = JobResult(ExitCode.FAILED, str(error))
     if result.message:
-        print(f"error: {result.message}", file=sys.stderr, flush=True)
+        print(f"error: {redact_text(result.message)}", file=sys.stderr, flush=True)
     return result
 
 

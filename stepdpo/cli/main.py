@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -53,7 +54,9 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
 
 
 def _fail(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    from stepdpo.runtime.secrets import redact_text
+
+    print(f"error: {redact_text(str(error))}", file=sys.stderr)
     raise SystemExit(ExitCode.USER_ERROR)
 
 
@@ -144,4 +147,14 @@ def check(
 
 def main() -> None:
     """Console entry."""
+    sys.excepthook = _print_failure
     app()
+
+
+def _print_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback, whose texts may quote what a command was given, without secrets."""
+    from traceback import format_exception
+
+    from stepdpo.runtime.secrets import redact_text
+
+    print(redact_text("".join(format_exception(kind, error, trace))), file=sys.stderr)

@@ -20,13 +20,13 @@ from stepdpo.cli.shorthands import groups, key_of
 from stepdpo.core.config import own_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
-from stepdpo.runtime.secrets import redact_argv
+from stepdpo.runtime.secrets import holding, redact_argv, redact_text
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a verb that another verb starts, also from within a job of Hydra's."""
     with _composing():
-        return compose(verb, overrides=[*overrides, *_search()])
+        return _without_secrets(compose(verb, overrides=[*overrides, *_search()]))
 
 
 def known_folders() -> list[Path]:
@@ -46,8 +46,6 @@ def check(verb: str, overrides: Sequence[str], sweep: bool) -> DictConfig:
     """
     # Hydra would say so only once it runs, job by job, in words about its own insides, and exit with code 1.
     known = groups(known_folders())
-    for word in overrides:
-        _check_secret(word)
     first_job: list[str] = []
     for word, override in _parse(overrides):
         _check_choice(override, known)
@@ -65,7 +63,7 @@ def check(verb: str, overrides: Sequence[str], sweep: bool) -> DictConfig:
         for word in first_job:
             if word not in options:
                 _check_key(word, shape)
-        return compose(verb, overrides=[*first_job, *extra])
+        return _without_secrets(compose(verb, overrides=[*first_job, *extra]))
 
 
 def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -131,11 +129,21 @@ def _check_key(word: str, shape: DictConfig) -> None:
         raise UserError(f"{key}: there is no such setting; {_near(key, names)}")
 
 
-def _check_secret(word: str) -> None:
+def refuse_secrets(words: Sequence[str]) -> None:
     """Command lines are seen by others and words are written down: a secret is named, not given."""
-    if redact_argv([word]) != [word]:
-        key = word.partition("=")[0]
-        raise UserError(f"{key}: holds a secret; put it into the environment and write '{key}=${{oc.env:NAME}}'")
+    for given, clean in zip(words, redact_argv(words), strict=True):
+        if given != clean:
+            key = redact_text(given.partition("=")[0]) if "=" in given else "KEY"
+            where = key if "=" in given else "the command line"
+            raise UserError(f"{where}: holds a secret; put it into the environment and write '{key}=${{oc.env:NAME}}'")
+
+
+def _without_secrets(config: DictConfig) -> DictConfig:
+    """The same; refused where an option's file gives a secret, as configurations are written down."""
+    key = holding(OmegaConf.to_container(config, resolve=False))
+    if key:
+        raise UserError(f"{key}: holds a secret; put it into the environment and write '${{oc.env:NAME}}' in its place")
+    return config
 
 
 def _near(key: str, names: set[str]) -> str:

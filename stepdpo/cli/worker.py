@@ -17,6 +17,7 @@ from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
 from stepdpo.core.config import build, config_folders, load_config
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime.run_folder import CONFIG
+from stepdpo.runtime.secrets import redact_text
 
 PATIENCE = 20.0
 """Seconds that another process leaves to process 0 to say how a verb ended, as their words are the same."""
@@ -59,7 +60,7 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     except KeyboardInterrupt:
         return JobResult(128 + signal.SIGINT, "stopped at once")
     except Exception as error:
-        traceback.print_exc()
+        print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
         return JobResult(ExitCode.FAILED, f"{type(error).__name__}: {error}")
 
 

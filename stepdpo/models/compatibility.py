@@ -10,8 +10,10 @@ from stepdpo.models.attention.registry import NAMES, Attention
 
 KINDS = {"full_attention", "sliding_attention"}
 """Kinds of layers that tree attention serves; a sliding window must be as wide as any sequence."""
-NOT_PASSING_ON = {"nemotron"}
-"""Models that ask for an attention by name, and then do not hand on what it needs."""
+OF_THEIR_OWN = {"nemotron", "doge"}
+"""Models that ask for an attention by name, and then do not hand on what it needs, or a mask that they make themselves.
+
+Others that give a mask are refused at their first batch (`attention/registry`); these before anything is loaded."""
 EXPERTS = re.compile(r"(?i)moe|experts?$|sparse.*(mlp|block)|router")
 STATEFUL = re.compile(r"Mamba|SSM|Recurrent|Conv1d|ShortConv|Delta|LinearAttention|Lightning|Rwkv|LSTM")
 """Classes of modules that carry a state from one position into the next, whatever a mask says."""
@@ -37,6 +39,8 @@ def _kind(model: Any) -> str | None:
     # Experts balance their load over the tokens of a batch, where a shared trunk counts once instead of twice.
     if any(EXPERTS.search(type(module).__name__) for module in model.modules()):
         return "is a mixture of experts, which is not supported"
+    if not hasattr(model, model.base_model_prefix):
+        return "keeps its layers where transformers does not say, and cannot be called without its head"
     return None
 
 
@@ -49,7 +53,7 @@ def _layers(model: Any) -> str | None:
         return f"has layers that cannot read token trees ({', '.join(sorted(kinds | stateful))})"
     if getattr(config, "alibi", False):
         return "has positions by bias (alibi), which cannot read token trees"
-    if not getattr(model, "_supports_attention_backend", False) or config.model_type in NOT_PASSING_ON:
+    if not getattr(model, "_supports_attention_backend", False) or config.model_type in OF_THEIR_OWN:
         return "has an attention of its own, which cannot read token trees"
     if any(getattr(module, "is_causal", True) is False for module in model.modules()):
         return "looks ahead (its attention is not causal), which is not supported"

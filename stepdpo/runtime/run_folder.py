@@ -24,7 +24,7 @@ import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json
 from stepdpo.runtime.run_lock import LOCK, busy, holder, lock
-from stepdpo.runtime.secrets import redact_argv
+from stepdpo.runtime.secrets import redact_argv, redact_text
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -55,6 +55,8 @@ def run_path(root: Path, name: str) -> Path:
     parts = name.split("/")
     if len(name) > LONGEST or not all(_PART.fullmatch(part) for part in parts):
         raise UserError(f"run name {name!r}: use letters, digits and = , + . @ _ - (and / between folders)")
+    if redact_text(str(root / name)) != str(root / name):  # by way of `${oc.env:...}`: folders are seen by others
+        raise UserError("the run's name or `runs` holds a secret")
     folder = root / name
     if not folder.resolve().is_relative_to(root.resolve()):
         raise UserError(f"run name {name!r}: leads outside {root} through a link")

@@ -13,8 +13,8 @@ SHORTEST = 8
 
 # Whole words of a name, at its start or after an underscore; `tokens` in the plural are counted ones.
 _NAME = re.compile(
-    r"(?:^|_)(?:api_?keys?|(?:access|private|secret|signing|ssh)_?keys?|secrets?|passwords?|passwd|passphrase|"
-    r"credentials?|bearer|authorization)(?:_|$)"
+    r"(?:^|_)(?:api_?keys?|(?:access|account|encryption|master|private|secret|session|shared|signing|ssh|subscription)"
+    r"_?keys?|secrets?|passwords?|passwd|passphrase|credentials?|bearer|authorization|cookies?|jwt)(?:_|$)"
     r"|(?:^|_)(?:auth|access|api|bearer|hf|hub|refresh)?_?token(?:_value)?$"
 )
 # The special tokens of a tokenizer, and names of the place where a secret is.
@@ -22,13 +22,33 @@ _NO_SECRET = re.compile(
     r"(?:^|_)(?:pad|eos|bos|unk|sep|cls|mask|stop|end|start|image|special|new|per|next|last|first)_token$"
     r"|_(?:env|file|path|folder|name|var|variable)$"
 )
-# Keys by the prefixes that their services give them (OpenAI and its like, Hugging Face, GitHub, wandb, AWS), what is
-# before the `@` of an address, and what follows `Bearer`. The lengths spare ordinary words that begin alike.
+# Keys by the prefixes that their services give them (OpenAI and its like, Hugging Face, GitHub, GitLab, Slack, Google,
+# wandb, AWS), signed tokens, private keys, what is before the `@` of an address, and what follows `Bearer`. The lengths
+# spare ordinary words that begin alike.
 _SHAPES = re.compile(
-    r"\bsk-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|"
-    r"\bwandb_v\d+_\w{20,}|\bAKIA[A-Z0-9]{16}\b|(?<=://)[^/@\s]+:[^/@\s]+(?=@)|(?<=\bBearer )[\w.~+/=-]{8,}"
+    r"\b[sr]k[-_][A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|"
+    r"\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\bAIza[\w-]{30,}|\bwandb_v\d+_\w{20,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|"
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+|"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)|"
+    r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)|(?<=http://)[^/@\s]+(?=@)|(?<=https://)[^/@\s]+(?=@)|"
+    r"(?<=\bBearer )[\w.~+/=-]{8,}|(?<=\bBasic )[\w+/=-]{8,}",
+    re.DOTALL,
 )
-_ASSIGNED = re.compile(r"""([A-Za-z_][\w.-]*)(["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,}\]"'&]+)""")
+# What gives access in the query of an address, signed ones included (S3, Google, Azure), under a name that says little
+# elsewhere.
+_QUERY = re.compile(
+    r"(?i)(?<=[?&;])((?:[\w.-]*[-_])?(?:sig|signature|credential|key|accesskeyid|accessid|code|pass|pwd|auth|session)=)"
+    r"([^&\s\"'#,}\]]+)"
+)
+# A name and what divides it from its value, which may stand in a quoted or percent-encoded text. The value is no part
+# of it: one that is no secret may hold names itself (`then_with="judge.api_key=..."`, `url=http://h?token=...`).
+_NAMED = re.compile(r"""(?:%[0-9A-Fa-f]{2})*([A-Za-z_][\w.-]*)(\\*["']?\s*(?:[=:]|%3[AaDd])\s*)""")
+_VALUE = re.compile(
+    r"""\$\{[^}]*\}|\\*"[^"]*"|\\*'[^']*'|\[[^\]]*\]|\{[^}]*\}|(?:(?:Bearer|Basic|Token|Digest)\s+)?[^\s,}\]"'&]+"""
+)
+_PROSE = re.compile(r"[a-z]+,? +[a-z(]")
+"""`judge.token: there is no such setting`: what an error says of a key."""
+_REFERENCE = re.compile(r"""\$\{[\w.:]+(?:, *(?:null|''|""))?\}""")
 _ARGUMENT = re.compile(r"([-+~]*[A-Za-z_][\w.@/-]*)=(.*)", re.DOTALL)
 
 
@@ -42,7 +62,7 @@ def is_secret(name: str) -> bool:
 def redact(value: Any) -> Any:
     """A copy of a config (dicts, lists, plain values) without its secrets; what is unset stays visibly unset."""
     if isinstance(value, Mapping):
-        return {key: _entry(str(key), item) for key, item in value.items()}
+        return {redact(key): _entry(str(key), item) for key, item in value.items()}
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Sequence) and not isinstance(value, bytes):
@@ -51,10 +71,22 @@ def redact(value: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Free text without the secrets of the environment, strings shaped like keys, and `api_key=...` or `token: ...`."""
+    """Free text without the secrets of the environment, strings shaped like keys, and `api_key=...` or `token: ...`.
+
+    However deep they stand: words within words, mappings, addresses, JSON and percent-encoded text.
+    """
     for secret in _environment():
         text = text.replace(secret, HIDDEN)
-    return _ASSIGNED.sub(_assigned, _SHAPES.sub(HIDDEN, text))
+    return _assigned(_QUERY.sub(_in_query, _SHAPES.sub(HIDDEN, text)))
+
+
+def holding(value: Any) -> str:
+    """The dotted name of the first setting in a config that holds a secret; empty where none does."""
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        if redact({key: item}) != {key: item}:
+            within = "" if is_secret(str(key)) else holding(item)
+            return redact_text(f"{key}.{within}" if within else str(key))
+    return ""
 
 
 def redact_argv(argv: Sequence[str]) -> list[str]:
@@ -79,16 +111,28 @@ def _entry(key: str, item: Any) -> Any:
     return item if isinstance(item, str) and _harmless(item) else HIDDEN
 
 
-def _assigned(match: re.Match[str]) -> str:
-    if not is_secret(match[1]) or _harmless(match[3]):
-        return match[0]
-    return f"{match[1]}{match[2]}{HIDDEN}"
+def _in_query(match: re.Match[str]) -> str:
+    return match[0] if _harmless(match[2]) else f"{match[1]}{HIDDEN}"
+
+
+def _assigned(text: str) -> str:
+    """The text without the values that stand after the name of a secret."""
+    pieces, at = [], 0
+    for named in _NAMED.finditer(text):
+        if named.start() < at or not is_secret(named[1]):
+            continue
+        value = _VALUE.match(text, named.end())
+        if value is None or _harmless(value[0]) or (named[2] == ": " and _PROSE.match(text, named.end())):
+            continue
+        pieces += [text[at : named.end()], HIDDEN]
+        at = value.end()
+    return "".join([*pieces, text[at:]])
 
 
 def _harmless(value: str) -> bool:
     """Says where the secret is (`${oc.env:KEY}`) or that there is none, and does not give it away."""
-    bare = value.strip("\"'").lower()
-    return bare in ("", "null", "none", "true", "false", HIDDEN) or re.fullmatch(r"\$\{[\w.:]+\}?", bare) is not None
+    bare = value.strip("\\\"'").lower()
+    return bare in ("", "null", "none", "true", "false", HIDDEN) or _REFERENCE.fullmatch(bare) is not None
 
 
 def _environment() -> list[str]:

@@ -31,6 +31,15 @@ class Group(Enum):
     """The pairs of one problem (same question and history) follow one another and are merged into one tree."""
 
 
+class Partial(Enum):
+    """What becomes of the pairs that do not fill an epoch's last step."""
+
+    keep = "keep"
+    """The last step has fewer pairs."""
+    official = "official"
+    """An epoch ends before it, as in transformers' trainer; other pairs are left out in every epoch."""
+
+
 @dataclass(frozen=True)
 class BatchSize:
     """Size of an optimizer step and of the micro-batches it is computed in (gradient accumulation)."""
@@ -41,6 +50,8 @@ class BatchSize:
     """Most tokens (shared ones counted once) a process computes at a time; never changes the result."""
     group: Group = Group.none
     """With `problem`, all pairs of a problem in one step share what they can; changes the order of the pairs."""
+
+    partial: Partial = Partial.keep
 
     def __post_init__(self) -> None:
         if self.pairs < 1 or self.tokens < 1:
@@ -76,9 +87,9 @@ def _random_numbers(seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
     return np.random.PCG64(int.from_bytes(entropy)).random_raw(count)
 
 
-def steps_per_epoch(pairs: int, size: int) -> int:
-    """The last step of an epoch may hold fewer pairs; none is left out."""
-    return -(-pairs // size)
+def steps_per_epoch(pairs: int, size: int, partial: Partial = Partial.keep) -> int:
+    """The last step of an epoch may hold fewer pairs, or is left out unless it is the only one."""
+    return max(1, pairs // size) if partial is Partial.official and pairs else -(-pairs // size)
 
 
 class BatchSampler:
@@ -86,7 +97,7 @@ class BatchSampler:
 
     def __init__(self, trees: TokenStore, seed: int, size: BatchSize) -> None:
         self.trees, self.seed, self.size = trees, seed, size
-        self.per_epoch = steps_per_epoch(len(trees), size.pairs)
+        self.per_epoch = steps_per_epoch(len(trees), size.pairs, size.partial)
         self._epoch = -1
         self._order: Numbers = trees.ids
 

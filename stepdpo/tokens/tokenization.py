@@ -34,6 +34,15 @@ class Overlong(Enum):
     """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
 
 
+class Equal(Enum):
+    """What happens to a pair whose sides have the same tokens, which the cut of `overlong: official` brings about."""
+
+    drop = "drop"
+    """Leave the pair out, and count it: there is nothing to prefer."""
+    official = "official"
+    """Keep it, as Step-DPO's code does: it adds nothing to DPO's gradient, and counts in the mean."""
+
+
 @dataclass(frozen=True)
 class Lengths:
     """How long a sequence may be, in tokens, and what happens to longer ones."""
@@ -42,6 +51,7 @@ class Lengths:
     max_prompt_length: int = 512
     """Used by `overlong: official` only."""
     overlong: Overlong = Overlong.drop
+    equal: Equal = Equal.drop
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -248,7 +258,8 @@ def _usable(sequences: list[TokenSequence], number: int, lengths: Lengths) -> li
         sequences = _truncate(sequences, lengths)
     if any(s.first_scored < 1 or s.first_scored >= len(s.tokens) for s in sequences):
         return "nothing to score"
-    if len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens):
+    same = len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens)
+    if same and lengths.equal is Equal.drop:
         return "same tokens on both sides"
     return sequences
 

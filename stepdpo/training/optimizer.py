@@ -18,6 +18,15 @@ class Schedule(Enum):
     """At its peak."""
 
 
+class Rise(Enum):
+    """Where the warm-up begins."""
+
+    even = "even"
+    """At its first share of the peak: the last of `n` updates has the peak, and none is lost."""
+    official = "official"
+    """At 0, as in transformers' schedules, by which the published runs were made: the first update changes nothing."""
+
+
 @dataclass(frozen=True)
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) with a warm-up and a schedule."""
@@ -27,6 +36,7 @@ class AdamW:
     schedule: Schedule = Schedule.cosine
     warmup: float = 0.1
     """Share of all updates, rounded up, over which the rate rises linearly to its peak; Step-DPO 0.1."""
+    rise: Rise = Rise.even
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
@@ -43,7 +53,7 @@ class AdamW:
         # Rounded up, as in the recipes that are reproduced: any warm-up at all takes at least one update.
         rising = math.ceil(self.warmup * total)
         if step < rising:
-            return self.lr * (step + 1) / rising
+            return self.lr * (step + (self.rise is Rise.even)) / rising
         done = (step - rising) / max(1, total - rising)
         if self.schedule is Schedule.cosine:
             return self.lr * 0.5 * (1 + math.cos(math.pi * done))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from support.commands import stepdpo
+
+from stepdpo.cli.main import app
+from stepdpo.cli.worker import run_verb
 
 CANARY = "sk-CANARY0123456789abcdef0123456789abcdef"
 KEYS = {name: CANARY for name in ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")}
@@ -35,12 +39,80 @@ def test_a_run_with_wandb(words: list[str], tmp_path: Path) -> None:
     assert leaks(tmp_path) == []
 
 
-@pytest.mark.parametrize("sweep", [(), ("-m", "algo=dpo,tdpo")])
-@pytest.mark.parametrize("word", [f"+track.api_key={CANARY}", f"+engine.wandb_token={CANARY}", f"track.group={CANARY}"])
-def test_a_key_as_a_word_is_refused(words: list[str], tmp_path: Path, word: str, sweep: tuple[str, ...]) -> None:
-    done = stepdpo("train", *sweep, *words, word, cwd=tmp_path)
-    assert done.code == 2
-    assert "holds a secret" in done.err
-    assert "${oc.env:NAME}" in done.err
+PLAIN = "CANARY-of-no-shape"
+PLANTED: dict[str, tuple[str, ...]] = {
+    "a key's name": ("pairs", "judge=openai", f"+judge.api_key={PLAIN}"),
+    "a token's name": ("train", f"+engine.wandb_token={PLAIN}"),
+    "a value's shape": ("train", f"track.group={CANARY}"),
+    "a value of a sweep": ("train", "-m", f"track.group=a,{CANARY}"),
+    "words for evaluations": ("train", f"then_with=judge.api_key={PLAIN}"),
+    "a list of words for evaluations": ("train", f"then_with=['task.limit=3','++judge.api_key={PLAIN}']"),
+    "words for the pairs of a round": ("train", "rounds=1", f"rounds.pairs_with='judge.token={PLAIN}'"),
+    "a mapping": ("pairs", "judge=openai", f"+judge.extra={{api_key: {PLAIN}}}"),
+    "a mapping in a mapping": ("pairs", "judge=openai", f"+judge.extra={{a: {{Authorization: 'Basic {PLAIN}'}}}}"),
+    "JSON in a text": ("train", r"""track.group='{\"api_key\": \"CANARY-of-no-shape\"}'"""),
+    "an address with a token": ("pairs", "judge=openai", f"judge.url=http://h/v1?token={PLAIN}"),
+    "a percent-encoded address": (
+        "pairs",
+        "judge=openai",
+        f"judge.url='http://h/v1?to=http%3A%2F%2Fi%3Ftoken%3D{PLAIN}'",
+    ),
+    "a signed address": ("train", f"dataset.path='https://b.s3.test/x?X-Amz-Date=2&X-Amz-Signature={PLAIN}'"),
+    "another signed address": ("train", f"dataset.path='https://x.blob.test/x?sv=2&sig={PLAIN}&sp=r'"),
+    "a user in an address": ("train", f"dataset.path='https://me:{PLAIN}@h/x'"),
+    "a user without a password": ("train", f"dataset.path='https://{PLAIN}@h/x'"),
+    "a flag and its value": ("train", "--api-key", PLAIN),
+    "a flag with its value": ("train", f"--hf-token={PLAIN}"),
+    "a default of the environment": ("pairs", "judge=openai", f"+judge.api_key=${{oc.env:NO_SUCH_NAME,{PLAIN}}}"),
+    "the name of a run": ("train", "run=${oc.env:OPENAI_API_KEY}"),
+    "the environment's value": ("train", "run=CANARY-of-the-environment"),
+    "what only prints": ("train", "--cfg", "job", f"+track.api_key={PLAIN}"),
+    "an option's file": ("train", "--config-dir", "options", "track=mine"),
+    "an option's file, printed": ("train", "--config-dir", "options", "track=mine", "--cfg", "job"),
+    "an option's file for evaluations": ("train", "--config-dir", "options", "then=tinymath", "then_with=decode=mine"),
+}
+"""How a key may come into a command -> its words."""
+
+
+@pytest.mark.parametrize("words", PLANTED.values(), ids=PLANTED)
+def test_a_planted_key_ends_nowhere(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before anything is written, and not shown either; the commands are those of the command line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "CANARY-of-the-environment")
+    options = tmp_path / "options"
+    for group, more in (("track", "_target_: stepdpo.runtime.tracking.NoTracking"), ("decode", "a: {b: 1}")):
+        (options / group).mkdir(parents=True)
+        (options / group / "mine.yaml").write_text(f"{more}\nextra: {{header: [{{api_key: {PLAIN}}}]}}\n")
+    with pytest.raises(SystemExit) as ended:
+        app(list(words))
+    said = "".join(capfd.readouterr())
+    assert ended.value.code == 2
+    assert "holds a secret" in said
+    assert "CANARY" not in said
+    shutil.rmtree(options)
+    assert leaks(tmp_path) == []
+    assert list(tmp_path.rglob("*CANARY*")) == []
+
+
+def test_a_key_in_the_text_of_an_error(words: list[str], tmp_path: Path) -> None:
+    """Of one that a worker raises, who knows the value that the configuration only refers to."""
+    value = "CANARY-of-the-environment"
+    done = stepdpo("train", *words, "dataset.path=${oc.env:OPENAI_API_KEY}", cwd=tmp_path, OPENAI_API_KEY=value)
+    assert done.code == 2, done.said
+    assert "***" in done.err
     assert "CANARY" not in done.said
     assert leaks(tmp_path) == []
+
+
+def test_a_key_in_the_text_of_an_unforeseen_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "CANARY-of-the-environment")
+    (tmp_path / "config.yaml").write_text("a: '${no_such_resolver:CANARY-of-the-environment}'\n")
+    result = run_verb("train", tmp_path, resume=False)
+    assert result.code == 1
+    result.write(tmp_path / "exit.json", 0)
+    assert "CANARY" not in capsys.readouterr().err
+    assert "CANARY" not in (tmp_path / "exit.json").read_text()

@@ -21,6 +21,8 @@ from stepdpo.models.lora import Adapter
 from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
 from stepdpo.tokens.batch import Loss
+from stepdpo.tokens.batch_sampler import steps_per_epoch
+from stepdpo.tokens.tokenization import Equal
 from stepdpo.training.engine.settings import EngineSpec
 
 
@@ -201,3 +203,17 @@ def test_the_recipes_of_the_papers() -> None:
         )
         assert (spec.optim.weight_decay, spec.optim.beta1, spec.optim.beta2, spec.optim.clip) == (0.0, 0.9, 0.999, 1.0)
         assert (spec.lengths.max_length, spec.lengths.max_prompt_length, spec.seed) == (1024, 512, 42)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "updates"),
+    [("step_dpo_qwen2_7b", 8, 672), ("article_qwen2_7b", 8, 672), ("step_dpo_qwen2_72b", 4, 336)],
+)
+def test_published_recipes_are_official_throughout(name: str, epochs: int, updates: int) -> None:
+    """The rate of the first update, the number of updates, and what becomes of pairs that the cut makes equal."""
+    spec = built(composed("train", [f"experiment={name}"]))
+    assert spec.epochs * steps_per_epoch(10_795, spec.batch.pairs, spec.batch.partial) == updates
+    assert spec.epochs == epochs
+    assert spec.optim.lr_at(0, updates) == 0
+    assert spec.optim.lr_at(-(-updates // 10), updates) == 5e-7
+    assert spec.lengths.equal is Equal.official

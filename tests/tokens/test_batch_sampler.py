@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdpo.tokens import batch_sampler
-from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, micro_batches, order, steps_per_epoch
+from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, Partial, micro_batches, order, steps_per_epoch
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.tokens.token_tree import TokenSequence
 from tests.support.stores import in_memory
@@ -85,6 +85,18 @@ def test_step_dpo_10k_has_85_steps_an_epoch() -> None:
     """84 x 128 pairs and one of 43; Step-DPO's own trainer made 84."""
     assert steps_per_epoch(10_795, 128) == 85
     assert len(sampler(10_795, 128)(84)) == 10_795 - 84 * 128 == 43
+
+
+def test_the_official_epoch_leaves_out_what_fills_no_update() -> None:
+    """8 x 84 = 672 updates as published, in place of 680; other pairs are left out in the next epoch."""
+    assert steps_per_epoch(10_795, 128, Partial.official) == 84
+    trees = sampler(25, 10).trees
+    pairs_of = BatchSampler(trees, 0, BatchSize(10, partial=Partial.official))
+    epochs = [sorted(pairs_of(2 * epoch) + pairs_of(2 * epoch + 1)) for epoch in range(2)]
+    assert [len(set(pairs)) for pairs in epochs] == [20, 20]
+    assert epochs[0] != epochs[1]
+    assert steps_per_epoch(5, 10, Partial.official) == 1  # no epoch is without an update
+    assert len(BatchSampler(sampler(5, 10).trees, 0, BatchSize(10, partial=Partial.official))(3)) == 5
 
 
 @pytest.mark.parametrize("settings", [{"pairs": 0}, {"tokens": 0}])

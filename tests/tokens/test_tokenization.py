@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
@@ -15,8 +17,11 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference, Prompt
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.data.templates import TextTemplate
+from stepdpo.models.attention.registry import register
+from stepdpo.models.scorer import Scorer
+from stepdpo.tokens.collator import collate
 from stepdpo.tokens.token_tree import TokenTree, build_tree
-from stepdpo.tokens.tokenization import Lengths, Overlong, _encode_from, encode, generation_prompt, tokenize
+from stepdpo.tokens.tokenization import Equal, Lengths, Overlong, _encode_from, encode, generation_prompt, tokenize
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
 """With digits as text every character is one token, so lengths can be counted by eye."""
@@ -216,6 +221,20 @@ def test_sides_that_differ_after_the_cut_only_are_dropped(tokenizer: Any) -> Non
     pair = Pair(digits(8), "", "7123456", "7123459")
     done = tokenize([pair], PLAIN, tokenizer, TEN)
     assert (done.sequences, dict(done.dropped)) == ({}, {"same tokens on both sides": 1})
+
+
+def test_sides_that_the_official_cut_makes_equal_may_be_kept(tokenizer: Any) -> None:
+    """As published runs kept them: both sides score the same; DPO learns nothing, and the pair counts in its mean."""
+    pair = Pair(digits(8), "", "7123456", "7123459")
+    done = tokenize([pair, pair], PLAIN, tokenizer, replace(TEN, equal=Equal.official))
+    assert (sorted(done.sequences), dict(done.dropped)) == ([0, 1], {})
+    model = tiny.model(register())
+    trees = [build_tree(done.sequences[0], [0], [1.0]), tree_of(Pair("1", "", "2", "3"), PLAIN, tokenizer)]
+    logps_B2, _, tokens_B2, _ = Scorer(model, False, lambda _: nullcontext())(collate(trees))
+    assert logps_B2[0, 0] == logps_B2[0, 1]
+    assert tokens_B2.tolist() == [[6, 6], [1, 1]]
+    (gradient,) = torch.autograd.grad(logps_B2[0, 0] - logps_B2[0, 1], model.get_output_embeddings().weight)
+    assert not gradient.any()
 
 
 def test_over_long_pairs_are_dropped_and_counted(tokenizer: Any) -> None:

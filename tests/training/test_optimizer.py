@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import cos, pi
 
 import pytest
+import torch
+import transformers
 
-from stepdpo.training.optimizer import AdamW, Schedule
+from stepdpo.training.optimizer import AdamW, Rise, Schedule
 
 
 def rates(total: int, **settings: object) -> list[float]:
@@ -55,6 +57,23 @@ def test_step_dpo_warms_up_over_68_and_34_updates(total: int, rising: int) -> No
     assert got[rising - 2] == pytest.approx(8.0 * (rising - 1) / rising)
     assert got[rising] == 8.0
     assert got[rising + 1] < 8.0
+
+
+@pytest.mark.parametrize("total", [1, 10, 336, 672])
+@pytest.mark.parametrize("schedule", Schedule)
+def test_the_official_rise_is_that_of_transformers(schedule: Schedule, total: int) -> None:
+    """Every rate of its scheduler; the first update has none."""
+    theirs = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=8.0)
+    name = "constant_with_warmup" if schedule is Schedule.constant else schedule.value
+    scheduler = transformers.get_scheduler(name, theirs, -(-total // 10), total)
+    expected = []
+    for _ in range(total):
+        expected.append(scheduler.get_last_lr()[0])
+        theirs.step()
+        scheduler.step()
+    assert rates(total, schedule=schedule, rise=Rise.official) == pytest.approx(expected, abs=1e-12)
+    assert expected[0] == 0
+    assert rates(total, schedule=schedule)[0] > 0
 
 
 @pytest.mark.parametrize("settings", [{"lr": -1.0}, {"warmup": 1.5}, {"warmup": -0.1}, {"clip": -1.0}])

@@ -7,7 +7,7 @@ Four words, one attention mask (`j <= i < ends[j]`): `runs` computes just the vi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -37,6 +37,8 @@ class Attention(Enum):
     """One dense mask: slow, for comparison."""
 
 
+NO_MATTER = {"position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict"}
+"""Arguments of an attention that say nothing of who sees whom: positions are in queries and keys already."""
 Compute = Callable[[Tensor, Tensor, Tensor, TreeMask, float, float | None], Tensor]
 """(query, key, value, tree, scale, softcap) -> output, all (rows, heads, positions, head size)."""
 COMPUTE: dict[Attention, Compute] = {
@@ -96,6 +98,19 @@ def padded(batch: TreeBatch, multiple: int) -> TreeBatch:
     )
 
 
+def _ignored(given: Mapping[str, Any], config: Any) -> list[str]:
+    """Names of what an attention was given and the tree does not stand for."""
+    window = getattr(config, "sliding_window", None)  # compared with the longest sequence before training
+    no_matter = {"sliding_window": (None, window), "is_causal": (None, True)}
+    return [
+        name
+        for name, value in given.items()
+        if name not in NO_MATTER
+        and not (name in no_matter and any(value is fine or value == fine for fine in no_matter[name]))
+        and not (name not in no_matter and (value is None or value is False))
+    ]
+
+
 def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
     def attention(
         module: Any,
@@ -109,13 +124,19 @@ def _backend(compute: Compute) -> Callable[..., tuple[Tensor, None]]:
         tree: TreeMask | None = None,
         **others: Any,
     ) -> tuple[Tensor, None]:
-        """Raises RuntimeError without a tree, and for arguments that would be ignored."""
+        """Raises RuntimeError without a tree or with dropout, UserError for arguments that would be ignored."""
         # Plain causal attention would let a branch see its siblings, and no loss would look wrong for it.
         if tree is None:
             raise RuntimeError("a model built for training on token trees was called without its tree")
-        ignored = [name for name in ("s_aux", "position_bias") if others.get(name) is not None]
-        if dropout or ignored:
-            raise RuntimeError(f"tree attention has no {', '.join(ignored) or 'dropout'}")
+        if dropout:
+            raise RuntimeError("tree attention has no dropout")
+        # A model's own mask, bias, sinks or choice of keys: without them it is another function, and nothing tells.
+        ignored = _ignored({"attention_mask": attention_mask, **others}, getattr(module, "config", None))
+        if ignored:
+            name = getattr(module.config, "model_type", type(module).__name__) if hasattr(module, "config") else "?"
+            raise UserError(
+                f"model: {name} gives its attention {', '.join(ignored)} of its own, which cannot read token trees"
+            )
         # The same number format for all three: under autocast, norms leave queries and keys in fp32 beside bf16 values.
         query, key, value = (as_autocast(x) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
