@@ -22,6 +22,7 @@ from stepdpo.data.statistics import quantile
 from stepdpo.data.templates import resolve
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import Attention, register
+from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import DTYPES, ModelSpec, without_progress_bars
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED
@@ -98,7 +99,9 @@ def likelihoods(
     written = _write(pairs[:: max(1, len(pairs) // own)][:own], template, tokenizer, model) if own else []
     attention = register(Attention.auto, device)
     dtype = DTYPES[pick_dtype(Dtype.auto, device).value]
-    scorer = Scorer(model.model(attention, dtype).eval(), False, lambda _: nullcontext()).to(device)
+    loaded = model.model(attention, dtype).eval()
+    refuse_unknown_tokens(tokenizer, loaded, model.source)
+    scorer = Scorer(loaded, False, lambda _: nullcontext()).to(device)
     scores, dropped = mean_logps(pairs, scorer, template, tokenizer, device)
     dropped.update(filter(None, reasons))
     theirs, _ = mean_logps(written, scorer, template, tokenizer, device)

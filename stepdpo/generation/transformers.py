@@ -22,6 +22,7 @@ from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import check_greedy
 from stepdpo.generation.seeding import seeds as seeds_of
 from stepdpo.generation.stop_strings import StopStrings, eos_ids, response_text
+from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import DTYPES, ModelSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.tokens.tokenization import encode
@@ -62,8 +63,9 @@ class TransformersSampler:
         if self.dtype is Dtype.auto:
             name = "float32" if device.type == "cpu" else "bfloat16"
         budget = self.batch_tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
-        loaded = _load(model, DTYPES[name])
-        yield LocalSampler(loaded.to(device).eval(), model.tokenizer(), budget, self.progress)
+        loaded, tokenizer = _load(model, DTYPES[name]), model.tokenizer()
+        refuse_unknown_tokens(tokenizer, loaded, model.source)
+        yield LocalSampler(loaded.to(device).eval(), tokenizer, budget, self.progress)
 
 
 def _load(spec: ModelSpec, dtype: torch.dtype) -> Any:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.models.fingerprint import fingerprint
+from stepdpo.models.integrity import refuse_damaged, refuse_incomplete, refuse_not_finite
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -56,7 +61,7 @@ class Pretrained:
 
     def fingerprint(self) -> str:
         """Hash of the weights, wherever they lie."""
-        _must_exist(self.path, self.source)
+        self._look()
         folder = Path(self.source)
         if not folder.is_dir():
             found = cached_file(self.source, "config.json", revision=self.revision)
@@ -64,17 +69,17 @@ class Pretrained:
         return fingerprint(folder)
 
     def tokenizer(self) -> Any:
-        _must_exist(self.path, self.source)
+        self._look()
         try:
             return AutoTokenizer.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the library in Rust raises nothing narrower
             raise UserError(f"model: no tokenizer in {self.path!r} ({_first_line(error)})") from error
 
     def model(self, attention: str, dtype: torch.dtype) -> Any:
         """The model with the given attention backend, set once and never changed."""
-        _must_exist(self.path, self.source)
+        self._look()
         try:
             config = AutoConfig.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
@@ -83,15 +88,18 @@ class Pretrained:
             for key in ("attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"):
                 if hasattr(config, key):
                     setattr(config, key, 0.0)
-            model = AutoModelForCausalLM.from_pretrained(
-                self.source,
-                config=config,
-                revision=self.revision,
-                trust_remote_code=self.trust_remote_code,
-                dtype=dtype,
-                attn_implementation=attention,
-                use_safetensors=True,  # the other format is a pickle, which runs code when it is opened
-            )
+            with _without_report():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    self.source,
+                    config=config,
+                    revision=self.revision,
+                    trust_remote_code=self.trust_remote_code,
+                    dtype=dtype,
+                    attn_implementation=attention,
+                    use_safetensors=True,  # the other format is a pickle, which runs code when it is opened
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
+                )
         except KeyError as error:
             # Of a model that looks its attention up in a list of its own, and not among those registered.
             if error.args != (attention,):
@@ -99,9 +107,18 @@ class Pretrained:
             raise UserError(
                 f"model: {self.path!r} has an attention of its own, which cannot read token trees"
             ) from error
-        except (OSError, ValueError) as error:
+        # RuntimeError: other shapes, at ZeRO 3, which has an account of its own.
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"model: cannot load {self.path!r} ({_first_line(error)})") from error
+        model, found = loaded
+        refuse_incomplete(found, self.path)
+        refuse_not_finite(model, self.path)
         return without_dropout(model)
+
+    def _look(self) -> None:
+        """UserError for a folder that cannot be a model; what the hub has is looked at when it is loaded."""
+        if self.path.startswith(("/", ".", "~", PREFIX)) or Path(self.source).is_dir():
+            refuse_damaged(Path(self.source), self.path)
 
 
 @dataclass(frozen=True)
@@ -153,9 +170,18 @@ class Fresh:
 
 def without_progress_bars() -> None:
     """A worker's output is a log, and transformers draws bars while it loads."""
-    from transformers.utils import logging
-
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Transformers says at length which weights it made up; `integrity` refuses them in a line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def without_dropout(model: Any) -> Any:
@@ -166,10 +192,6 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
-def _must_exist(path: str, source: str) -> None:
-    if path.startswith(("/", ".", "~", PREFIX)) and not (Path(source) / "config.json").is_file():
-        raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

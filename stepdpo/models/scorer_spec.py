@@ -9,6 +9,7 @@ import torch
 
 from stepdpo.core.errors import UserError
 from stepdpo.models.compatibility import refuse_sliding_window
+from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Adapter
@@ -55,6 +56,7 @@ class ScorerSpec:
     def _load(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
         model = spec.model(self.attention, dtype)
         refuse_sliding_window(model.config, self.max_length)
+        refuse_unknown_tokens(spec.tokenizer(), model, spec.source)
         return model
 
     def _other_head(self, reference: ModelSpec, model: Any, dtype: torch.dtype, gather: Gather) -> torch.Tensor:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from support.commands import Done, stepdpo, tree
+from support.tiny import save_model
 
 MODEL = ("model=fresh", "model.hidden_size=32", "model.layers=1", "model.intermediate_size=32")
 SMALL = (*MODEL, "engine=local", "batch.pairs=8", "epochs=1", "log_every=1", "template=alpaca")
@@ -148,3 +150,13 @@ def test_diverged(tmp_path: Path) -> None:
     assert "Traceback" not in done.err
     assert not (tmp_path / "runs" / "x" / "model").exists()
     assert not list((tmp_path / "runs" / "x").glob("**/*.tmp"))
+
+
+def test_a_weight_that_is_missing(tmp_path: Path) -> None:
+    """Not drawn at random and trained on."""
+    folder = save_model(tmp_path / "base", tied=True)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    done = stepdpo("train", "model=./base", *SFT[4:], cwd=tmp_path)
+    refused(done, "error: model: weights are missing in './base': model.layers.1.mlp.up_proj.weight")
