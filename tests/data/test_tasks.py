@@ -51,7 +51,7 @@ def test_schemas(tmp_path: Path, row: dict[str, Any], answers: tuple[str, ...], 
 def test_a_number_that_is_none_is_found_on_reading(tmp_path: Path) -> None:
     """Kept as it is, it would throw a finished evaluation away when that is written."""
     good = {"question": "Q", "answer": "#### 1", "level": 3}
-    with pytest.raises(UserError, match=r"column 'level': cannot be written as JSON"):
+    with pytest.raises(UserError, match=r"column 'level' holds what JSON cannot"):
         problems(tmp_path, good, {**good, "level": float("nan")})
 
 

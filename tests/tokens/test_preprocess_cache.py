@@ -81,7 +81,7 @@ def test_the_second_run_reads_no_data(
         prints.append((done.fingerprint, len(done.train), len(done.heldout), len(done.mismatched)))
     assert loads == [str(file)]
     assert said[0] == said[1]
-    assert "data: 6 rows, 5 usable, 1 bad, 4 train, 1 heldout" in said[0]
+    assert "data: format preferences, 6 rows, 5 usable, 1 bad, 4 train, 1 heldout" in said[0]
     assert quarantined[0] == quarantined[1]
     assert b"broken JSON" in quarantined[0]
     assert prints[0] == prints[1]
