@@ -27,6 +27,7 @@ from stepdpo.cli.reports import report_sweep
 from stepdpo.core.config import config_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
+from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import REPLACED, run_path
 from stepdpo.runtime.secrets import redact_text
 
@@ -140,7 +141,7 @@ def _run(job: Job) -> JobResult:
     except UserError as error:
         result = JobResult(ExitCode.USER_ERROR, str(error))
     except OSError as error:
-        result = JobResult(ExitCode.FAILED, str(error))
+        result = JobResult(ExitCode.FAILED, no_space(error, job.settings.runs) or str(error))
     if result.message:
         print(f"error: {redact_text(result.message)}", file=sys.stderr, flush=True)
     return result

@@ -19,6 +19,7 @@ import psutil
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult, take_result
 from stepdpo.core.config import own_folders
+from stepdpo.runtime.disk_space import low
 
 WORKER = "stepdpo.cli.worker"
 PR_SET_PDEATHSIG = 1
@@ -50,7 +51,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
         code = process.wait()
     if signals:
         signals.unlink(missing_ok=True)
-    return take_result(folder, signal=passed[0] if passed else 0) or _without_a_word(code, passed)
+    return take_result(folder, signal=passed[0] if passed else 0) or _without_a_word(code, passed, folder)
 
 
 def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
@@ -68,13 +69,15 @@ def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, s
     return environment
 
 
-def _without_a_word(code: int, passed: list[int]) -> JobResult:
+def _without_a_word(code: int, passed: list[int], folder: Path) -> JobResult:
     """What to say of workers that left no exit.json."""
     if passed:
         name = signal.Signals(passed[0]).name
         return JobResult(128 + passed[0], f"stopped by {name} before it could save", signal=passed[0])
     # A worker that signal 9 killed ends with -9; DeepSpeed's launcher in between exits with that as a byte, 256 - 9.
     fatal = -code if code < 0 else 256 - code if code > 192 else 0
+    if low(folder):
+        return JobResult(ExitCode.FAILED, f"a worker died without a word: no space is left in {folder}")
     if not fatal:
         return JobResult(code or ExitCode.FAILED, "a worker died without a word")
     killed_for_memory = " (out of memory?)" if fatal == signal.SIGKILL else ""

@@ -42,6 +42,7 @@ def main() -> int:
 
 def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     """Do the work of a verb in a run folder; every way in which it can end is a result."""
+    from stepdpo.runtime.disk_space import no_space
     from stepdpo.runtime.signals import Interrupted
     from stepdpo.training.loop import Diverged  # torch comes with it, and signals are heard before that
 
@@ -60,6 +61,8 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     except KeyboardInterrupt:
         return JobResult(128 + signal.SIGINT, "stopped at once")
     except Exception as error:
+        if full := no_space(error, folder):
+            return JobResult(ExitCode.FAILED, full)
         print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
         return JobResult(ExitCode.FAILED, f"{type(error).__name__}: {error}")
 

@@ -145,13 +145,27 @@ def prune(folder: Path, keep: int) -> list[Path]:
     # Sizes only: hashing is reading, and this runs after every save. Resuming (`newest_whole`) looks at the hashes.
     whole = [step_of(path) for path in paths if not verify(path, hashes=False)][:keep]
     gone = [path for path in paths if len(whole) == keep and step_of(path) < whole[-1]]
-    for path in gone:  # first out of sight, so that half a deletion is never taken for a checkpoint
-        path.rename(_fresh(path.with_name(f".{path.name.strip('.')}.tmp")))
+    for path in gone:
+        remove(path)
     for path in (folder / "checkpoints").glob(".step-*.tmp"):
         match = _SCRATCH.fullmatch(path.name)
         if match and whole and int(match[1]) < whole[0]:
             shutil.rmtree(path)
     return gone
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint: first out of sight, so that half a deletion is never taken for one."""
+    hidden = _fresh(path.with_name(f".{path.name.strip('.')}.tmp"))
+    path.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what interrupted saves left; for a process that alone writes in the run folder."""
+    for path in (folder / "checkpoints").glob(".step-*.tmp"):
+        if _SCRATCH.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _fresh(path: Path) -> Path:

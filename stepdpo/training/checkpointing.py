@@ -19,7 +19,10 @@ from stepdpo.runtime.checkpoint_files import (
     commit_checkpoint,
     newest_whole,
     prune,
+    remove,
+    tidy,
 )
+from stepdpo.runtime.disk_space import size_of, writing
 from stepdpo.runtime.run_folder import keep_new
 from stepdpo.training.engine.settings import Engine
 
@@ -35,40 +38,54 @@ class Checkpointer:
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
+        self._bytes = 0
+        """Of the last checkpoint."""
+        self._surplus: Path | None = None
 
-    def save(self, step: int, window: Mapping[str, float]) -> None:
+    def save(self, step: int, window: Mapping[str, float], surplus: bool = False) -> None:
         """checkpoints/step-NNNNNN: the model in Hugging Face format, and state/. Committed only when it is whole.
 
-        `window` holds the sums since the last line of the log, so that a resumed run writes the same lines.
+        `window` holds the sums since the last line of the log, so that a resumed run writes the same lines. One that is
+        `surplus` makes no older one go, and is dropped by `save_model`. Raises Outage where the disc is full.
         """
         final = checkpoint_path(self.folder, step)
         scratch = final.with_name(f".{final.name}.tmp")
+        with writing(f"the checkpoint of update {step}", scratch, self._bytes):
+            if self.engine.rank == 0:
+                begin_checkpoint(self.folder, step)
+            self.engine.barrier()  # the folder is there before any process writes into it
+            self.engine.save_state(scratch / STATE)
+            self._write_model(scratch)
+            if self.engine.rank == 0:
+                world = self.engine.world_size
+                trainer = {"step": step, "world": world, "data": self.fingerprint, "window": dict(window)}
+                write_json(scratch / TRAINER, trainer)
+            self.engine.barrier()  # and all have written before it is hashed and named
+            if self.engine.rank == 0:
+                commit_checkpoint(scratch, final)
         if self.engine.rank == 0:
-            begin_checkpoint(self.folder, step)
-        self.engine.barrier()  # the folder is there before any process writes into it
-        self.engine.save_state(scratch / STATE)
-        self._write_model(scratch)
-        if self.engine.rank == 0:
-            trainer = {"step": step, "world": self.engine.world_size, "data": self.fingerprint, "window": dict(window)}
-            write_json(scratch / TRAINER, trainer)
-        self.engine.barrier()  # and all have written before it is hashed and named
-        if self.engine.rank == 0:
-            commit_checkpoint(scratch, final)
+            self._bytes = size_of(final)
             keep_new(self.folder)  # a run has begun: what it was to replace, by force, may go
-            prune(self.folder, self.keep)  # older ones go only now that a newer one is whole
+            if surplus:
+                self._surplus = final
+            else:
+                prune(self.folder, self.keep)  # older ones go only now that a newer one is whole
         self.engine.barrier()
 
     def save_model(self, folder: Path) -> None:
-        """The finished model, put in place whole."""
+        """The finished model, put in place whole. Raises Outage where the disc is full."""
         scratch = folder.with_name(f".{folder.name}.tmp")
-        if self.engine.rank == 0:
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(parents=True)
-        self.engine.barrier()
-        self._write_model(scratch)
-        if self.engine.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
+        with writing("the finished model (resume=true writes it from the last checkpoint)", scratch):
+            if self.engine.rank == 0:
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir(parents=True)
+            self.engine.barrier()
+            self._write_model(scratch)
+            if self.engine.rank == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+                scratch.rename(folder)
+        if self.engine.rank == 0 and self._surplus:
+            remove(self._surplus)
         self.engine.barrier()
 
     def _write_model(self, folder: Path) -> None:
@@ -82,6 +99,12 @@ class Checkpointer:
         write_model(self.engine.model, weights, folder)
         self.tokenizer.save_pretrained(folder)
         write_card(folder, {"template": describe(self.template), "run": self.folder.name})
+
+    def tidy(self) -> None:
+        """Remove what killed processes left in the run folder."""
+        if self.engine.rank == 0:
+            tidy(self.folder)
+        self.engine.barrier()
 
     def find(self) -> Path | None:
         """The newest whole checkpoint; UserError when it is not this run's to go on with. Nothing is loaded yet."""

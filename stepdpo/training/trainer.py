@@ -41,6 +41,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         if warning and engine.rank == 0:
             print(f"warning: {warning}")
         checkpointer = Checkpointer(engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep)
+        checkpointer.tidy()
         checkpoint = checkpointer.find() if resume else None
         reference = open_reference(spec.reference, engine, scorers, spec.algo.needs, spec.batch)
         train_step = TrainStep(engine, spec.algo, spec.batch, reference)
@@ -54,6 +55,8 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         )
         signals = stack.enter_context(StopSignals(engine))  # to the end: saving the model must not be torn either
         outcome = loop.run(start, MetricWindow(sums), progress, signals)
+        if spec.save_every:  # else a disc without room for the model would cost all since the last checkpoint
+            checkpointer.save(loop.total_steps, {}, surplus=True)
         checkpointer.save_model(folder / "model")
     return outcome
 

@@ -71,8 +71,8 @@ def test_hostfiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [signal.SIGTERM], 143, "stopped by SIGTERM before it could save"),
     ],
 )
-def test_without_a_word(code: int, passed: list[int], exit_code: int, said: str) -> None:
-    result = processes._without_a_word(code, passed)
+def test_without_a_word(code: int, passed: list[int], exit_code: int, said: str, tmp_path: Path) -> None:
+    result = processes._without_a_word(code, passed, tmp_path)
     assert result.code == exit_code
     assert said in result.message
     assert result.signal == (passed[0] if passed else 0)
