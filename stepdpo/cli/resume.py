@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.shorthands import key_of
-from stepdpo.core.config import load_config
+from stepdpo.core.config import load_config, with_later_settings
 from stepdpo.core.errors import UserError
 
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
@@ -30,7 +30,7 @@ def resumed_config(path: Path, now: DictConfig, given: Sequence[str]) -> DictCon
     changed = []
     for key in sorted(keys - set(LAUNCH_KEYS)):
         old, new = (_plain(config, key) for config in (before, now))
-        if old == new:
+        if with_later_settings(old, new) == new:
             continue
         if key.partition(".")[0] in FREE_ON_RESUME or _settled(key, old) == _settled(key, new):
             OmegaConf.update(before, key, OmegaConf.select(now, key), merge=False)

@@ -93,6 +93,22 @@ def build(node: Any, where: str = "config") -> Any:
     return _build(node, where)
 
 
+def with_later_settings(before: Any, now: Any) -> Any:
+    """Plain values of a part as they were, with settings that it did not have yet where `now` has their defaults."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [with_later_settings(old, new) for old, new in zip(before, now, strict=True)]
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return before
+    filled = {key: with_later_settings(value, now.get(key)) for key, value in before.items()}
+    later = now.keys() - before.keys()
+    if later and TARGET in now and before.get(TARGET) == now[TARGET]:
+        for f in dataclasses.fields(_load(now[TARGET], "config")):
+            default = f.default.value if isinstance(f.default, Enum) else f.default
+            if f.name in later and now[f.name] == default:
+                filled[f.name] = default
+    return filled
+
+
 def typed(value: Any, hint: Any, where: str) -> Any:
     """A plain value as what `hint` says, by the rules of `build`: `no` and `off` are False where a bool is meant.
 

@@ -89,6 +89,8 @@ class Prompt:
     text: str
     joint: str
     """The first character(s) of every response under this template: "", " " or a newline."""
+    joint_alone: bool = True
+    """Whether a scored response that no unscored text stands before begins with it, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class TextTemplate:
     """Text around the question; ends where the model starts to write."""
     joint: str = ""
     """First characters of every response: scored when nothing unscored follows them."""
+    joint_alone: bool = True
+    """Whether that holds in training where a response follows no prefix, too; Step-DPO's code leaves it out there."""
     between: str = "\n\n"
     """Text between one turn's response and the next block (multi-turn data)."""
 
@@ -52,7 +54,7 @@ class TextTemplate:
                 text += self.joint + turn.content + self.between
             else:
                 text += self.prompt.replace("{question}", turn.content)
-        return Prompt(text=text, joint=self.joint)
+        return Prompt(text=text, joint=self.joint, joint_alone=self.joint_alone)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def card(folder: str | Path) -> dict[str, Any]:
 def describe(template: Template) -> dict[str, Any]:
     """The entry for the card: enough to build a text template again; of one that is code, its name."""
     if isinstance(template, TextTemplate):
-        return asdict(template)
+        # Cards of before there was a choice do not name it, and mean the same.
+        return {key: value for key, value in asdict(template).items() if key != "joint_alone" or not value}
     if isinstance(template, MixedTemplate):
         return {"name": "native", "also": [part.name for part in template.parts]}
     return {"name": template.name}

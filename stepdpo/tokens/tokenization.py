@@ -182,10 +182,10 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
     """The unscored text and each side's whole text.
 
     The joint is the first character of the response. A context follows it, so it is read; without one it is scored, as
-    the model has to write it at evaluation.
+    the model has to write it at evaluation (unless the template leaves it out there, as `alpaca_official` does).
     """
     prompt = template.render(pair.question, pair.history, tokenizer)
-    start = prompt.text + prompt.joint
+    start = prompt.text + (prompt.joint if pair.context or prompt.joint_alone else "")
     unscored = start + pair.context if pair.context else prompt.text
     sides = [pair.chosen] + ([pair.rejected] if pair.rejected else [])
     return unscored, [start + pair.context + side for side in sides]

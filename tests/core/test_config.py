@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stepdpo.core.config import build, config_folders
+from stepdpo.core.config import build, config_folders, with_later_settings
 from stepdpo.core.errors import UserError
 
 HERE = __name__
@@ -172,3 +172,13 @@ def test_any_value_is_kept_or_refused(value: Any) -> None:
     for name in ("size", "share", "on", "name", "colour"):
         with contextlib.suppress(UserError):
             assert isinstance(of(Leaf, **{name: value}), Leaf)
+
+
+def test_settings_that_a_part_did_not_have_yet() -> None:
+    """They are as they always were at their default; at another value the part is another one."""
+    target = {"_target_": "stepdpo.data.templates.TextTemplate", "name": "x", "prompt": "{question}"}
+    mixed = {"_target_": "stepdpo.data.templates.MixedTemplate", "name": "m", "parts": [target]}
+    now = {**mixed, "parts": [{**target, "joint_alone": True}]}
+    assert with_later_settings(mixed, now) == now
+    other = {**mixed, "parts": [{**target, "joint_alone": False}]}
+    assert with_later_settings(mixed, other) == mixed

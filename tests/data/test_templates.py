@@ -48,6 +48,14 @@ def test_conversations(name: str, tokenizer: Any) -> None:
     assert option(name).render("2 + 3?", history, tokenizer).text == GOLDEN["conversations"][name]
 
 
+def test_a_card_of_before_the_official_joint_means_the_same(tmp_path: Path) -> None:
+    for template in (TEXT, option("alpaca_official")):
+        (tmp_path / CARD).write_text(json.dumps({"template": describe(template)}))
+        assert resolve(NativeTemplate(), tmp_path) == (template, None)
+        assert resolve(template, tmp_path) == (template, None)
+    assert "joint_alone" not in describe(TEXT)
+
+
 def test_a_template_needs_a_place_for_the_question() -> None:
     with pytest.raises(ValueError, match="must contain"):
         TextTemplate(name="x", prompt="Solve it.")

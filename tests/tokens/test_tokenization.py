@@ -64,6 +64,19 @@ def test_scored_tokens_are_the_step(
         assert before + scored == tokenizer(unscored + response)["input_ids"]
 
 
+@pytest.mark.parametrize("ours", [tiny.ALPACA, tiny.DEEPSEEK], ids=lambda t: t.name)
+def test_the_official_joint_stands_before_a_prefix_alone(ours: TextTemplate, tokenizer: Any) -> None:
+    """As Step-DPO's trainer joins its texts: with nothing between the prompt and a step that follows no prefix."""
+    official = replace(ours, joint_alone=False)
+    question, prefix, step = "2 + 3?", "Step 1:", " It is 5."
+    alone, after = Step()(Preference(question, "", step, " 6.")), Step()(Preference(question, prefix, step, " 6."))
+    for template, begins in ((ours, ours.joint), (official, "")):
+        before, scored = read_and_scored(tree_of(alone, template, tokenizer), 0)
+        prompt = template.prompt.replace("{question}", question)
+        assert before + scored == tokenizer(prompt + begins + step)["input_ids"]
+    assert tree_of(after, ours, tokenizer).tokens.tolist() == tree_of(after, official, tokenizer).tokens.tolist()
+
+
 def test_whole_solutions_are_scored(tokenizer: Any) -> None:
     preference = tiny.PREFERENCES[1]
     tree = tree_of(Instance()(preference), tiny.DEEPSEEK, tokenizer)
