@@ -11,7 +11,8 @@ from typing import Any
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
 from stepdpo.data.templates import describe
-from stepdpo.models.save import write_card, write_model
+from stepdpo.models.base_files import BaseFiles, take_over
+from stepdpo.models.save import SaveDtype, save_dtype, write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.checkpoint_files import (
     begin_checkpoint,
@@ -31,10 +32,19 @@ class Checkpointer:
     """Saves and restores one run."""
 
     def __init__(
-        self, engine: Engine, folder: Path, tokenizer: Any, template: Template, fingerprint: str, keep: int
+        self,
+        engine: Engine,
+        folder: Path,
+        tokenizer: Any,
+        template: Template,
+        fingerprint: str,
+        keep: int,
+        base: BaseFiles,
+        dtype: SaveDtype,
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
+        self.base, self.dtype = base, save_dtype(dtype, base.config)
 
     def save(self, step: int, window: Mapping[str, float]) -> None:
         """checkpoints/step-NNNNNN: the model in Hugging Face format, and state/. Committed only when it is whole.
@@ -79,8 +89,8 @@ class Checkpointer:
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
-        write_model(self.engine.model, weights, folder)
-        self.tokenizer.save_pretrained(folder)
+        write_model(self.engine.model, weights, folder, self.dtype)
+        take_over(self.base, self.tokenizer, folder)
         write_card(folder, {"template": describe(self.template), "run": self.folder.name})
 
     def find(self) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.data.templates import resolve
 from stepdpo.models.attention.registry import register
+from stepdpo.models.base_files import read_base
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import StopSignals
@@ -40,7 +41,10 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         )
         if warning and engine.rank == 0:
             print(f"warning: {warning}")
-        checkpointer = Checkpointer(engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep)
+        base = read_base(spec.model.folder())
+        checkpointer = Checkpointer(
+            engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype
+        )
         checkpoint = checkpointer.find() if resume else None
         reference = open_reference(spec.reference, engine, scorers, spec.algo.needs, spec.batch)
         train_step = TrainStep(engine, spec.algo, spec.batch, reference)
