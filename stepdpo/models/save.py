@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stepdpo.data.templates import CARD
+from stepdpo.data.template_card import CARD
 from stepdpo.models.base_files import CONFIG
 from stepdpo.models.lora import NAME, adapter_weights, layers, merged
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
-from stepdpo.data.templates import describe
+from stepdpo.data.template_card import card_entry, own_sources
 from stepdpo.models.base_files import BaseFiles, take_over
 from stepdpo.models.save import SaveDtype, save_dtype, write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
@@ -43,7 +43,8 @@ class Checkpointer:
         dtype: SaveDtype,
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
-        self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
+        self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self.card, self.sources = card_entry(template, tokenizer), own_sources(template)  # as they are now
         self.base, self.dtype = base, save_dtype(dtype, base.config)
 
     def save(self, step: int, window: Mapping[str, float]) -> None:
@@ -91,7 +92,9 @@ class Checkpointer:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
         write_model(self.engine.model, weights, folder, self.dtype)
         take_over(self.base, self.tokenizer, folder)
-        write_card(folder, {"template": describe(self.template), "run": self.folder.name})
+        for name, content in self.sources.items():
+            (folder / name).write_bytes(content)
+        write_card(folder, {**self.card, "run": self.folder.name})
 
     def find(self) -> Path | None:
         """The newest whole checkpoint; UserError when it is not this run's to go on with. Nothing is loaded yet."""
