@@ -28,7 +28,7 @@ from stepdpo.core.config import build
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import CORRECT, WRONG, Grade, Problem
 from stepdpo.data.preference_file import from_row
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import resolve
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.pairs.config import PairsConfig

@@ -21,7 +21,8 @@ import torch
 
 from benchmarks.machine import machine, versions
 from stepdpo.core.types import CORRECT, Problem, Sampling
-from stepdpo.data.templates import NativeTemplate, resolve
+from stepdpo.data.template_card import resolve
+from stepdpo.data.templates import NativeTemplate
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.generation.prefix_sharing import register
 from stepdpo.generation.stop_strings import eos_ids

@@ -27,7 +27,7 @@ from stepdpo.core.config import build, config_folders
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import write_preferences
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import resolve
 from stepdpo.runtime import artifact_cache
 from stepdpo.tinymath.problems import problems
 from stepdpo.tokens.batch_sampler import BatchSampler, BatchSize, Group, MicroBatch, micro_batches

@@ -19,7 +19,7 @@ from stepdpo.core.protocols import Level, Template
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Pair, Preference, Sampling
 from stepdpo.data.statistics import quantile
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import resolve
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.integrity import refuse_unknown_tokens
@@ -89,8 +89,8 @@ def likelihoods(
     """Score the preferences, cut to the level, under a part of the group `model`, and texts of its own beside them."""
     without_progress_bars()
     device = pick_device(Device.auto)
-    template, _ = resolve(template, model.source)
     tokenizer = model.tokenizer()
+    template, _ = resolve(template, model.source, tokenizer)
     everything = [level(preference) for preference in preferences]
     # Texts are written after these prompts too, so that rows that have none must be gone before.
     reasons = list(refusals(everything, template, tokenizer))

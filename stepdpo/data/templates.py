@@ -6,10 +6,10 @@ The exact strings of published work are in conf/template/ (Step-DPO's code: `alp
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 from zlib import crc32
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -19,8 +19,8 @@ from stepdpo.core.protocols import Template, Tokenizer
 from stepdpo.core.types import Prompt, Turn
 from stepdpo.data.fields import RowError
 
-CARD = "stepdpo.json"
-"""The file beside a checkpoint's weights that says which template it was trained with."""
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+"""A chat template's look at the clock, and the form it wants the time in."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ class NativeTemplate:
     name: str = "native"
     system: str | None = None
     """System message, where the data have none; left to the chat template's default when not given."""
+    date: str | None = None
+    """The day (YYYY-MM-DD) that a chat template with `strftime_now` writes; null: the one a run begins on."""
+
+    def __post_init__(self) -> None:
+        if self.date is not None:
+            datetime.fromisoformat(self.date)  # ValueError says what is wrong
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         if not tokenizer.chat_template:
@@ -76,12 +82,22 @@ class NativeTemplate:
         messages.append({"role": "user", "content": question})
         messages += [{"role": turn.role, "content": turn.content} for turn in history if turn.role != "system"]
         try:
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            fixed = {"chat_template": _on(self.date, tokenizer.get_chat_template())} if self.date else {}
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed)
         except TemplateSyntaxError as error:
             raise UserError(f"template=native: this model's chat template is broken ({error})") from error
         except (TemplateError, TypeError) as error:  # what templates raise of their own accord, or trip over
             raise RowError(f"the chat template refuses it: {error}") from error
         return Prompt(text=str(text), joint="")
+
+
+def _on(day: str, chat_template: str) -> str:
+    """A chat template with the day written in where it asks the clock; tomorrow's prompts would be others else.
+
+    In the text, as transformers hands no functions to a template.
+    """
+    when = datetime.fromisoformat(day)
+    return CLOCK.sub(lambda call: json.dumps(when.strftime(call[2]), ensure_ascii=False), chat_template)
 
 
 @dataclass(frozen=True)
@@ -99,40 +115,3 @@ class MixedTemplate:
         # another process, read the same prompt.
         part = self.parts[crc32(question.encode()) % len(self.parts)]
         return part.render(question, history, tokenizer)
-
-
-def card(folder: str | Path) -> dict[str, Any]:
-    """What stepdpo wrote beside the weights in `folder`; empty for other people's checkpoints."""
-    path = Path(folder) / CARD
-    if not path.is_file():
-        return {}
-    content = json.loads(path.read_text())
-    return content if isinstance(content, dict) else {}
-
-
-def describe(template: Template) -> dict[str, Any]:
-    """The entry for the card: enough to build a text template again; of one that is code, its name."""
-    if isinstance(template, TextTemplate):
-        # Cards of before there was a choice do not name it, and mean the same.
-        return {key: value for key, value in asdict(template).items() if key != "joint_alone" or not value}
-    if isinstance(template, MixedTemplate):
-        return {"name": "native", "also": [part.name for part in template.parts]}
-    return {"name": template.name}
-
-
-def resolve(template: Template, model: str | Path) -> tuple[Template, str | None]:
-    """The template to use with a checkpoint, and a warning if it is not the one it was trained with."""
-    named = card(model).get("template") or {}
-    if isinstance(template, NativeTemplate) and "prompt" in named:
-        return TextTemplate(**named), None
-    if named and template.name not in (named.get("name"), *named.get("also", ())):
-        return template, (
-            f"{model} was trained with template={named.get('name')} and is now used with template={template.name}: "
-            "scores will not be comparable"
-        )
-    if "prompt" in named and named != describe(template):
-        return template, (
-            f"{model} was trained with another text under the name template={template.name}: "
-            "scores will not be comparable"
-        )
-    return template, None

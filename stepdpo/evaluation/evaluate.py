@@ -15,7 +15,7 @@ from stepdpo.core.protocols import CountsMistakes, Decoder, SamplerSpec, Templat
 from stepdpo.core.types import Attempt, Completion, MistakeCount, Problem
 from stepdpo.data.fields import RowError
 from stepdpo.data.problem_stream import TaskSpec
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import date_of, resolve
 from stepdpo.evaluation.graders.official import Official
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
@@ -23,7 +23,7 @@ from stepdpo.evaluation.responses import answered
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
-from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY
+from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY, started_on
 from stepdpo.tokens.tokenization import question_prompt
 
 TOO_MANY = 0.05
@@ -47,14 +47,17 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     Responses are kept as they come: with `resume`, those of an attempt that was stopped are not asked for again.
     Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
     """
-    template, warning = resolve(spec.template, spec.model.source)
+    tokenizer = spec.model.tokenizer()
+    template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     if warning:
         print(f"warning: {warning}", flush=True)
     problems = spec.task.problems()
-    problems, prompts, refused = _render(problems, template, spec.model.tokenizer())
+    problems, prompts, refused = _render(problems, template, tokenizer)
     if refused:
         warning = _leave_out(refused, folder, warning, asked=len(problems))
     option = _option(spec.decode)
+    if day := date_of(template):
+        print(f"the chat template writes the date: {day}", flush=True)
     print(f"{spec.task.name}: {len(problems)} problems, {option}, template {template.name}", flush=True)
     # Loading the model counts: it is part of what an evaluation costs.
     began = time.monotonic()

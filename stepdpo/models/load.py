@@ -40,6 +40,9 @@ class ModelSpec(Protocol):
     def fingerprint(self) -> str:
         """What tells its weights from others'."""
 
+    def folder(self) -> Path | None:
+        """Where its files lie on this machine; None for a model that is made and not loaded."""
+
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -62,11 +65,13 @@ class Pretrained:
     def fingerprint(self) -> str:
         """Hash of the weights, wherever they lie."""
         self._look()
-        folder = Path(self.source)
-        if not folder.is_dir():
-            found = cached_file(self.source, "config.json", revision=self.revision)
-            folder = Path(str(found)).parent
-        return fingerprint(folder)
+        return fingerprint(self.folder())
+
+    def folder(self) -> Path:
+        """The folder itself, or the one in the cache of the hub."""
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        return Path(str(cached_file(self.source, "config.json", revision=self.revision))).parent
 
     def tokenizer(self) -> Any:
         self._look()
@@ -141,6 +146,9 @@ class Fresh:
     def fingerprint(self) -> str:
         """Everything the weights depend on."""
         return f"{self!r} torch {torch.__version__} transformers {transformers.__version__}"
+
+    def folder(self) -> None:
+        """None: it is made."""
 
     def tokenizer(self) -> Any:
         from stepdpo.tinymath.tokenizer import build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,40 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stepdpo.data.templates import CARD
+from stepdpo.data.template_card import CARD
+from stepdpo.models.base_files import CONFIG
 from stepdpo.models.lora import NAME, adapter_weights, layers, merged
 
 ADAPTER = "adapter"
 """The folder of the adapter alone, for `PeftModel.from_pretrained(base, folder / ADAPTER)`."""
 
 
-def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """`weights` is the model's state dict on the CPU; adapters are merged into what they adapt."""
+class SaveDtype(Enum):
+    """Number format of the weights in a checkpoint; what resuming needs is kept as it was computed."""
+
+    trained = "trained"
+    """As they are trained: nothing is rounded. The engine `local` trains in float32 whatever the base is in."""
+    base = "base"
+    """As the base's files have them."""
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def save_dtype(wanted: SaveDtype, base: Mapping[str, Any]) -> torch.dtype | None:
+    """The torch type; None for no change. `base` is the configuration of the base."""
+    named = str(base.get("dtype") or base.get("torch_dtype") or "float32") if wanted is SaveDtype.base else wanted.value
+    return None if wanted is SaveDtype.trained else getattr(torch, named)
+
+
+def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None = None) -> None:
+    """`weights` is the model's state dict on the CPU; adapters are merged into what they adapt.
+
+    `dtype` is the number format to write, None for that of the weights.
+    """
     adapted = layers(model)
     if not adapted:
-        model.save_pretrained(folder, state_dict=dict(weights))
+        _save(model, weights, folder, dtype)
         return
     head = model.get_output_embeddings()
     embeddings = next((n for n, module in model.named_modules() if module is model.get_input_embeddings()), "")
@@ -32,10 +55,19 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None
     scaling = {name: float(layer.scaling[NAME]) for name, layer in adapted.items()}
     # Merged before saving, so that a checkpoint is a plain model to programs that know nothing of adapters.
     whole = merged(weights, scaling, f"{embeddings}.weight" if untie else None)
-    _without_adapters(model, untie).save_pretrained(folder, state_dict=whole)
+    _save(_without_adapters(model, untie), whole, folder, dtype)
     (folder / ADAPTER).mkdir(exist_ok=True)
     save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
     model.peft_config[NAME].save_pretrained(folder / ADAPTER)
+
+
+def _save(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None) -> None:
+    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in weights.items()}
+    model.save_pretrained(folder, state_dict=cast)
+    if dtype is not None:
+        config = folder / CONFIG  # names the format of the module, which keeps its own
+        content = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import resolve
 from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine.context import Context, needs_trees
 from stepdpo.pairs.engine.requests import BASELINES
@@ -24,7 +24,7 @@ from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY
+from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY, started_on
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 
@@ -40,7 +40,7 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without_checker(spec)
-    context, template = (None, "") if needs_trees(spec.pairs) else _context(spec)
+    context, template = (None, "") if needs_trees(spec.pairs) else _context(spec, folder)
     problems = _problems(spec)
     worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, folder)
     with open_result_log(folder, resume) as result_log:
@@ -71,12 +71,13 @@ def _refuse_without_checker(spec: PairsConfig) -> None:
     raise UserError(f"task={spec.task.name} has no exact step checker, which these pairs need; {known}")
 
 
-def _context(spec: PairsConfig) -> tuple[Context, str]:
+def _context(spec: PairsConfig, folder: Path) -> tuple[Context, str]:
     """The context of a method that requests something of a model, and the name of its template."""
-    template, warning = resolve(spec.template, spec.model.source)
+    tokenizer = spec.model.tokenizer()
+    template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     if warning:
         print(f"warning: {warning}", flush=True)
-    context = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker, spec.judge)
+    context = Context(template, tokenizer, spec.sampling, spec.task.checker, spec.judge)
     return context, template.name
 
 

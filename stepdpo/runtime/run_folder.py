@@ -182,6 +182,14 @@ def manifest(argv: Sequence[str], seed: int, choices: Mapping[str, str] | None =
     }
 
 
+def started_on(folder: Path) -> str:
+    """The day (YYYY-MM-DD, UTC) that a run was started on, however often it was resumed; today without a manifest."""
+    try:
+        return str(read_json(folder / MANIFEST)["started"])[:10]
+    except (UserError, LookupError, TypeError):  # none, or none of ours
+        return datetime.now(UTC).date().isoformat()
+
+
 def _check(folder: Path, *, force: bool, resume: bool) -> None:
     if force and resume:
         raise UserError("force=true starts anew, resume=true goes on: give one of them")

@@ -10,8 +10,9 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
-from stepdpo.data.templates import describe
-from stepdpo.models.save import write_card, write_model
+from stepdpo.data.template_card import card_entry, own_sources
+from stepdpo.models.base_files import BaseFiles, take_over
+from stepdpo.models.save import SaveDtype, save_dtype, write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.checkpoint_files import (
     begin_checkpoint,
@@ -34,10 +35,20 @@ class Checkpointer:
     """Saves and restores one run."""
 
     def __init__(
-        self, engine: Engine, folder: Path, tokenizer: Any, template: Template, fingerprint: str, keep: int
+        self,
+        engine: Engine,
+        folder: Path,
+        tokenizer: Any,
+        template: Template,
+        fingerprint: str,
+        keep: int,
+        base: BaseFiles,
+        dtype: SaveDtype,
     ) -> None:
         self.engine, self.folder, self.keep = engine, folder, keep
-        self.tokenizer, self.template, self.fingerprint = tokenizer, template, fingerprint
+        self.tokenizer, self.fingerprint = tokenizer, fingerprint
+        self.card, self.sources = card_entry(template, tokenizer), own_sources(template)  # as they are now
+        self.base, self.dtype = base, save_dtype(dtype, base.config)
         self._bytes = 0
         """Of the last checkpoint."""
         self._surplus: Path | None = None
@@ -96,9 +107,11 @@ class Checkpointer:
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
-        write_model(self.engine.model, weights, folder)
-        self.tokenizer.save_pretrained(folder)
-        write_card(folder, {"template": describe(self.template), "run": self.folder.name})
+        write_model(self.engine.model, weights, folder, self.dtype)
+        take_over(self.base, self.tokenizer, folder)
+        for name, content in self.sources.items():
+            (folder / name).write_bytes(content)
+        write_card(folder, {**self.card, "run": self.folder.name})
 
     def tidy(self) -> None:
         """Remove what killed processes left in the run folder."""

@@ -10,6 +10,7 @@ from stepdpo.models.attention.registry import Attention
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Adapter, NoAdapter
+from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.tokenization import Lengths
@@ -49,6 +50,8 @@ class Training:
     """Updates between checkpoints; 0 for none."""
     keep: int = 2
     """Checkpoints to keep."""
+    save_dtype: SaveDtype = SaveDtype.trained
+    """Number format of the weights that checkpoints and the finished model hold."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.log_every < 1 or self.keep < 1:

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from stepdpo.core.errors import UserError, nearest
-from stepdpo.data.templates import resolve
+from stepdpo.data.template_card import date_of, resolve
 from stepdpo.models.attention.registry import register
+from stepdpo.models.base_files import read_base
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime.progress import Progress
+from stepdpo.runtime.run_folder import started_on
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
 from stepdpo.tokens.batch import NEEDS
@@ -32,7 +34,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     _refuse_unknown_needs(spec.algo.needs)
     scorers = _scorer_spec(spec)
     tokenizer = scorers.tokenizer()
-    template, warning = resolve(spec.template, spec.model.source)
+    template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     with ExitStack() as stack:
         engine = stack.enter_context(spec.engine.open(scorers.build_policy, spec.optim))
         tokenized = prepare(
@@ -40,7 +42,12 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         )
         if warning and engine.rank == 0:
             print(f"warning: {warning}")
-        checkpointer = Checkpointer(engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep)
+        if (day := date_of(template)) and engine.rank == 0:
+            print(f"the chat template writes the date: {day} (kept with the model)")
+        base = read_base(spec.model.folder())
+        checkpointer = Checkpointer(
+            engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype
+        )
         checkpointer.tidy()
         checkpoint = checkpointer.find() if resume else None
         reference = open_reference(spec.reference, engine, scorers, spec.algo.needs, spec.batch)

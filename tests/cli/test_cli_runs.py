@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from support.commands import metrics, signalled, start, stepdpo, tree, until
 
+from stepdpo.data.template_card import resolve
+from stepdpo.data.templates import NativeTemplate
+
 STRANGE = ("yaml.py", "json.py", "numpy.py")
 """What lies in the current folder by the names of libraries."""
 LONG = ("epochs=900", "log_every=1", "save_every=3", "eval_every=0")
@@ -267,3 +270,15 @@ def test_workers_do_not_outlive_the_command(words: list[str], tmp_path: Path) ->
     ended = stepdpo("train", "run=x", "resume=true", cwd=tmp_path)
     assert ended.code == 0, ended.said
     assert "resuming after update" in ended.out
+
+
+def test_settings_of_the_template_are_remembered(tmp_path: Path) -> None:
+    ended = stepdpo(
+        "train", "model=tinymath", "engine=local", "algo=sft", "dataset=tinymath_solutions", "dataset.count=8",
+        "dataset.heldout=0", "batch.pairs=8", "max_steps=1", "save_every=0", "template.system=Be brief.",
+        "save_dtype=bfloat16", "run=brief", cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.said
+    model = tmp_path / "runs" / "brief" / "model"
+    assert resolve(NativeTemplate(), model) == (NativeTemplate(system="Be brief."), None)
+    assert json.loads((model / "config.json").read_text())["torch_dtype"] == "bfloat16"

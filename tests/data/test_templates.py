@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stepdpo.core.config import build
+from stepdpo.core.config import build, config_folders
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Prompt, Turn
 from stepdpo.data.fields import RowError
-from stepdpo.data.templates import CARD, MixedTemplate, NativeTemplate, TextTemplate, describe, resolve
+from stepdpo.data.template_card import CARD, card_entry, describe, own_sources, resolve
+from stepdpo.data.templates import MixedTemplate, NativeTemplate, TextTemplate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "templates.json").read_text())
 TEXT = TextTemplate(name="alpaca", prompt="Q: {question}\nA:", joint=" ")
@@ -177,3 +179,110 @@ def test_a_mixed_template_is_built_with_its_parts() -> None:
     parts = option("mixed").parts
     assert [type(part) for part in parts] == [NativeTemplate, TextTemplate]
     assert [part.name for part in parts] == ["native", "alpaca"]
+
+
+# The whole template is remembered
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        NativeTemplate(system="Be brief."),
+        MixedTemplate(name="mixed", parts=[TEXT, TextTemplate(name="b", prompt="{question}?")]),
+        TextTemplate(name="x", prompt="{question}", joint=" ", between="--"),
+    ],
+)
+def test_native_rebuilds_what_it_was_trained_with(trained: Any, tmp_path: Path, tokenizer: Any) -> None:
+    folder = checkpoint(tmp_path, card_entry(trained, tokenizer))
+    assert resolve(NativeTemplate(), folder, tokenizer, "2026-01-02") == (trained, None)
+
+
+def test_the_native_part_of_a_mixture_keeps_its_settings(tmp_path: Path) -> None:
+    part = NativeTemplate(system="Be brief.")
+    folder = checkpoint(tmp_path, {"template": describe(MixedTemplate(name="mixed", parts=[TEXT, part]))})
+    assert resolve(NativeTemplate(), folder) == (part, None)
+
+
+def test_other_settings_of_native_are_a_warning(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, {"template": describe(NativeTemplate(system="Be brief."))})
+    other = NativeTemplate(system="Be long.")
+    template, warning = resolve(other, folder)
+    assert template == other
+    assert warning is not None
+    assert "other settings under the name template=native" in warning
+
+
+def test_another_chat_template_is_a_warning(tmp_path: Path, tokenizer: Any) -> None:
+    folder = checkpoint(tmp_path, card_entry(NativeTemplate(), tokenizer))
+    assert resolve(NativeTemplate(), folder, tokenizer) == (NativeTemplate(), None)
+    changed = copy.copy(tokenizer)
+    changed.chat_template = tokenizer.chat_template + " "
+    _, warning = resolve(NativeTemplate(), folder, changed)
+    assert warning is not None
+    assert "another chat template" in warning
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    (tmp_path / CARD).write_text("{")
+    with pytest.raises(UserError, match=r"stepdpo.json: damaged"):
+        resolve(NativeTemplate(), tmp_path)
+
+
+OWN = """
+from dataclasses import dataclass
+from stepdpo.core.types import Prompt
+
+@dataclass(frozen=True)
+class Loud:
+    name: str = "loud"
+    marks: int = 1
+
+    def render(self, question, history, tokenizer):
+        return Prompt(question.upper() + "!" * self.marks, "")
+"""
+
+
+def test_a_class_of_ones_own_is_found_by_config_dir_alone(tmp_path: Path, tokenizer: Any) -> None:
+    conf_dir = tmp_path / "loudly" / "conf"
+    (conf_dir / "template").mkdir(parents=True)
+    code = tmp_path / "loudly" / "loud_template.py"
+    code.write_text(OWN)
+    node = {"_target_": "loud_template.Loud", "marks": 3}
+    with config_folders([conf_dir]):
+        loud = build(node)
+        folder = checkpoint(tmp_path, card_entry(loud, tokenizer))
+        assert own_sources(loud) == {"template_loud_template.py": OWN.encode()}
+        assert resolve(NativeTemplate(), folder, tokenizer) == (loud, None)
+        assert resolve(loud, folder, tokenizer) == (loud, None)
+        code.write_text(OWN.replace("upper", "lower"))
+        _, warning = resolve(loud, folder, tokenizer)
+        assert warning is not None
+        assert "another text or other settings" in warning
+    with pytest.raises(UserError, match=r"stepdpo.json: template.*--config-dir"):
+        resolve(NativeTemplate(), folder, tokenizer)
+
+
+def clocked(tokenizer: Any) -> Any:
+    """A tokenizer whose chat template writes the day, as Llama 3's does."""
+    dated = copy.copy(tokenizer)
+    dated.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. {{ messages[0].content }}"
+    return dated
+
+
+def test_the_day_is_fixed_and_kept(tmp_path: Path, tokenizer: Any) -> None:
+    """The run's at first, then the card's, whatever the day of an evaluation; said by nobody who does not write it."""
+    dated = clocked(tokenizer)
+    template, warning = resolve(NativeTemplate(), tmp_path, dated, "2026-01-02")
+    assert (template, warning) == (NativeTemplate(date="2026-01-02"), None)
+    assert template.render("2 + 3?", (), dated).text == "Today is 02 Jan 2026. 2 + 3?"
+    folder = checkpoint(tmp_path, card_entry(template, dated))
+    assert resolve(NativeTemplate(), folder, dated, "2031-05-06") == (template, None)
+    assert resolve(NativeTemplate(system="x"), folder, dated, "2031-05-06")[0] == NativeTemplate(
+        "native", "x", "2026-01-02"
+    )
+    assert resolve(NativeTemplate(), tmp_path / "none", tokenizer, "2031-05-06") == (NativeTemplate(), None)
+
+
+def test_a_day_is_a_day() -> None:
+    with pytest.raises(ValueError, match="Invalid isoformat"):
+        NativeTemplate(date="tomorrow")

@@ -17,7 +17,8 @@ from stepdpo.core.config import build
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import conf
 from stepdpo.core.types import Completion, Problem, Sampling
-from stepdpo.data.templates import TextTemplate, describe
+from stepdpo.data.template_card import describe
+from stepdpo.data.templates import TextTemplate
 from stepdpo.evaluation.evaluate import Evaluation, evaluate
 from stepdpo.models.load import Fresh, Pretrained
 from stepdpo.models.save import write_card
