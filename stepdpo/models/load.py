@@ -56,7 +56,7 @@ class Pretrained:
 
     def fingerprint(self) -> str:
         """Hash of the weights, wherever they lie."""
-        _must_exist(self.path, self.source)
+        must_exist(self.path, self.source)
         folder = Path(self.source)
         if not folder.is_dir():
             found = cached_file(self.source, "config.json", revision=self.revision)
@@ -64,7 +64,7 @@ class Pretrained:
         return fingerprint(folder)
 
     def tokenizer(self) -> Any:
-        _must_exist(self.path, self.source)
+        must_exist(self.path, self.source)
         try:
             return AutoTokenizer.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
@@ -74,7 +74,7 @@ class Pretrained:
 
     def model(self, attention: str, dtype: torch.dtype) -> Any:
         """The model with the given attention backend, set once and never changed."""
-        _must_exist(self.path, self.source)
+        must_exist(self.path, self.source)
         try:
             config = AutoConfig.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code
@@ -166,8 +166,10 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
-def _must_exist(path: str, source: str) -> None:
-    if path.startswith(("/", ".", "~", PREFIX)) and not (Path(source) / "config.json").is_file():
+def must_exist(path: str, source: str) -> None:
+    """UserError for a path that is plainly one of this machine and leads to no model."""
+    plainly = path.startswith(("/", ".", "~", PREFIX)) or path.count("/") > 1  # a hub id is `owner/name`
+    if plainly and not (Path(source) / "config.json").is_file():
         raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
 
 
