@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from stepdpo.cli import processes
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.resume import resumed_config
-from stepdpo.core.config import build
+from stepdpo.core.config import build, resolved
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
 from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
@@ -92,7 +92,7 @@ def _result_of(work: Work, config: DictConfig) -> JobResult:
 
 
 def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> JobResult:
-    engine: Any = OmegaConf.to_container(config.get("engine") or OmegaConf.create({}), resolve=True)
+    engine: Any = resolved(config.get("engine") or OmegaConf.create({}))
     return processes.start(verb, folder, engine, resume)
 
 

@@ -23,6 +23,7 @@ from stepdpo.cli.job_config import LaunchSettings, split, task_words
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import run_in, started_with
 from stepdpo.cli.post_training import follow_up
+from stepdpo.cli.rehearsal import rehearse
 from stepdpo.cli.reports import report_sweep
 from stepdpo.core.config import config_folders
 from stepdpo.core.errors import UserError, nearest
@@ -93,25 +94,37 @@ def _checked(verb: str, words: Sequence[str]) -> list[str]:
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
     overrides.check(verb, given, sweep=any(flag in ("-m", "--multirun") for flag in flags))
     if not any(flag.partition("=")[0] in PRINTING for flag in flags):
+        ahead: list[DictConfig] = []
         for words_of_job in overrides.variants(given):
-            settings, _ = split(overrides.check(verb, words_of_job, sweep=False))
-            _check_evaluations(settings, words_of_job)
+            settings, config = split(overrides.check(verb, words_of_job, sweep=False))
+            ahead += _evaluations(settings, words_of_job)
+            if settings.rounds.get("count"):
+                config.dataset = overrides.composed("train", ["dataset=tinymath"]).dataset  # rounds make their own
+            if not settings.resume:  # of a run that goes on, what it was started with counts
+                ahead.append(config)
             if verb == "train" and not settings.resume:
                 requested(settings.rounds, {}, words_of_job)
+        rehearse(ahead)
     return [*flags, *given]
 
 
-def _check_evaluations(settings: LaunchSettings, given: Sequence[str]) -> None:
-    """Raises UserError for a task, or a word for it, that would be found wrong only once other work is done."""
+def _evaluations(settings: LaunchSettings, given: Sequence[str]) -> list[DictConfig]:
+    """Those that are to come, without their models.
+
+    Raises UserError for a task, or a word for it, that would be found wrong only once other work is done.
+    """
+    found = []
     for where, tasks, words in (
         ("then", settings.follow_up.tasks, settings.follow_up.words),
         ("tasks", settings.tasks, task_words(given)),
     ):
         for task in tasks:
             try:
-                overrides.check("eval", [f"task={task}", *words], sweep=False)
+                _, config = split(overrides.check("eval", [f"task={task}", *words], sweep=False))
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
+            found.append(config)
+    return found
 
 
 def _composed(verb: str, config: DictConfig) -> Job:

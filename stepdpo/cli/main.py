@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -148,7 +149,15 @@ def check(
 def main() -> None:
     """Console entry."""
     sys.excepthook = _print_failure
+    _print_anything()
     app()
+
+
+def _print_anything() -> None:
+    """What a terminal's encoding lacks is shown by its number: a name is no reason to stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

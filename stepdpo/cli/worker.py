@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
     if multinode.SIGNALS in os.environ:
         multinode.listen(Path(os.environ[multinode.SIGNALS]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks must not end a training
     with config_folders(options.config_dir):
         result = run_verb(options.verb, options.folder, options.resume)
     _leave(options.folder / EXIT_FILE, int(os.environ.get("RANK", "0")), result)

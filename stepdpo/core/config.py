@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
@@ -82,14 +83,14 @@ def with_current_targets(node: Any) -> Any:
     }
 
 
-def build(node: Any, where: str = "config") -> Any:
+def build(node: Any, where: str = "") -> Any:
     """Construct the frozen dataclass that `node["_target_"]` names, nested parts first.
 
     A target must be a dataclass (so a YAML file cannot call arbitrary code), every key must be one of its
     fields, and OmegaConf checks the types of plain fields. Raises UserError naming the key at fault.
     """
     if isinstance(node, DictConfig | ListConfig):
-        node = OmegaConf.to_container(node, resolve=True)
+        node = resolved(node)
     return _build(node, where)
 
 
@@ -109,13 +110,23 @@ def with_later_settings(before: Any, now: Any) -> Any:
     return filled
 
 
+def resolved(node: DictConfig | ListConfig) -> Any:
+    """Plain values, with what they refer to. Raises UserError for a reference to nothing."""
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None)
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{where}: {first}" if where else first) from error
+
+
 def typed(value: Any, hint: Any, where: str) -> Any:
     """A plain value as what `hint` says, by the rules of `build`: `no` and `off` are False where a bool is meant.
 
     Raises UserError for a value that is not one.
     """
     if isinstance(value, DictConfig | ListConfig):
-        value = OmegaConf.to_container(value, resolve=True)
+        value = resolved(value)
     return _coerce(value, hint, where)
 
 
@@ -125,7 +136,7 @@ def _build(node: Any, where: str) -> Any:
     if not isinstance(node, dict):
         return node
     if TARGET not in node:  # a section such as `batch`: its class is told by the field that holds it
-        return {key: _build(value, f"{where}.{key}") for key, value in node.items()}
+        return {key: _build(value, f"{_at(where, key)}") for key, value in node.items()}
     kind = _load(node[TARGET], where)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
     hints = typing.get_type_hints(kind)
@@ -134,22 +145,35 @@ def _build(node: Any, where: str) -> Any:
         if key == TARGET:
             continue
         if key not in fields:
-            raise UserError(f"{where}.{key}: {node[TARGET]} has no such setting; {nearest(key, fields)}")
+            raise UserError(f"{_at(where, key)}: {node[TARGET]} has no such setting; {nearest(key, fields)}")
         if value == MISSING:
-            raise UserError(f"{where}.{key}: must be given")
-        values[key] = _coerce(_build(value, f"{where}.{key}"), hints[key], f"{where}.{key}")
+            raise UserError(f"{_at(where, key)}: must be given")
+        values[key] = _coerce(_build(value, f"{_at(where, key)}"), hints[key], f"{_at(where, key)}")
     missing = [
         name
         for name, f in fields.items()
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise UserError(f"{where}.{missing[0]}: not given, and {node[TARGET]} has no default for it")
+        raise UserError(f"{_at(where, missing[0])}: not given, and {node[TARGET]} has no default for it")
     try:
         return kind(**values)
     # A part checks its own values, not knowing under which key it stands; only here both are known.
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from error
+        at = _at(where, _at_fault(str(error), values, fields))
+        raise UserError(f"{at}: {error}" if at else str(error)) from error
+
+
+def _at(where: str, key: str) -> str:
+    """The name of a setting as it is written on a command line."""
+    return f"{where}.{key}" if where and key else where or key
+
+
+def _at_fault(message: str, values: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    """The setting that a part's message is about: of those it names, the one that is not as it is by default."""
+    named = [name for name in fields if re.search(rf"\b{re.escape(name)}\b", message)]
+    given = [name for name in named if name in values and values[name] != fields[name].default]
+    return next((some[0] for some in (named, given) if len(some) == 1), "")
 
 
 def _load(target: str, where: str) -> Any:
@@ -159,10 +183,10 @@ def _load(target: str, where: str) -> Any:
     try:
         kind = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}._target_: cannot import {target!r} ({error})") from error
+        raise UserError(f"{_at(where, TARGET)}: cannot import {target!r} ({error})") from error
     # A function would be called with whatever the file says; a dataclass only takes values for its fields.
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise UserError(f"{where}._target_: {target!r} is not a dataclass, so it cannot be built from a config")
+        raise UserError(f"{_at(where, TARGET)}: {target!r} is not a dataclass, so it cannot be built from a config")
     return kind
 
 
@@ -170,8 +194,8 @@ def _must_be_own(module: str, target: str, where: str) -> None:
     """UserError for code that lies outside the package and outside the user's folders, before any of it is run."""
     if not own_folders():
         raise UserError(
-            f"{where}._target_: {target!r} is no part of {PACKAGE}; parts of your own are found beside the folder of "
-            "their options: --config-dir FOLDER"
+            f"{_at(where, TARGET)}: {target!r} is no part of {PACKAGE}; parts of your own are found beside the folder "
+            "of their options: --config-dir FOLDER"
         )
     homes = [folder.parent.resolve() for folder in own_folders()]
     name = ""
@@ -180,12 +204,12 @@ def _must_be_own(module: str, target: str, where: str) -> None:
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError) as error:
-            raise UserError(f"{where}._target_: cannot import {target!r} ({error})") from error
+            raise UserError(f"{_at(where, TARGET)}: cannot import {target!r} ({error})") from error
         if spec is None:
-            raise UserError(f"{where}._target_: cannot import {target!r} (no module {name!r} in {homes[0]})")
+            raise UserError(f"{_at(where, TARGET)}: cannot import {target!r} (no module {name!r} in {homes[0]})")
         for place in spec.submodule_search_locations or [spec.origin or ""]:
             if not any(Path(place).resolve().is_relative_to(home) for home in homes):
-                raise UserError(f"{where}._target_: {name!r} is {place}, which lies outside {homes[0]}")
+                raise UserError(f"{_at(where, TARGET)}: {name!r} is {place}, which lies outside {homes[0]}")
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

@@ -200,6 +200,13 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
+def must_exist(path: str, source: str) -> None:
+    """UserError for a path that is plainly one of this machine and leads to no model."""
+    plainly = path.startswith(("/", ".", "~", PREFIX)) or path.count("/") > 1  # a hub id is `owner/name`
+    if plainly and not Path(source).is_dir():  # what is wrong with a folder that is there, `refuse_damaged` says better
+        raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
+
+
 def _first_line(error: Exception) -> str:
     first, *more = str(error).strip().splitlines() or [type(error).__name__]
     return f"{first} {more[0].strip()}" if more and first.endswith(":") else first

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import write_json
 
 HOME = "STEPDPO_HOME"
@@ -49,7 +50,12 @@ def building(final: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     # Beside the entry, since a rename is atomic within one file system only; with a name of its own, as another run may
     # be writing the same entry.
     scratch = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-    scratch.mkdir(parents=True)
+    try:
+        scratch.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"cache {root()}: {error.strerror or error}; set {HOME} to a folder that can be written"
+        ) from error
     try:
         yield scratch
         publish(scratch, final, key)

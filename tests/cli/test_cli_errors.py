@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support.commands import Done, stepdpo, tree
+from support.commands import Done, environment, stepdpo, tree
 from support.tiny import save_model
+
+from stepdpo.core.errors import UserError
+from stepdpo.runtime.artifact_cache import building, entry
+from stepdpo.training.engine.settings import Device, pick_device
 
 MODEL = ("model=fresh", "model.hidden_size=32", "model.layers=1", "model.intermediate_size=32")
 SMALL = (*MODEL, "engine=local", "batch.pairs=8", "epochs=1", "log_every=1", "template=alpaca")
@@ -37,14 +43,23 @@ WORDS = {
 }  # fmt: skip
 """Seen before any worker starts."""
 
+VALUES = {
+    "a wrong type": (("epochs=abc",), "epochs: expected int, got 'abc'"),
+    "a wrong word": (("engine.dtype=float33",), "engine.dtype: did you mean 'float32'? (got 'float33')"),
+    "out of range": (("algo.beta=-1",), "algo.beta: beta must be positive, got -1.0"),
+    "one of several": (("batch.pairs=0",), "batch.pairs: pairs and tokens must be at least 1"),
+    "in a sweep": (("-m", "batch.pairs=8,0"), "batch.pairs: pairs and tokens must be at least 1"),
+    "too few processes": (("engine.processes=-2",), "engine.processes: processes must be"),
+    "no algo": (("algo=null",), "algo: not given"),
+    "no file": (("dataset=jsonl", "dataset.path=nowhere.jsonl"), "nowhere.jsonl: no such file or folder"),
+    "no path": (("dataset=jsonl",), "no data given: set its path"),
+    "no model folder": (("model=./nowhere",), "model: './nowhere' holds no config.json"),
+    "no model of a run": (("model=runs/x/model",), "model: 'runs/x/model' holds no config.json"),
+    "a reference to nothing": (("seed=${oc.env:NO_SUCH_NAME}",), "seed: "),
+}
+"""Seen before any worker starts, as the part itself says it, and without the libraries that take seconds to import."""
+
 INPUTS = {
-    "a wrong type": ((*SFT, "epochs=abc"), "config.epochs: expected int, got 'abc'"),
-    "a wrong word": ((*SFT, "engine.dtype=float33"), "config.engine.dtype: did you mean 'float32'? (got 'float33')"),
-    "out of range": ((*SFT, "batch.pairs=0"), "pairs and tokens must be at least 1"),
-    "no algo": ((*SFT, "algo=null"), "config.algo: not given"),
-    "no file": ((*SMALL, "dataset=jsonl", "dataset.path=nowhere.jsonl"), "nowhere.jsonl"),
-    "no path": ((*SMALL, "dataset=jsonl"), "no data given: set its path"),
-    "no model folder": ((*SFT[4:], "model=./nowhere"), "model: './nowhere' holds no config.json"),
     "no model": ((*SFT[4:], "model=nowhere"), "model=nowhere: there is no such model"),
     "no rejected sides": ((*SFT, "algo=dpo"), "has no rejected sides, which this algo needs"),
 }  # fmt: skip
@@ -65,6 +80,63 @@ def test_words(name: str, tmp_path: Path) -> None:
     words, what = WORDS[name]
     refused(stepdpo("train", *words, cwd=tmp_path), what)
     assert tree(tmp_path) <= {"runs"}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values(name: str, tmp_path: Path) -> None:
+    """Where torch cannot be imported at all."""
+    (tmp_path / "lib" / "torch").mkdir(parents=True)
+    (tmp_path / "lib" / "torch" / "__init__.py").write_text("raise SystemExit('error: torch is imported')\n")
+    words, what = VALUES[name]
+    path = f"{tmp_path / 'lib'}:{environment()['PYTHONPATH']}"
+    (tmp_path / "cwd").mkdir()
+    refused(stepdpo("train", *words, cwd=tmp_path / "cwd", PYTHONPATH=path), what)
+    assert tree(tmp_path / "cwd") == set()
+
+
+def test_a_terminal_that_cannot_print_what_a_name_holds(tmp_path: Path) -> None:
+    """In another encoding than UTF-8: shown as far as it can be."""
+    done = stepdpo("check", "./r\u00e4tsel.jsonl", cwd=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    refused(done, r"./r\xe4tsel.jsonl: no such file")
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STEPDPO_HOME", str(tmp_path / "file" / "cache"))
+    final = entry("tokens", {"a": 1})
+    with pytest.raises(UserError, match="STEPDPO_HOME"), building(final, {"a": 1}):
+        pass
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="device=cuda: no GPU"):
+        pick_device(Device.cuda)
+
+
+def test_every_option_is_rehearsed() -> None:
+    """None is refused by mistake, and none fails for want of a library: every part is built from stand-ins."""
+    script = """
+import sys
+from omegaconf import OmegaConf
+from stepdpo.cli import rehearsal
+from stepdpo.cli.job_config import split
+from stepdpo.cli.overrides import composed
+from stepdpo.core.config import build
+from stepdpo.core.package_data import conf
+sys.meta_path.insert(0, rehearsal._StandIns())
+for file in sorted(conf().glob("*/*.yaml")):
+    part = OmegaConf.load(file)
+    if "_target_" in part and not any(OmegaConf.is_missing(part, key) for key in part):
+        build(part)
+for verb in ("train", "eval", "pairs"):
+    build(split(composed(verb, []))[1])
+print(sys.modules["torch"].__class__.__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "_Module\n", done.stderr
 
 
 def test_every_task_of_an_evaluation_is_looked_at_first(tmp_path: Path) -> None:
@@ -136,7 +208,7 @@ def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
     assert (run / "model" / "config.json").is_file()
     before = tree(run)
     refused(stepdpo(*words, cwd=tmp_path), "already exists: resume=true goes on with it, force=true deletes it first")
-    refused(stepdpo(*words, "force=true", "epochs=abc", cwd=tmp_path), "config.epochs: expected int")
+    refused(stepdpo(*words, "force=true", "epochs=abc", cwd=tmp_path), "epochs: expected int")
     assert tree(run) == before
 
 

@@ -216,7 +216,7 @@ def test_a_strangers_run_folder_runs_no_code(done: Path) -> None:
         (place / "evil.py").write_text("open('ran', 'w').close()")
     ended = stepdpo("train", "run=strange", "resume=true", cwd=done)
     assert ended.code == 2, ended.said
-    assert "config.algo._target_: 'evil.Evil' is no part of stepdpo" in ended.err
+    assert "algo._target_: 'evil.Evil' is no part of stepdpo" in ended.err
     assert "--config-dir FOLDER" in ended.err
     assert not list(done.rglob("ran"))
     (done / "evil.py").unlink()

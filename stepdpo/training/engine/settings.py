@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stepdpo.core.errors import UserError
 from stepdpo.models.scorer import Gather, Scorer, Scores
 from stepdpo.runtime.processes import Processes
 from stepdpo.tokens.batch import TreeBatch
@@ -85,10 +86,12 @@ class EngineSpec(Protocol):
 
 
 def pick_device(device: Device, local_rank: int = 0) -> torch.device:
-    """The device of this process."""
+    """The device of this process. Raises UserError for a GPU that is not there."""
     kind = device.value
     if device is Device.auto:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise UserError("device=cuda: no GPU that torch can use is here; leave it at auto for the CPU")
     return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
 
 

@@ -69,6 +69,8 @@ class Zero:
     def __post_init__(self) -> None:
         if self.stage not in (0, 1, 2, 3):
             raise ValueError(f"stage must be 0, 1, 2 or 3, got {self.stage}")
+        if self.processes < 0:
+            raise ValueError(f"processes must be 0 (one a GPU, else one) or more, got {self.processes}")
         if self.offload_parameters and self.stage != 3:
             raise ValueError("offload_parameters needs stage=3")
         if self.offload_optimizer and self.stage == 0:
