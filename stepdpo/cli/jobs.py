@@ -16,6 +16,7 @@ from stepdpo.cli.resume import resumed_config
 from stepdpo.core.config import build, resolved
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
+from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
 from stepdpo.runtime.run_lock import LOCK
 
@@ -49,17 +50,22 @@ def run_in(
         build(config)  # a mistake in the settings must not cost the run that they would replace
     there = next(place for place in folder.absolute().parents if place.is_dir())
     with claim(folder, force=force, resume=resume):
-        if resume and (folder / CONFIG).is_file():
+        fresh = not (resume and (folder / CONFIG).is_file())
+        if not fresh:
             config = resumed_config(folder / CONFIG, config, given)
-        else:
-            # Before the configuration: only a folder with a manifest of ours can be resumed, or deleted by force.
-            seed = int(config.get("seed", 0))
-            write_json(folder / MANIFEST, {**manifest(sys.argv, seed, choices), **(note or {})})
         if resume and not work and finished(folder):
             print(f"{folder} has finished: nothing to resume", flush=True)
             return JobResult(already_finished=True)
-        write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
-        result = _result_of(work or (lambda config: _start(verb, folder, config, resume)), config)
+
+        def begin() -> JobResult:
+            if fresh:
+                # Before the configuration: only a folder with a manifest of ours can be resumed, or replaced by force.
+                seed = int(config.get("seed", 0))
+                write_json(folder / MANIFEST, {**manifest(sys.argv, seed, choices), **(note or {})})
+            write_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=False))
+            return work(config) if work else _start(verb, folder, config, resume)
+
+        result = _result_of(begin, folder)
         begun = result.ok or result.begun or has_begun(folder)
         if begun:
             keep_new(folder)
@@ -83,12 +89,14 @@ def started_with(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _result_of(work: Work, config: DictConfig) -> JobResult:
+def _result_of(work: Callable[[], JobResult], folder: Path) -> JobResult:
     """A mistake found before any worker starts, as in a hostfile, ends a job as one that a worker finds."""
     try:
-        return work(config)
+        return work()
     except UserError as error:
         return JobResult(ExitCode.USER_ERROR, str(error))
+    except OSError as error:
+        return JobResult(ExitCode.FAILED, no_space(error, folder) or str(error))
 
 
 def _start(verb: str, folder: Path, config: DictConfig, resume: bool) -> JobResult:
