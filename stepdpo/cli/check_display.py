@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stepdpo.core.errors import printable
 from stepdpo.core.protocols import Tokenizer
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data import statistics
@@ -22,20 +22,12 @@ BARS = " ▁▂▃▄▅▆▇█"
 BINS = 24
 EXCERPT = 100
 """Characters of a question that a list shows."""
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def clean(text: str) -> str:
-    r"""Text that is safe on a terminal: control and direction characters are spelt out (`\x1b`), lines kept."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSAFE else ascii(c)[1:-1] for c in text)
 
 
 def line(out: Console, text: str, style: str = "") -> None:
     """One line of plain text, cut nowhere."""
     # A Text, since rich would read brackets of a string as markup: `[red]` in a question is a question's.
-    out.print(Text(clean(text), style=style), soft_wrap=True)
+    out.print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def counts(out: Console, numbers: Mapping[str, int]) -> None:
@@ -43,7 +35,7 @@ def counts(out: Console, numbers: Mapping[str, int]) -> None:
     table = Table("count", "", show_header=False, box=None)
     for i, (name, number) in enumerate(numbers.items()):
         if number or i < 5:
-            table.add_row(Text(f"{number:,}", justify="right"), Text(clean(name)))
+            table.add_row(Text(f"{number:,}", justify="right"), Text(printable(name)))
     out.print(table)
 
 
@@ -133,14 +125,14 @@ def _shares(items: Sequence[SharedQuestion]) -> str:
 def example(out: Console, number: int, pair: Pair) -> None:
     """One preference as the loss sees it: what stands between « and » is scored, the rest is only read."""
     line(out, f"\nPreference {number}: scored text stands between « and »", style="bold")
-    out.print(Text("question  ", style="bold").append(clean(pair.question), style="dim"), soft_wrap=True)
+    out.print(Text("question  ", style="bold").append(printable(pair.question), style="dim"), soft_wrap=True)
     for turn in pair.history:
-        out.print(Text(f"{turn.role:9} ", style="bold").append(clean(turn.content), style="dim"), soft_wrap=True)
+        out.print(Text(f"{turn.role:9} ", style="bold").append(printable(turn.content), style="dim"), soft_wrap=True)
     sides = (("chosen", pair.chosen, pair.chosen_ends, "green"), ("rejected", pair.rejected, pair.rejected_ends, "red"))
     for side, text, ends, style in sides:
         if text:
-            body = Text(f"{side:9} ", style="bold").append(clean(pair.context), style="dim")
-            out.print(body.append(f"«{clean(text)}{'<end of text>' if ends else ''}»", style=style), soft_wrap=True)
+            body = Text(f"{side:9} ", style="bold").append(printable(pair.context), style="dim")
+            out.print(body.append(f"«{printable(text)}{'<end of text>' if ends else ''}»", style=style), soft_wrap=True)
 
 
 def histogram(sizes: Sequence[int]) -> str:

@@ -26,7 +26,7 @@ from stepdpo.cli.post_training import follow_up
 from stepdpo.cli.rehearsal import rehearse
 from stepdpo.cli.reports import report_sweep
 from stepdpo.core.config import config_folders
-from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.errors import UserError, nearest, printable
 from stepdpo.core.package_data import conf
 from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import REPLACED, run_path
@@ -156,7 +156,7 @@ def _run(job: Job) -> JobResult:
     except OSError as error:
         result = JobResult(ExitCode.FAILED, no_space(error, job.settings.runs) or str(error))
     if result.message:
-        print(f"error: {redact_text(result.message)}", file=sys.stderr, flush=True)
+        print(f"error: {printable(redact_text(result.message))}", file=sys.stderr, flush=True)
     return result
 
 

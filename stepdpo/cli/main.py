@@ -55,9 +55,10 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
 
 
 def _fail(error: Exception) -> None:
+    from stepdpo.core.errors import printable
     from stepdpo.runtime.secrets import redact_text
 
-    print(f"error: {redact_text(str(error))}", file=sys.stderr)
+    print(f"error: {printable(redact_text(str(error)))}", file=sys.stderr)
     raise SystemExit(ExitCode.USER_ERROR)
 
 

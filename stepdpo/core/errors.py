@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's control, direction and half characters, and its ends of lines."""
 
 
 class UserError(Exception):
@@ -22,3 +26,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(options) if options else "there are none"
+
+
+def printable(text: str) -> str:
+    r"""Text that is safe on a terminal: control and direction characters are spelt out (`\x1b`), lines kept."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSAFE else ascii(c)[1:-1] for c in text)

@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from stepdpo.cli.check import check
-from stepdpo.cli.check_display import clean, histogram
+from stepdpo.cli.check_display import histogram
 from stepdpo.cli.check_names import find_dataset
-from stepdpo.core.errors import UserError
+from stepdpo.core.errors import UserError, printable
 from stepdpo.core.types import Pair, Preference, Problem
 from stepdpo.data.contamination import Likeness, shared_questions
 from stepdpo.data.dataset import Dataset
@@ -80,7 +80,7 @@ def test_data_cannot_steer_the_terminal(tmp_path: Path, payload: str) -> None:
     shown = run(tmp_path, *rows, max_bad="60%")
     plain = payload.startswith("[red]")
     assert (payload in shown) == plain
-    assert (payload in clean(payload)) == plain
+    assert (payload in printable(payload)) == plain
     coloured = run(tmp_path, *rows, max_bad="60%", terminal=True)
     assert "\x1b[2J" not in coloured
     assert "\u202e" not in coloured

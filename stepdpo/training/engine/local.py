@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
+from stepdpo.core.errors import UserError
 from stepdpo.models.scorer import Scorer, Scores
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.training.engine.settings import (
@@ -113,8 +115,14 @@ class LocalEngine:
         torch.save({"model": self._trained(), "optimizer": self.optimizer.state_dict()}, folder / STATE)
 
     def load_state(self, folder: Path) -> None:
-        """Go on from what `save_state` wrote; RuntimeError where a trained weight is missing."""
-        state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
+        """Go on from what `save_state` wrote; RuntimeError where a trained weight is missing.
+
+        Raises UserError for a file that holds more than numbers: opened otherwise, it could run code.
+        """
+        try:
+            state = torch.load(folder / STATE, map_location=self.device, weights_only=True)
+        except UnpicklingError as error:  # torch's own words advise to open it without looking
+            raise UserError(f"{folder / STATE}: holds more than tensors, or is damaged; it is not opened") from error
         missing = set(self._trained()) - set(state["model"])
         if missing:
             raise RuntimeError(f"{folder / STATE}: lacks {min(missing)}")
