@@ -127,6 +127,7 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
     assert "did you mean 'algo.scale'?" in ended.err
 
 
+@pytest.mark.slow
 def test_force_keeps_the_old_run_until_the_new_one_has_begun(done: Path, words: list[str]) -> None:
     """The worker finds no data: what was there is there again, to the byte, and can be gone on with."""
     run = done / "runs" / "replaced"
@@ -181,6 +182,7 @@ class Trips:
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_the_midst_keeps_what_was_begun(words: list[str], tmp_path: Path) -> None:
     """Checkpoints, configuration and log; damaged tokens are noticed when it goes on, and made again."""
     (tmp_path / "conf" / "algo").mkdir(parents=True)
@@ -272,6 +274,7 @@ def test_workers_do_not_outlive_the_command(words: list[str], tmp_path: Path) ->
     assert "resuming after update" in ended.out
 
 
+@pytest.mark.slow
 def test_settings_of_the_template_are_remembered(tmp_path: Path) -> None:
     ended = stepdpo(
         "train", "model=tinymath", "engine=local", "algo=sft", "dataset=tinymath_solutions", "dataset.count=8",

@@ -112,7 +112,7 @@ def test_a_key_in_the_text_of_an_unforeseen_error(
     monkeypatch.setenv("OPENAI_API_KEY", "CANARY-of-the-environment")
     (tmp_path / "config.yaml").write_text("a: '${no_such_resolver:CANARY-of-the-environment}'\n")
     result = run_verb("train", tmp_path, resume=False)
-    assert result.code == 1
+    assert not result.ok
     result.write(tmp_path / "exit.json", 0)
     assert "CANARY" not in capsys.readouterr().err
     assert "CANARY" not in (tmp_path / "exit.json").read_text()

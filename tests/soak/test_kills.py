@@ -1,6 +1,6 @@
 """Trainings killed without warning, over and over: what is left goes on to the very same bytes.
 
-`make soak` runs it whole: 104 kills. One more is in the default tests.
+`make soak` runs it whole: 104 kills. One more is among the slow tests.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def survives(place: Place, kills: int, preferences: Path, model: Path, root: Pat
     print(f"{place.name}: {kills} kills ({', '.join(f'{told.count(who)} {who}' for who in dict.fromkeys(told))})")
 
 
+@pytest.mark.slow
 def test_one_kill(preferences: Path, tiny_model: Path, tmp_path: Path) -> None:
     survives(LOCAL, 1, preferences, tiny_model, tmp_path)
 
