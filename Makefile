@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,6 +42,9 @@ SLOW ?= slow
 test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (an hour)
 	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/training/engine
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(SLOW) and not gpu and not browser' --ignore=tests/training/engine
+
+soak: install ## 104 kills without warning, and discs without room (an hour and a half)
+	$(BIN)/python -m pytest -q -s -m 'soak or slow' tests/soak
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
