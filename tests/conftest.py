@@ -37,10 +37,8 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _log() -> Iterator[None]:
+def pytest_runtest_teardown() -> None:
     """A worker silences the log of its whole process; run within this one, it must not silence the next test's."""
-    yield
     logging.disable(logging.NOTSET)
 
 
