@@ -37,6 +37,7 @@ def test_examining_never_raises_and_is_deterministic(response: str, gold: str, q
 @settings(max_examples=400, deadline=None)
 @given(TEXTS)
 @example("5" + 9 * "\\" + "%")  # one backslash a round would outlast the rounds
+@example(6 * "\\" + "boxed")
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
