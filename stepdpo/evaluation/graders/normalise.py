@@ -43,8 +43,9 @@ GLUED_UNIT = re.compile(r"(?<=\d)(?:cm|mm|km|kg|ft|mph|lbs?|am|pm|m²|cents?|uni
 PERCENT_WORD = re.compile(r"\s*(?:\\*%|\bper\s?cent(?:age)?\b|\bpct\b)")
 GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,(?=\d{3}(?!\d)))\s*(?=\d)")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?%?|[-+]?[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?%?")
+# Possessive, and from the first backslash only: looking again from each of a thousand would take a million steps.
 SLASHES = re.compile(
-    r"\\\\+(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))"
+    r"(?<!\\)\\{2,}+(?=(?:[dtc]?frac|sqrt|left|right|text|le|ge|leq|geq|pi|infty|cup|boxed|circ|pm|cdot|times|in|begin|end)(?![a-zA-Z]))"
 )
 BARE_ROOT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 BARE_FRACTION = re.compile(r"\\frac\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]|\\[a-z]+))\s*(?:\{([^{}]*)\}|(\d|[a-zA-Z]))")
