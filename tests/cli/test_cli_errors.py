@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from support.commands import Done, environment, stepdpo, tree
 from support.tiny import save_model
 
+from stepdpo.cli.main import app
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.artifact_cache import building, entry
 from stepdpo.training.engine.settings import Device, pick_device
@@ -232,3 +234,14 @@ def test_a_weight_that_is_missing(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     done = stepdpo("train", "model=./base", *SFT[4:], cwd=tmp_path)
     refused(done, "error: model: weights are missing in './base': model.layers.1.mlp.up_proj.weight")
+
+
+def test_a_command_goes_on_hearing_its_own_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hydra's way of saying nothing itself would silence every log of the process, such as that of a stale lock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "CANARY-of-the-environment")
+    heard = logging.getLogger("stepdpo.runtime.run_lock")
+    with pytest.raises(SystemExit, match="2"):
+        app(["train", "run=${oc.env:OPENAI_API_KEY}"])  # refused where Hydra has handed over
+    assert not heard.disabled
+    assert heard.isEnabledFor(logging.WARNING)
