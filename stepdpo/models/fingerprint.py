@@ -33,6 +33,6 @@ def fingerprint(folder: Path) -> str:
         with path.open("rb") as file:
             # A hash of hashes: the files' names and bounds count, and none is read whole into memory.
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    known.parent.mkdir(parents=True, exist_ok=True)
+    artifact_cache.make(known.parent)
     write_json(known, {"sha256": digest.hexdigest(), "folder": str(folder)})
     return digest.hexdigest()

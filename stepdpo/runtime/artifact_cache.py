@@ -50,17 +50,22 @@ def building(final: Path, key: Mapping[str, Any]) -> Iterator[Path]:
     # Beside the entry, since a rename is atomic within one file system only; with a name of its own, as another run may
     # be writing the same entry.
     scratch = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        scratch.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            f"cache {root()}: {error.strerror or error}; set {HOME} to a folder that can be written"
-        ) from error
+    make(scratch)
     try:
         yield scratch
         publish(scratch, final, key)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def make(folder: Path) -> None:
+    """Create a folder of the cache; UserError names the setting where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache {root()}: {error.strerror or error}; set {HOME} to a folder that can be written"
+        ) from error
 
 
 def publish(scratch: Path, final: Path, key: Mapping[str, Any]) -> None:

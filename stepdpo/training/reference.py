@@ -160,7 +160,7 @@ class CachedReference:
         # One random name for all: the main process draws it, and a sum with the others' zeros hands it out.
         drawn = float(int.from_bytes(os.urandom(6))) if engine.rank == 0 else 0.0
         scratch = entry.with_name(f".{entry.name}.{int(engine.all_reduce_sum([drawn])[0]):x}.tmp")
-        scratch.mkdir(parents=True, exist_ok=True)
+        artifact_cache.make(scratch)
         share = all_micro_batches(trees, self.batch.tokens, engine.rank, engine.world_size, self.batch.group)
         with Progress(f"scored {name} pair", len(trees), enabled=engine.rank == 0, every=EVERY) as progress:
 

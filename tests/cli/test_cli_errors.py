@@ -15,6 +15,7 @@ from support.tiny import save_model
 
 from stepdpo.cli.main import app
 from stepdpo.core.errors import UserError
+from stepdpo.models.fingerprint import fingerprint
 from stepdpo.runtime.artifact_cache import building, entry
 from stepdpo.training.engine.settings import Device, pick_device
 
@@ -102,12 +103,14 @@ def test_a_terminal_that_cannot_print_what_a_name_holds(tmp_path: Path) -> None:
     refused(done, r"./r\xe4tsel.jsonl: no such file")
 
 
-def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_made(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STEPDPO_HOME", str(tmp_path / "file" / "cache"))
     final = entry("tokens", {"a": 1})
     with pytest.raises(UserError, match="STEPDPO_HOME"), building(final, {"a": 1}):
         pass
+    with pytest.raises(UserError, match="STEPDPO_HOME"):
+        fingerprint(tiny_model)
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
