@@ -36,6 +36,8 @@ class JobResult:
     """The last metrics of a training, the accuracy of an evaluation, the counts of a run of `stepdpo pairs`."""
     signal: int = 0
     """The signal that this process passed on to the workers; 0 for none."""
+    lost_peers: bool = False
+    """A worker waited in vain for another, or lost touch with it: what became of that one is the cause."""
     already_finished: bool = False
     """The run had nothing left to do."""
     begun: bool = False
@@ -67,7 +69,14 @@ class JobResult:
         # No fsync, as the reader is a process of this moment; the rank, as several workers may fail at once.
         scratch = path.with_name(f".{path.name}.{rank}")
         scratch.write_text(
-            json.dumps({"code": self.code, "message": redact_text(self.message), "outcome": self.outcome})
+            json.dumps(
+                {
+                    "code": self.code,
+                    "message": redact_text(self.message),
+                    "outcome": self.outcome,
+                    "lost_peers": self.lost_peers,
+                }
+            )
         )
         scratch.replace(path)
 

@@ -18,7 +18,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
 from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
-from stepdpo.runtime.run_lock import LOCK
+from stepdpo.runtime.run_lock import LOCKS
 
 RESULTS = ("model/config.json", SUMMARY)
 """What a finished run holds, by verb."""
@@ -113,4 +113,4 @@ def _remove_empty(folder: Path, there: Path) -> None:
 
 
 def _holds_something(folder: Path) -> bool:
-    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    return folder.is_dir() and any(path.name not in LOCKS for path in folder.iterdir())

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,12 @@ from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult, take_result
 from stepdpo.core.config import own_folders
 from stepdpo.runtime.disk_space import low
+from stepdpo.runtime.run_lock import command_id
+from stepdpo.runtime.worker_lock import Worker, alive, unaccounted
 
 WORKER = "stepdpo.cli.worker"
+GRACE = 1.0
+"""Seconds that workers whose launcher is gone have to end by themselves, before they are told to."""
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
 
@@ -34,7 +40,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
     """
     (folder / EXIT_FILE).unlink(missing_ok=True)  # of a command that was killed before it could read it
     own = [word for place in own_folders() for word in ("--config-dir", str(place))]
-    words = [WORKER, verb, str(folder), *(["--resume"] if resume else []), *own]
+    words = [WORKER, verb, str(folder), "--command", command_id(folder), *(["--resume"] if resume else []), *own]
     signals = folder / multinode.SIGNALS_FILE if several_machines(engine) else None
     environment = _environment(engine, signals)
     command = _command(words, engine, environment)
@@ -47,11 +53,21 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
         command, env=environment, stdin=subprocess.DEVNULL if signals else None, start_new_session=True,
         preexec_fn=_end_with(os.getpid()),
     )  # fmt: skip
-    with _passing_on_signals(process, signals) as passed:
+    with _passing_on_signals(process, folder, signals) as passed:
         code = process.wait()
+        launcher_died = code < 0 and count(engine) > 1 and not signals
+        _wait_for_orphans(folder, 60.0 * float(engine.get("timeout_minutes", 1)))
     if signals:
         signals.unlink(missing_ok=True)
-    return take_result(folder, signal=passed[0] if passed else 0) or _without_a_word(code, passed, folder)
+    lost = unaccounted(folder)
+    result = take_result(folder, signal=passed[0] if passed else 0)
+    if not result:
+        return _without_a_word(code, passed, folder, lost)
+    if launcher_died and not result.ok:
+        result = replace(result, message=f"{result.message} (the workers' launcher was killed by signal {-code})")
+    if result.lost_peers and lost:
+        result = replace(result, message=f"{result.message}; no answer from {_names(lost)}")
+    return result
 
 
 def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, str]:
@@ -69,7 +85,35 @@ def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, s
     return environment
 
 
-def _without_a_word(code: int, passed: list[int], folder: Path) -> JobResult:
+def _wait_for_orphans(folder: Path, patience: float) -> None:
+    """Let no worker outlive what was started: where DeepSpeed's launcher was killed, they are told to save and stop."""
+    began, told = time.monotonic(), False
+    while alive(folder):
+        waited = time.monotonic() - began
+        here = [worker for worker in unaccounted(folder) if worker.here]
+        if waited > patience:
+            _signal(here, signal.SIGKILL)
+        elif waited > GRACE and not told:
+            _signal(here, signal.SIGTERM)
+            told = True
+        if waited > patience + GRACE:
+            return  # of another machine, or held by the kernel: the lock goes on saying so
+        time.sleep(0.1)
+
+
+def _signal(workers: Sequence[Worker], signum: int) -> None:
+    for worker in workers:
+        with suppress(psutil.Error):
+            process = psutil.Process(worker.pid)
+            if _is_worker(process):  # and not whatever has its number now
+                process.send_signal(signum)
+
+
+def _names(lost: Sequence[Worker]) -> str:
+    return ", ".join(str(worker) for worker in lost)
+
+
+def _without_a_word(code: int, passed: list[int], folder: Path, lost: Sequence[Worker] = ()) -> JobResult:
     """What to say of workers that left no exit.json."""
     if passed:
         name = signal.Signals(passed[0]).name
@@ -78,10 +122,11 @@ def _without_a_word(code: int, passed: list[int], folder: Path) -> JobResult:
     fatal = -code if code < 0 else 256 - code if code > 192 else 0
     if low(folder):
         return JobResult(ExitCode.FAILED, f"a worker died without a word: no space is left in {folder}")
+    who = f"a worker, {_names(lost)}," if lost else "a worker"
     if not fatal:
-        return JobResult(code or ExitCode.FAILED, "a worker died without a word")
+        return JobResult(code or ExitCode.FAILED, f"{who} died without a word")
     killed_for_memory = " (out of memory?)" if fatal == signal.SIGKILL else ""
-    return JobResult(128 + fatal, f"a worker was killed by signal {fatal}{killed_for_memory}")
+    return JobResult(128 + fatal, f"{who} was killed by signal {fatal}{killed_for_memory}")
 
 
 def count(engine: Mapping[str, Any]) -> int:
@@ -126,7 +171,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _passing_on_signals(process: subprocess.Popen[bytes], file: Path | None) -> Iterator[list[int]]:
+def _passing_on_signals(process: subprocess.Popen[bytes], folder: Path, file: Path | None) -> Iterator[list[int]]:
     """Hand signals to the workers themselves: DeepSpeed's launcher would kill them 30 s later, saved or not.
 
     They run in a session of their own, so that a terminal's Ctrl-C comes this way too. Those of several machines read
@@ -143,6 +188,8 @@ def _passing_on_signals(process: subprocess.Popen[bytes], file: Path | None) -> 
         for worker in _workers(process.pid):
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signum)
+        if process.returncode is not None:  # the launcher is gone, and they are no more below it
+            _signal([worker for worker in unaccounted(folder) if worker.here], signum)
 
     in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python sets no handlers
     expected = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if in_main_thread else ()

@@ -18,10 +18,14 @@ from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
 from stepdpo.core.config import build, config_folders, load_config
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime.run_folder import CONFIG
+from stepdpo.runtime.run_lock import is_held_by
 from stepdpo.runtime.secrets import redact_text
+from stepdpo.runtime.worker_lock import register
 
 PATIENCE = 20.0
 """Seconds that another process leaves to process 0 to say how a verb ended, as their words are the same."""
+MOURNING = 4.0
+"""Seconds that a process which lost touch with another leaves the launcher to find that one dead, and how it died."""
 
 
 def main() -> int:
@@ -29,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["train", "eval", "pairs"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--command", default="")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--config-dir", type=Path, action="append", default=[])
     options = parser.parse_args()
@@ -38,9 +43,16 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks must not end a training
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        leave = register(options.folder, rank, lambda: is_held_by(options.folder, options.command))
+    except UserError as error:
+        print(error, file=sys.stderr, flush=True)
+        return ExitCode.USER_ERROR  # with no word in exit.json, which is another command's
     with config_folders(options.config_dir):
         result = run_verb(options.verb, options.folder, options.resume)
-    _leave(options.folder / EXIT_FILE, int(os.environ.get("RANK", "0")), result)
+    leave()
+    _say_how(options.folder / EXIT_FILE, rank, result)
     return result.code
 
 
@@ -68,10 +80,25 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
         if full := no_space(error, folder):
             return JobResult(ExitCode.FAILED, full)
         print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
-        return JobResult(ExitCode.FAILED, f"{type(error).__name__}: {error}")
+        where = "".join(f" in {note}" for note in getattr(error, "__notes__", []))
+        if lost_peers(error):
+            rank = os.environ.get("RANK", "0")
+            words = f"rank {rank} lost the other processes{where}: {str(error).splitlines()[0]}"
+            return JobResult(ExitCode.FAILED, words, lost_peers=True)
+        return JobResult(ExitCode.FAILED, f"{type(error).__name__}{where}: {error}")
 
 
-def _leave(path: Path, rank: int, result: JobResult) -> None:
+def lost_peers(error: Exception) -> bool:
+    """Whether a collective failed because another process did not take part, or not for long enough."""
+    from torch.distributed import DistError
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    # What gloo finds comes as a plain error.
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _say_how(path: Path, rank: int, result: JobResult) -> None:
     """Write exit.json unless another process has: the first failure is the cause of the others.
 
     A launcher ends all processes once one has failed, so the others wait for process 0, which has more to tidy up.
@@ -79,7 +106,10 @@ def _leave(path: Path, rank: int, result: JobResult) -> None:
     if rank and result.ok:
         return
     # An unforeseen failure is said at once: process 0 may hang in a collective that this one has left.
-    until = time.monotonic() + (PATIENCE if rank and result.code != ExitCode.FAILED else 0.0)
+    patience = PATIENCE if rank and result.code != ExitCode.FAILED else 0.0
+    if result.lost_peers:
+        patience = MOURNING
+    until = time.monotonic() + patience
     while time.monotonic() < until and not path.exists():
         time.sleep(0.1)
     if not path.exists():

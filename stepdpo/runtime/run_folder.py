@@ -23,7 +23,7 @@ from typing import Any
 import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json
-from stepdpo.runtime.run_lock import LOCK, busy, holder, lock
+from stepdpo.runtime.run_lock import LOCKS, busy, holder, lock
 from stepdpo.runtime.secrets import redact_argv, redact_text
 
 CONFIG = "config.yaml"
@@ -112,7 +112,7 @@ def keep_old(folder: Path) -> None:
     """The new run never began: it goes, but for its bad rows, and what it was to replace is put back."""
     aside = folder / REPLACED
     if not _half_put_aside(folder):
-        _empty(folder, keep=(LOCK, QUARANTINE, REPLACED))
+        _empty(folder, keep=(*LOCKS, QUARANTINE, REPLACED))
     if not aside.is_dir():
         return
     for path in _manifest_last(aside):  # without one, an interrupted folder is known to be half put aside
@@ -129,11 +129,11 @@ def _put_aside(folder: Path) -> None:
     if aside.is_dir() and has_begun(folder):
         keep_new(folder)
     elif aside.is_dir():
-        _empty(folder, keep=(LOCK, REPLACED))
+        _empty(folder, keep=(*LOCKS, REPLACED))
         return
     aside.mkdir()
     for path in reversed(_manifest_last(folder)):  # the manifest first: see `_half_put_aside`
-        if path.name not in (LOCK, REPLACED):
+        if path.name not in (*LOCKS, REPLACED):
             path.rename(aside / path.name)
 
 
@@ -202,7 +202,7 @@ def _check(folder: Path, *, force: bool, resume: bool) -> None:
     owner = holder(folder)
     if owner and owner.get("pid") != os.getpid():  # `claim` comes here a second time, with the lock in hand
         raise busy(folder, owner)
-    if not folder.is_dir() or all(path.name in (LOCK, QUARANTINE) for path in folder.iterdir()):
+    if not folder.is_dir() or all(path.name in (*LOCKS, QUARANTINE) for path in folder.iterdir()):
         return  # nothing but the bad rows of an attempt that never began
     if not (force or resume):
         raise UserError(f"{folder} already exists: resume=true goes on with it, force=true deletes it first")

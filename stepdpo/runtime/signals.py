@@ -33,7 +33,10 @@ def interruptible(words: str) -> Iterator[None]:
     seen: list[int] = []
 
     def end(signum: int, frame: FrameType | None) -> None:
+        again = bool(seen)
         seen.append(signum)
+        if again and signum == signal.SIGTERM:
+            return  # whoever stops a run may say so twice; what is being closed must be closed
         raise KeyboardInterrupt
 
     main = threading.current_thread() is threading.main_thread()

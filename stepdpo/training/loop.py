@@ -54,7 +54,11 @@ class Loop:
         if start in (0, self.total_steps):
             heldout = self._evaluate(start, progress, logged=start == 0)
         for step in range(start, self.total_steps):
-            window.add(self._update(step, prefetcher))
+            try:
+                window.add(self._update(step, prefetcher))
+            except Exception as error:
+                error.add_note(f"update {step + 1}")
+                raise
             done, last = step + 1, step + 1 == self.total_steps
             progress.advance(1, _figures(window.latest))
             if done % spec.log_every == 0 or last:
