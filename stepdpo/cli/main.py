@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 import stepdpo
 from stepdpo.cli.job_result import ExitCode
+from stepdpo.runtime.terminal import guard_output
 
 app = typer.Typer(
     name="stepdpo",
@@ -150,15 +150,8 @@ def check(
 def main() -> None:
     """Console entry."""
     sys.excepthook = _print_failure
-    _print_anything()
+    guard_output()
     app()
-
-
-def _print_anything() -> None:
-    """What a terminal's encoding lacks is shown by its number: a name is no reason to stop."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

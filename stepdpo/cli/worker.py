@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime.run_folder import CONFIG
 from stepdpo.runtime.run_lock import is_held_by
 from stepdpo.runtime.secrets import redact_text
+from stepdpo.runtime.terminal import guard_output
 from stepdpo.runtime.worker_lock import register
 
 PATIENCE = 20.0
@@ -40,9 +40,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="deepspeed|torch.distributed|transformers")
     if multinode.SIGNALS in os.environ:
         multinode.listen(Path(os.environ[multinode.SIGNALS]))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks must not end a training
+    guard_output()
     rank = int(os.environ.get("RANK", "0"))
     try:
         leave = register(options.folder, rank, lambda: is_held_by(options.folder, options.command))

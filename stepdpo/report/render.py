@@ -95,14 +95,14 @@ def markdown_table(cells: Mapping[str, Sequence[str]]) -> str:
 
 def table(cells: Mapping[str, Sequence[str]]) -> Table:
     """What all rows have in common stands above. Cells are plain text: markup in a name is not obeyed."""
-    cells = {name: [clean(text) for text in column] for name, column in cells.items()}
+    cells = {clean(name): [clean(text) for text in column] for name, column in cells.items()}
     count = len(next(iter(cells.values())))
     common = [name for name in LABELS if name in cells and count > 1 and len(set(cells[name])) == 1]
     title = ", ".join(f"{name} {cells[name][0]}" for name in common if cells[name][0])
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title=Text(title) if title else None)
     shown = [name for name in cells if name not in common]
     for name in shown:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for values in zip(*(cells[name] for name in shown), strict=True):
         table.add_row(*map(Text, values))
     return table

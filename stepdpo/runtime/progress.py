@@ -10,6 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from stepdpo.core.errors import printable
+from stepdpo.runtime.terminal import guard_output, plain
 
 EVERY = 15.0
 """Seconds between two lines where there is no bar: often enough to see that it lives, seldom enough for a log."""
@@ -28,7 +32,7 @@ class Progress:
         """`what` is counted, in the singular: `update`, `problem`, `response`. A `transient` bar goes at the end."""
         self.what, self.total, self.before, self.done = what, total, done, done
         self.enabled, self.every, self.transient = enabled, every, transient
-        self.console = Console(soft_wrap=True, highlight=False)
+        self.console = Console(file=plain(sys.stdout), soft_wrap=True, highlight=False)
         self.began = self.last = time.monotonic()
         self.bar: Any = None
 
@@ -41,6 +45,7 @@ class Progress:
             )  # fmt: skip
             self.bar = RichProgress(*columns, console=self.console, transient=self.transient)
             self.bar.start()
+            guard_output()  # while there is a bar, rich has streams of its own in place of ours
             self.bar.add_task(self.what, total=self.total, completed=self.done, figures="", eta="")
         return self
 
@@ -69,7 +74,7 @@ class Progress:
         if not self.enabled:
             return
         if self.bar:
-            self.bar.console.print(text)
+            self.bar.console.print(Text(printable(text)))  # a Text: brackets in it are no markup
         else:
             print(text, flush=True)
 
