@@ -36,7 +36,8 @@ KEPT = "what is finished is kept, resume=true goes on"
 def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[str, Any]:
     """Make preferences, problem by problem, into `preferences.jsonl`; returns the counts of every stage.
 
-    Results are appended as they come (engine/result_log.py); with `resume`, finished problems are left as they are.
+    Results are appended as they come (engine/result_log.py); with `resume`, finished problems are left as they are. At
+    the end the files have the order of the problems, whoever worked on them and however often it was stopped.
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     _refuse_without_checker(spec)
@@ -47,6 +48,7 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
         _announce(spec, template, problems, len(result_log.done))
         with interruptible(KEPT):
             provenance = _run(spec, worker_context, problems, result_log)
+        result_log.put_in_order()
         counts = _print_counts(result_log)
         files = _print_files(result_log)
         if not result_log.counts["pairs"]:
@@ -121,7 +123,7 @@ def _run(
     spec: PairsConfig, worker_context: WorkerContext, problems: Iterable[Problem], result_log: ResultLog
 ) -> dict[str, Any]:
     """Finish the problems that are left, reading them as they are needed; returns what it was done with."""
-    left = (problem for problem in problems if problem.id not in result_log.done)
+    left = result_log.unfinished(problems)
     # The first is taken before the executor opens: where nothing is left to do, no model is loaded for it.
     first = next(left, None)
     if first is None:

@@ -46,6 +46,11 @@ def is_whole(folder: Path, ids: Sequence[str]) -> None:
         assert len(trees) == len(set(trees))
 
 
+def results(folder: Path) -> dict[str, bytes]:
+    """What came of a run, file by file; its log beside them tells of seconds."""
+    return {path.name: path.read_bytes() for path in folder.glob("*.jsonl") if path.name != "finished.jsonl"}
+
+
 def kill(pid: int) -> None:
     """`kill -9` of a command and of everything it has started, the workers first."""
     top = psutil.Process(pid)

@@ -9,7 +9,8 @@
 What a finished run left to be tried again (`failed`) goes on from the same files under the same names.
 
 A problem counts as finished once its line is whole. What was written after the last whole line, a torn line too, is
-cut off when the run goes on, so nothing is lost but work in flight and nothing is made twice.
+cut off when the run goes on, so nothing is lost but work in flight and nothing is made twice. Once all are finished,
+the files are put in the order of the problems (result_order.py).
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stepdpo.core.errors import UserError
-from stepdpo.core.types import Preference
+from stepdpo.core.types import Preference, Problem
 from stepdpo.data.preference_file import to_row
 from stepdpo.pairs.engine.requests import BASELINES, ProblemResult
+from stepdpo.pairs.engine.result_order import UNKNOWN, put_in_order, settle
 from stepdpo.runtime.atomic_io import encode
 from stepdpo.runtime.run_folder import FINISHED, QUARANTINE
 
@@ -62,11 +64,22 @@ class ResultLog:
         self.counts: Counter[str] = Counter()
         self.baselines: Counter[str] = Counter()
         self.seconds = 0.0
+        self.places: dict[str, int] = {}
+        """Which problems of all those are that were given out and have no result yet."""
+        self.last, self.in_order = UNKNOWN, True
+        settle(folder / FINISHED, self._partials().values())
         self.reopened = self._reopen()
         ends = self._recover()
         self.files = {name: _truncated(folder / _partial(name), ends[name]) for name in KINDS}
         self.log = (folder / FINISHED).open("ab")
         self.began = time.monotonic() - self.seconds
+
+    def unfinished(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        """Those that are left, one by one; the place of each is kept until its result comes."""
+        for place, problem in enumerate(problems):
+            if problem.id not in self.done:
+                self.places[problem.id] = place
+                yield problem
 
     def add(self, finished: ProblemResult) -> None:
         """Append what came of a problem.
@@ -87,6 +100,7 @@ class ResultLog:
             self._append(QUARANTINE, [encode(entry)])
         line = {
             "problem": finished.problem,
+            "place": self.places.pop(finished.problem, UNKNOWN),
             "outcome": result.outcome,
             "pairs": len(rows),
             "samples": finished.samples,
@@ -105,14 +119,26 @@ class ResultLog:
 
     def close(self) -> None:
         """Stop writing; the run may be resumed, and files that had their final names get them back."""
-        for file in (*self.files.values(), self.log):
-            file.close()
+        self._close_files()
         for name in self.reopened:
             (self.folder / _partial(name)).replace(self.folder / name)
         self.reopened = []
 
+    def put_in_order(self) -> None:
+        """Write the files anew in the order of the problems; nothing is added any more."""
+        self._close_files()
+        if self.in_order:
+            return
+        put_in_order(self.folder / FINISHED, self._partials())
+        # Counts keep the order in which they were first met, which is the problems' as well from now on.
+        for counted in (self.failed, self.outcomes, self.counts, self.baselines):
+            counted.clear()
+        self.last, self.in_order = UNKNOWN, True
+        self._recover()
+
     def finish(self) -> None:
-        """Give the results their final names; empty files are not kept."""
+        """Put the results in order, and give them their final names; empty files are not kept."""
+        self.put_in_order()
         self.reopened = []
         self.close()
         for name in KINDS:
@@ -129,6 +155,13 @@ class ResultLog:
             (self.folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _partials(self) -> dict[str, Path]:
+        return {name: self.folder / _partial(name) for name in KINDS}
+
+    def _close_files(self) -> None:
+        for file in (*self.files.values(), self.log):
+            file.close()
 
     def _append(self, name: str, lines: Iterable[str]) -> None:
         file = self.files[name]
@@ -147,7 +180,10 @@ class ResultLog:
         self.counts.update(line["counts"])
         self.counts.update({name: line[name] for name in ("pairs", "tokens")})
         self.baselines.update(line.get("baselines", {}))
-        self.seconds = line["seconds"]
+        self.seconds = max(self.seconds, line["seconds"])
+        place = line.get("place", UNKNOWN)
+        self.in_order = self.in_order and place >= self.last
+        self.last = place
 
     def _reopen(self) -> list[str]:
         """Take back the final names that `finish` gave, to append to those files; returns whose."""
