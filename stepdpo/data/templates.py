@@ -23,6 +23,9 @@ CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 """A chat template's look at the clock, and the form it wants the time in."""
 
 
+TROUBLE = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
 @dataclass(frozen=True)
 class TextTemplate:
     r"""A fixed string with `{question}` in it.
@@ -84,11 +87,17 @@ class NativeTemplate:
         try:
             fixed = {"chat_template": _on(self.date, tokenizer.get_chat_template())} if self.date else {}
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed)
-        except TemplateSyntaxError as error:
-            raise UserError(f"template=native: this model's chat template is broken ({error})") from error
-        except (TemplateError, TypeError) as error:  # what templates raise of their own accord, or trip over
+        except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError) as error:
+            raise UserError(f"{_whose(tokenizer)} is broken ({error or type(error).__name__})") from error
+        except UserError as error:  # beyond its bounds, whatever the row
+            raise UserError(f"{_whose(tokenizer)} {error}") from error
+        except TROUBLE as error:  # what templates raise of their own accord, or trip over
             raise RowError(f"the chat template refuses it: {error}") from error
         return Prompt(text=str(text), joint="")
+
+
+def _whose(tokenizer: Tokenizer) -> str:
+    return f"template=native: the chat template of {getattr(tokenizer, 'name_or_path', '') or 'this model'}"
 
 
 def _on(day: str, chat_template: str) -> str:

@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
+from stepdpo.models.chat_template import bound_chat_templates
 from stepdpo.models.fingerprint import fingerprint
 from stepdpo.models.integrity import refuse_damaged, refuse_incomplete, refuse_not_finite
 
@@ -75,6 +76,7 @@ class Pretrained:
 
     def tokenizer(self) -> Any:
         self._look()
+        bound_chat_templates()
         try:
             return AutoTokenizer.from_pretrained(
                 self.source, revision=self.revision, trust_remote_code=self.trust_remote_code

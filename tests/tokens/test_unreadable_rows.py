@@ -19,6 +19,7 @@ from stepdpo.data.dataset import Dataset
 from stepdpo.data.formats import Format
 from stepdpo.data.level import Step
 from stepdpo.data.templates import NativeTemplate
+from stepdpo.models.chat_template import bound_chat_templates
 from stepdpo.pairs.sampled import Sampled
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.tokenization import Lengths, question_prompt, tokenize
@@ -74,8 +75,17 @@ def test_too_many_of_them_are_an_error_with_their_places(tmp_path: Path) -> None
 def test_a_broken_chat_template_is_no_fault_of_the_rows(tmp_path: Path) -> None:
     tokenizer = strict()
     tokenizer.chat_template = "{% for %}"
-    with pytest.raises(UserError, match="chat template is broken"):
+    with pytest.raises(UserError, match="the chat template of this model is broken"):
         prepared(tmp_path, written(tmp_path, PAIR), tokenizer)
+
+
+def test_an_endless_chat_template_is_no_fault_of_the_rows(tmp_path: Path) -> None:
+    bound_chat_templates()  # as loading a model's tokenizer does
+    tokenizer = strict()
+    tokenizer.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(UserError, match=r"the chat template of this model goes beyond .*: more than 1,000,000 steps"):
+        prepared(tmp_path, written(tmp_path, PAIR), tokenizer)
+    assert not (tmp_path / "quarantine.jsonl").exists()
 
 
 def test_a_row_without_a_rejected_side_among_others(tmp_path: Path) -> None:
