@@ -251,11 +251,34 @@ def test_the_gold_solution_is_leaked_only_on_demand() -> None:
     assert [node.text for node in tree.nodes if node.correct] == ["\nStep 2: 2 + 12 = 14. The answer is: 14"]
     assert writer.weighed == [(START, "\n" + FIRST), (f"{START}\n{FIRST}\nStep 2:", " 2 + 12 = 14. The answer is: 14")]
     (length,) = [len(ids) for ids in context().tokenizer([FIRST], add_special_tokens=False)["input_ids"]]
-    assert tree.nodes[2].prior == pytest.approx(exp(-4 / length**1.25), abs=1e-6)
+    assert tree.nodes[2].prior == pytest.approx(exp(-4 / length**1.25), rel=1e-4)
     seen = Writer(texts)
     search(writer=seen, leak_reference=True, self_evaluation=SelfEvaluation.confidence)
     known = f"Its solution is known:\n{HAND.solution}\n"
     assert all(known in prompt for prompt, reply in seen.weighed if reply in ("\nA", "\nB"))
+
+
+@dataclass
+class Noisy(Writer):
+    """What it thinks differs in the seventh digit, as it does with the other problems in a batch."""
+
+    noise: float = 0.0
+
+    def sample(self, *given: Any) -> list[list[Completion]]:
+        return [[replace(one, logp=-1 - self.noise) for one in some] for some in super().sample(*given)]
+
+    def score(self, *given: Any) -> list[float]:
+        return [nats * (1 + self.noise) for nats in super().score(*given)]
+
+
+def test_rounding_in_the_model_does_not_reach_trees_and_pairs() -> None:
+    """Priors and confidences keep four digits, and values are made of those."""
+    yes = {FIRST: 0.7, WRONG: 0.2}
+    settings = {"self_evaluation": SelfEvaluation.confidence, "cut": PairSelection(min_gap=0.1)}
+    first, again = (search(writer=Noisy(TEXTS, yes, noise=noise), **settings) for noise in (0.0, 2e-7))
+    assert first.result.preferences
+    assert first == again
+    assert tree_of(first).nodes[1].prior == 0.838  # exp(-1 / 4^1.25) = 0.83797
 
 
 def test_a_right_answer_of_ones_own_may_count_more() -> None:

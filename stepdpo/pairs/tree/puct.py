@@ -146,7 +146,8 @@ class PuctSearch:
                 text=node.text,
                 visits=node.visits,
                 q=node.q if _known(node) else None,
-                prior=round(node.prior, 6) if node.parent >= 0 else None,
+                # A model's own last digits change with the problems that share its batch; no choice hangs on them.
+                prior=float(f"{node.prior:.4g}") if node.parent >= 0 else None,
                 correct=node.correct,
             )
             for node in self.nodes

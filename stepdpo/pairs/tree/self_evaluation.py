@@ -37,9 +37,13 @@ def score_request(problem: Problem, prefixes: Sequence[str], reference: bool, co
 
 
 def confidences(nats: Sequence[float]) -> list[float]:
-    """P(yes) over both replies, of what `score_request` was answered; 0 where the model had no room for it."""
+    """P(yes) over both replies, of what `score_request` was answered; 0 where the model had no room for it.
+
+    To four decimals, which Q and the pairs' values are then made of: a model's own last ones change with the problems
+    that share its batch, and so would the files of a run that was stopped and resumed.
+    """
     pairs = zip(nats[::2], nats[1::2], strict=True)
-    return [_sigmoid(yes - no) if isfinite(yes) and isfinite(no) else 0.0 for no, yes in pairs]
+    return [round(_sigmoid(yes - no), 4) if isfinite(yes) and isfinite(no) else 0.0 for no, yes in pairs]
 
 
 def _sigmoid(x: float) -> float:
