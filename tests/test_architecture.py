@@ -186,3 +186,17 @@ def test_few_words_are_our_own(verb: str) -> None:
     """Who wants to change a verb learns at most fifteen words; a sixteenth is a reason to look for the field's word."""
     words = re.findall(r"^\| (?!word |---)[^|]+ \|", section(f"To change `{verb}`"), re.MULTILINE)
     assert 5 <= len(words) <= 15
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_text_is_utf_8_whatever_the_locale(module: str) -> None:
+    """Every text file is opened with its encoding: without one, Python asks the environment."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or "encoding" in {given.arg for given in node.keywords}:
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        words = [word.value for word in node.args if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+        as_text = name == "open" and any(set(word) <= set("rwax+t") for word in words)
+        of_a_path = name in ("read_text", "write_text") and isinstance(node.func, ast.Attribute)
+        unsaid = as_text or of_a_path
+        assert not unsaid, f"{module}:{node.lineno}: {ast.unparse(node)}"

@@ -43,7 +43,7 @@ def help_for(verb: str) -> str:
     # The file's own lines, not its values: the comments beside the settings are what a reader wants.
     root = conf()
     lines = [WHAT[verb], "", "Groups (GROUP=OPTION), and the option used when none is given:"]
-    text = (root / f"{verb}.yaml").read_text().splitlines()
+    text = (root / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
     for group, default in _defaults(text):
         options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         if options:

@@ -76,7 +76,8 @@ class JobResult:
                     "outcome": self.outcome,
                     "lost_peers": self.lost_peers,
                 }
-            )
+            ),
+            encoding="utf-8",
         )
         scratch.replace(path)
 
@@ -86,6 +87,6 @@ def take_result(folder: Path, signal: int = 0) -> JobResult | None:
     path = folder / EXIT_FILE
     if not path.is_file():
         return None
-    left: dict[str, Any] = json.loads(path.read_text())
+    left: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     return replace(JobResult(**left), signal=signal)

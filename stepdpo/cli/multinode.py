@@ -39,7 +39,7 @@ POLL_SECONDS = 0.5
 def read_hosts(hostfile: Path) -> dict[str, int]:
     """Slots by host. DeepSpeed takes a hostfile that is not there for none at all, and would train on this machine."""
     try:
-        lines = [line.partition("#")[0].split() for line in hostfile.read_text().splitlines()]
+        lines = [line.partition("#")[0].split() for line in hostfile.read_text(encoding="utf-8").splitlines()]
         found = {host: int(slots.removeprefix("slots=")) for host, slots in filter(None, lines)}
     except OSError as error:
         raise UserError(f"engine.hostfile={hostfile}: cannot be read ({error.strerror})") from error
@@ -121,7 +121,7 @@ def _quoted(word: str) -> str:
 
 def send(path: Path, signum: int) -> None:
     """Tell the workers of all machines a signal."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"{signum}\n")
 
 
@@ -133,7 +133,9 @@ def listen(path: Path) -> None:
         while True:
             lines: list[str] = []
             with suppress(OSError):  # there is none until the first signal, and again at the end
-                lines = path.read_text().split("\n")[:-1]  # what follows the last line break is still being written
+                lines = path.read_text(encoding="utf-8").split("\n")[
+                    :-1
+                ]  # what follows the last line break is still being written
             for line in lines[delivered:]:
                 os.kill(os.getpid(), int(line))
             delivered = max(delivered, len(lines))

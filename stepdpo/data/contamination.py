@@ -108,7 +108,7 @@ class _Index:
         held = (
             self.long_grams[gram] for size in self.lengths for gram in _ngrams(words, size) if gram in self.long_grams
         )
-        first = next(held, None)
+        first = min(held, default=None)  # n-grams come in no order of their own: of several questions, the first
         if first is not None or not GRAM <= len(words) < LONG:
             return first
         # A short question within a longer one: any that holds it whole holds its first 8 words.

@@ -66,13 +66,13 @@ def _save(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.
     model.save_pretrained(folder, state_dict=cast)
     if dtype is not None:
         config = folder / CONFIG  # names the format of the module, which keeps its own
-        content = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
-        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        content = json.loads(config.read_text(encoding="utf-8")) | {"dtype": str(dtype).removeprefix("torch.")}
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:
     """stepdpo.json beside the weights: the template and how the model was trained."""
-    (folder / CARD).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    (folder / CARD).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _without_adapters(model: Any, untie: bool) -> Any:

@@ -68,7 +68,9 @@ def _refuse_without_checker(spec: PairsConfig) -> None:
     if "checker" not in needs or spec.task.checker is not None:
         return
     files = sorted((conf() / "task").glob("*.yaml"))
-    having = [file.stem for file in files if re.search(r"^checker:\s*$", file.read_text(), re.MULTILINE)]
+    having = [
+        file.stem for file in files if re.search(r"^checker:\s*$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
     known = f"tasks that have one: {', '.join(having)}"
     raise UserError(f"task={spec.task.name} has no exact step checker, which these pairs need; {known}")
 

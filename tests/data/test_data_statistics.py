@@ -103,3 +103,11 @@ def test_fewer_than_8_words_say_nothing() -> None:
 
 def test_a_copy_shares_all_of_its_runs() -> None:
     assert found(words(0, 30), words(0, 30)) == (Likeness.EXACT, 1.0)
+
+
+def test_of_several_problems_the_first_is_named() -> None:
+    """As many as leave no room for luck: runs are looked up in an order that Python draws anew for every process."""
+    asked = " ".join(words(100 * i, 13) for i in range(40))
+    posed = [Problem(f"quiz/{i}", f"{words(100 * i, 13)} {words(10_000 + 100 * i, 40)}", ("1",)) for i in range(40)]
+    (item,) = shared_questions([asked], {"quiz": posed})
+    assert (item.likeness, item.problem_id) == (Likeness.RUN, "quiz/0")

@@ -33,12 +33,14 @@ CACHED = 20_000
 WORKERS = 2
 """More than one, so that a comparison which takes all of its time does not hold up the others."""
 SECONDS = 3.0
-"""Seconds of wall time that a comparison has."""
+"""Seconds of processor time that a comparison has: the same verdict on a machine that is busy with other work."""
+SHARE = 20.0
+"""Of wall time it has so many times as much; a worker that takes longer is replaced."""
 MEGABYTES = 1536
 """Of address space that a worker has."""
 START, GRACE = 60.0, 2.0
-"""Seconds, on top of the timeout, that a worker has to start and to answer; one that takes longer is replaced. To start
-is to import sympy, which on a busy machine is slow."""
+"""Seconds, on top of that, that a worker has to start and to answer. To start is to import sympy, which on a busy
+machine is slow."""
 
 
 class Worker:
@@ -70,7 +72,7 @@ class Worker:
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None
         assert stdout is not None
-        deadline = time.monotonic() + self.timeout + grace
+        deadline = time.monotonic() + self.timeout * SHARE + grace
         arrivals = select.poll()  # select() refuses descriptors from 1024 on, which a large program may have
         arrivals.register(stdout)
         received = b""
@@ -93,7 +95,9 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         paths = [ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        # sympy goes through sets, in an order that Python draws anew for every process unless it is told a seed.
+        fixed = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), **fixed}
         pipe = subprocess.PIPE
         # A session of its own, so that a worker and the child forked from it are ended together.
         return subprocess.Popen(self.command, stdin=pipe, stdout=pipe, env=environment, start_new_session=True)
@@ -126,7 +130,7 @@ class Pool:
         self.lock = threading.Lock()
 
     def compare(self, comparison: Comparison) -> str:
-        """The outcome of one comparison, at most about the timeout later."""
+        """The outcome of one comparison, at most about the timeout of processor time later."""
         with self.lock:
             if comparison in self.cache:
                 return self.cache[comparison]
@@ -163,8 +167,8 @@ class Pool:
 def graders(workers: int = WORKERS, timeout: float = SECONDS, megabytes: int = MEGABYTES) -> Iterator[GradeMany]:
     """Open a pool of workers; what it gives is called as `grade_many(items, grader)`.
 
-    `timeout` is in seconds of wall time a comparison, `megabytes` the address space of a worker. What takes longer or
-    more is graded wrong, with the reason `timeout` or `memory`.
+    `timeout` is in seconds of processor time a comparison, `megabytes` the address space of a worker. What takes longer
+    or more is graded wrong, with the reason `timeout` or `memory`.
     """
     pool = Pool(workers, timeout, megabytes)
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from stepdpo.core.types import CORRECT, Problem
 from stepdpo.evaluation.graders.official import Official
+from stepdpo.evaluation.graders.pool import SECONDS, SHARE
 from stepdpo.evaluation.graders.strict import Strict
 
 LATE = [
@@ -63,9 +64,10 @@ GRADERS = [Strict(), Official()]
 
 def _grade(grader: Strict | Official, bomb: str) -> None:
     for response in (bomb, f"The answer is: {bomb}", rf"\boxed{{{bomb}}}"):
-        start = time.monotonic()
+        start, worked = time.monotonic(), time.process_time()
         grade = grader.grade(response, Problem("p", "", ("x+1",)))
-        assert time.monotonic() - start < 5.0
+        assert time.process_time() - worked < 5.0  # ours, in which no kernel stops us
+        assert time.monotonic() - start < SECONDS * SHARE
         assert grade.verdict != CORRECT
 
 

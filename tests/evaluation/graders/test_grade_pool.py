@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stepdpo.core.types import CORRECT, WRONG, Grade, Problem
@@ -55,6 +56,28 @@ def test_a_late_comparison_is_wrong_and_the_next_one_is_fine(pool: Pool) -> None
     assert ask_strict(pool, "x+2", "2+x") == EQUAL
     assert time.monotonic() - start < 3.0
     assert Pending(BOMB, "box").grade(TIMEOUT) == Grade(WRONG, "10^{10^{10}}", "box; timeout")
+
+
+def test_time_in_which_a_worker_gets_no_processor_does_not_count() -> None:
+    """A comparison that only waits, much longer than its seconds: on a busy machine every one does."""
+    code = (
+        "import time; from stepdpo.evaluation.graders import worker\n"
+        "worker.outcome = lambda *asked: time.sleep(0.6) or 'equal'\n"
+        "worker.main(0.2, 1536)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    asked = b'1 ["strict", ["x"], ["x"]]\n'
+    done = subprocess.run([sys.executable, "-c", code], env=environment, input=asked, capture_output=True, timeout=60)
+    assert done.stdout == b"1 equal\n"
+
+
+def test_every_worker_hashes_alike(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this process was told: sympy's results may hang on the order of a set."""
+    monkeypatch.setenv("PYTHONHASHSEED", "77")
+    assert ask_strict(pool, "x+1", "1+x") == EQUAL
+    process = pool.all[0].process
+    assert process is not None
+    assert psutil.Process(process.pid).environ()["PYTHONHASHSEED"] == "0"
 
 
 def test_an_answer_is_remembered(pool: Pool) -> None:
