@@ -17,6 +17,7 @@ from stepdpo.cli.main import app
 from stepdpo.core.errors import UserError
 from stepdpo.models.fingerprint import fingerprint
 from stepdpo.runtime.artifact_cache import building, entry
+from stepdpo.runtime.run_lock import LOCKS
 from stepdpo.training.engine.settings import Device, pick_device
 
 MODEL = ("model=fresh", "model.hidden_size=32", "model.layers=1", "model.intermediate_size=32")
@@ -205,7 +206,7 @@ def test_bad_rows(tmp_path: Path, preferences: Path) -> None:
     assert "mine.jsonl:11: " in done.err
     assert "mine.jsonl:12: " in done.err
     run = tmp_path / "runs" / "x"
-    assert tree(run) <= {"quarantine.jsonl", ".lock"}
+    assert tree(run) <= {"quarantine.jsonl", *LOCKS}
     assert len([json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]) == 2
 
     data.write_text("\n".join(rows) + "\n")

@@ -9,6 +9,8 @@ import psutil
 import pytest
 from support.commands import start, stepdpo, tree, until
 
+from stepdpo.runtime.run_lock import LOCKS
+
 WORDS = (
     "train", "rounds=2", "rounds.problems=8", "rounds.pairs_with=n=3 live=2 max_tokens=160", "then=[tinymath]",
     "then_with=task.limit=6", "engine=local", "batch.pairs=4", "save_every=0", "dataset.heldout=2",
@@ -67,12 +69,12 @@ def test_killed_and_taken_up_again(whole: Path, tmp_path: Path) -> None:
     process.kill()
     process.wait()
     psutil.wait_procs(below, timeout=60)
-    first = {path: path.stat().st_mtime_ns for path in (run / "round-1").rglob("*") if path.name != ".lock"}
+    first = {path: path.stat().st_mtime_ns for path in (run / "round-1").rglob("*") if path.name not in LOCKS}
     finished = problems(journal.parent)
     done = stepdpo("train", "run=x", "resume=true", cwd=tmp_path)
     assert done.code == 0, done.said
     assert f"8 problems, {len(finished)} of them finished before" in done.out or len(finished) == 8
-    assert first == {path: path.stat().st_mtime_ns for path in (run / "round-1").rglob("*") if path.name != ".lock"}
+    assert first == {path: path.stat().st_mtime_ns for path in (run / "round-1").rglob("*") if path.name not in LOCKS}
     for name in ("round-1/pairs/preferences.jsonl", "round-2/pairs/preferences.jsonl"):
         assert lines(run / name) == lines(theirs / name)
     weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, theirs)]

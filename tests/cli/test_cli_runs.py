@@ -12,6 +12,7 @@ from support.commands import metrics, signalled, start, stepdpo, tree, until
 
 from stepdpo.data.template_card import resolve
 from stepdpo.data.templates import NativeTemplate
+from stepdpo.runtime.run_lock import LOCKS
 
 STRANGE = ("yaml.py", "json.py", "numpy.py")
 """What lies in the current folder by the names of libraries."""
@@ -42,7 +43,7 @@ def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_run_leaves(done: Path) -> None:
     run = done / "runs" / "whole"
     assert sorted(path.name for path in run.iterdir()) == [
-        ".lock", "checkpoints", "config.yaml", "manifest.json", "metrics.jsonl", "model",
+        ".lock", ".workers", "checkpoints", "config.yaml", "manifest.json", "metrics.jsonl", "model",
     ]  # fmt: skip
     assert tree(done) - {"runs", "runs/whole", *STRANGE} == {f"runs/whole/{name}" for name in tree(run)}
     manifest = json.loads((run / "manifest.json").read_text())
@@ -69,11 +70,11 @@ def test_resuming_needs_no_words(done: Path) -> None:
 
 def test_a_finished_run_is_left_alone(done: Path) -> None:
     run = done / "runs" / "whole"
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock" and path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name not in LOCKS and path.is_file()}
     ended = stepdpo("train", "run=whole", "resume=true", cwd=done)
     assert ended.code == 0
     assert "has finished: nothing to resume" in ended.out
-    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock" and path.is_file()}
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name not in LOCKS and path.is_file()}
     assert after == before
 
 
@@ -132,12 +133,12 @@ def test_force_keeps_the_old_run_until_the_new_one_has_begun(done: Path, words: 
     """The worker finds no data: what was there is there again, to the byte, and can be gone on with."""
     run = done / "runs" / "replaced"
     shutil.copytree(done / "runs" / "whole", run)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name not in LOCKS}
     missing = [word if "dataset.path" not in word else "dataset.path=nowhere.jsonl" for word in words]
     ended = stepdpo(*missing, "run=replaced", "force=true", cwd=done)
     assert ended.code == 2, ended.said
     assert "nowhere.jsonl" in ended.err
-    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name not in LOCKS}
     assert after == before
     ended = stepdpo(*words, "max_steps=1", "run=replaced", "force=true", cwd=done)
     assert ended.code == 0, ended.said

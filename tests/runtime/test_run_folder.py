@@ -11,6 +11,7 @@ from stepdpo.core.errors import UserError
 from stepdpo.runtime import run_folder
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.run_folder import REPLACED, claim, create, has_begun, keep_new, keep_old, manifest, run_path
+from stepdpo.runtime.run_lock import LOCKS
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_another_users_run_is_left_alone(run: Path, how: str, monkeypatch: pytes
 
 
 def names(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != ".lock"}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name not in LOCKS}
 
 
 WHOLE = {"manifest.json", "model", "model/weights"}
