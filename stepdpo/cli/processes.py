@@ -121,7 +121,7 @@ def _without_a_word(code: int, passed: list[int], folder: Path, lost: Sequence[W
     # A worker that signal 9 killed ends with -9; DeepSpeed's launcher in between exits with that as a byte, 256 - 9.
     fatal = -code if code < 0 else 256 - code if code > 192 else 0
     if low(folder):
-        return JobResult(ExitCode.FAILED, f"a worker died without a word: no space is left in {folder}")
+        return JobResult(ExitCode.FAILED, f"no space left in {folder}, not even for a worker's last words")
     who = f"a worker, {_names(lost)}," if lost else "a worker"
     if not fatal:
         return JobResult(code or ExitCode.FAILED, f"{who} died without a word")

@@ -110,8 +110,12 @@ def _say_how(path: Path, rank: int, result: JobResult) -> None:
     until = time.monotonic() + patience
     while time.monotonic() < until and not path.exists():
         time.sleep(0.1)
-    if not path.exists():
+    if path.exists():
+        return
+    try:
         result.write(path, rank)
+    except OSError as error:  # a full disc: the command sees it too
+        print(f"{redact_text(result.message)} ({error.strerror}: {path})", file=sys.stderr, flush=True)
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:

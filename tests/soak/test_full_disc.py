@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import metrics, stepdpo, tree
+from support.pairs_runs import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")]
 
@@ -75,3 +76,30 @@ def test_the_cache(words: list[str], disc: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.err
     assert not list(disc.rglob("*.tmp"))
     assert not (tmp_path / "runs").exists()
+
+
+ANSWERS = {
+    "pairs": (*SMALL, "pairs=siblings"),
+    "eval": ("model=tinymath", "task=tinymath", "task.limit=60"),
+}
+"""Words of the verbs whose work is kept problem by problem."""
+
+
+@pytest.mark.parametrize("verb", [pytest.param("pairs", marks=pytest.mark.exhaustive), "eval"])
+def test_problems(verb: str, disc: Path, tmp_path: Path) -> None:
+    """What is finished stays, and the same command goes on from there to the same bytes."""
+    result = {"pairs": "preferences.jsonl", "eval": "attempts.jsonl"}[verb]
+    command = (verb, *ANSWERS[verb], "run=x")
+    alone = stepdpo(*command, "runs=alone", cwd=tmp_path)
+    assert alone.code == 0, alone.said
+    whole = next((tmp_path / "alone").rglob(result))
+    resize(disc, "32k")
+    done = stepdpo(*command, f"runs={disc}", cwd=tmp_path)
+    assert done.code == 1, done.said
+    assert "no space left" in done.err
+    assert "Traceback" not in done.err
+    resize(disc, "64m")
+    done = stepdpo(*command, f"runs={disc}", "resume=true", cwd=tmp_path)
+    assert done.code == 0, done.said
+    assert verb == "eval" or "finished before" in done.out  # an evaluation answers all of these at once
+    assert next(disc.rglob(result)).read_bytes() == whole.read_bytes()
