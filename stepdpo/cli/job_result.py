@@ -67,7 +67,7 @@ class JobResult:
     def write(self, path: Path, rank: int) -> None:
         """Leave it in exit.json, whole or not at all."""
         # No fsync, as the reader is a process of this moment; the rank, as several workers may fail at once.
-        scratch = path.with_name(f".{path.name}.{rank}")
+        scratch = path.with_name(f".{path.name}.{rank}.tmp")
         scratch.write_text(
             json.dumps(
                 {

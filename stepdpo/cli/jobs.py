@@ -15,7 +15,8 @@ from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.resume import resumed_config
 from stepdpo.core.config import build, resolved
 from stepdpo.core.errors import UserError
-from stepdpo.runtime.atomic_io import read_json, write_json, write_text
+from stepdpo.runtime import artifact_cache
+from stepdpo.runtime.atomic_io import read_json, tidy, write_json, write_text
 from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
 from stepdpo.runtime.run_lock import LOCKS
@@ -50,6 +51,7 @@ def run_in(
         build(config)  # a mistake in the settings must not cost the run that they would replace
     there = next(place for place in folder.absolute().parents if place.is_dir())
     with claim(folder, force=force, resume=resume):
+        tidy(folder)
         fresh = not (resume and (folder / CONFIG).is_file())
         if not fresh:
             config = resumed_config(folder / CONFIG, config, given)
@@ -66,6 +68,7 @@ def run_in(
             return work(config) if work else _start(verb, folder, config, resume)
 
         result = _result_of(begin, folder)
+        artifact_cache.tidy()  # of a worker that was killed; what went with its command, the next one finds
         begun = result.ok or result.begun or has_begun(folder)
         if begun:
             keep_new(folder)

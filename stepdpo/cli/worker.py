@@ -16,6 +16,7 @@ from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
 from stepdpo.core.config import build, config_folders, load_config
 from stepdpo.core.errors import Outage, UserError
+from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.run_folder import CONFIG
 from stepdpo.runtime.run_lock import is_held_by
 from stepdpo.runtime.secrets import redact_text
@@ -123,6 +124,7 @@ def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:
     from stepdpo.models.load import without_progress_bars
 
     without_progress_bars()
+    artifact_cache.tidy()
     spec = build(load_config(folder / CONFIG))
     if verb == "train":
         from stepdpo.training.trainer import train

@@ -80,7 +80,7 @@ def fingerprint(preferences: Iterable[Preference]) -> str:
 def write_lines(lines: Iterable[str], path: Path) -> None:
     """Write lines to a file beside `path` and move it there, so that no reader sees a torn file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             for line in lines:

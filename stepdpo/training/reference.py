@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
+import socket
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -157,30 +157,32 @@ class CachedReference:
     def _compute(self, entry: Path, key: Mapping[str, Any], trees: TokenStore, name: str) -> None:
         """Score every pair with the model as it is now; every process writes its share, the main one publishes."""
         engine = self.engine
-        # One random name for all: the main process draws it, and a sum with the others' zeros hands it out.
-        drawn = float(int.from_bytes(os.urandom(6))) if engine.rank == 0 else 0.0
-        scratch = entry.with_name(f".{entry.name}.{int(engine.all_reduce_sum([drawn])[0]):x}.tmp")
-        artifact_cache.make(scratch)
         share = all_micro_batches(trees, self.batch.tokens, engine.rank, engine.world_size, self.batch.group)
-        with Progress(f"scored {name} pair", len(trees), enabled=engine.rank == 0, every=EVERY) as progress:
+        with (
+            artifact_cache.held(self._scratch(entry)) as scratch,
+            Progress(f"scored {name} pair", len(trees), enabled=engine.rank == 0, every=EVERY) as progress,
+        ):
 
             def score(batch: TreeBatch) -> Scores:
                 found = self.score(batch)
                 progress.advance(batch.pairs * engine.world_size)
                 return found
 
-            try:
-                write_shards(score, engine.rank, share, trees, self.keep_hidden, scratch, name)
-            except BaseException:  # of no use to anyone else, and possibly large
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
-        engine.barrier()
-        if engine.rank == 0:
-            seal(scratch, name)
-            artifact_cache.publish(scratch, entry, key)
-            size = sum(path.stat().st_size for path in entry.iterdir())
-            print(f"reference: {len(trees)} {name} pairs scored, {size / 2**20:.1f} MiB in {entry}", flush=True)
-        engine.barrier()
+            write_shards(score, engine.rank, share, trees, self.keep_hidden, scratch, name)
+            engine.barrier()
+            if engine.rank == 0:
+                seal(scratch, name)
+                artifact_cache.publish(scratch, entry, key)
+                size = sum(path.stat().st_size for path in entry.iterdir())
+                progress.say(f"reference: {len(trees)} {name} pairs scored, {size / 2**20:.1f} MiB in {entry}")
+            engine.barrier()
+
+    def _scratch(self, entry: Path) -> Path:
+        """One for all processes: the main one draws its name, and a sum with the others' zeros hands it out."""
+        own = [*os.urandom(6), *socket.gethostname().encode()[:64].ljust(64, b"\0")]
+        drawn = self.engine.all_reduce_sum([float(byte) if self.engine.rank == 0 else 0.0 for byte in own])
+        token, host = bytes(map(int, drawn[:6])), bytes(map(int, drawn[6:]))
+        return artifact_cache.scratch_of(entry, host.rstrip(b"\0").decode(errors="replace"), token.hex())
 
 
 class OnlineReference:

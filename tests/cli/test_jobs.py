@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from stepdpo.cli import jobs, processes
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.core.errors import UserError
+from stepdpo.runtime import artifact_cache
 
 CONFIG = OmegaConf.create({"seed": 3, "epochs": 2, "log_every": 5, "engine": {"processes": 1}, "key": "${oc.env:HOME}"})
 
@@ -141,3 +142,23 @@ def test_force_checks_first(tmp_path: Path, ends: Callable[[int], list[bool]]) -
     assert (tmp_path / "x" / "model" / "config.json").is_file()
     right = OmegaConf.create({"_target_": "stepdpo.training.optimizer.AdamW", "lr": 1.0})
     assert run(tmp_path / "x", right, force=True).ok
+
+
+def test_what_killed_processes_left_goes_with_the_next_command(
+    tmp_path: Path, ends: Callable[[int], list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the run folder when it begins, in the caches when it ends: the worker itself may have been killed."""
+    monkeypatch.setenv(artifact_cache.HOME, str(tmp_path / "home"))
+    ends(ExitCode.FAILED)
+    assert not run(tmp_path / "x").ok
+    model, scratch = tmp_path / "x" / ".model.tmp", artifact_cache.scratch_of(artifact_cache.entry("tokens", {}))
+    for place in (model, scratch):
+        place.mkdir(parents=True)
+        (place / "data").write_text("half")
+    (tmp_path / "x" / ".manifest.json.a1.tmp").write_text("{")
+    (tmp_path / "x" / "checkpoints").mkdir()
+    ends(137)
+    assert not run(tmp_path / "x", resume=True).ok
+    assert not list((tmp_path / "x").glob(".*.tmp"))
+    assert not scratch.exists()
+    assert (tmp_path / "x" / "checkpoints").is_dir()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +69,84 @@ def test_discarded_entries_are_gone() -> None:
     artifact_cache.discard(final)
     artifact_cache.discard(final)
     assert not list(final.parent.iterdir())
+
+
+WRITER = """
+import sys, time
+from stepdpo.runtime import artifact_cache
+final = artifact_cache.entry("tokens", {})
+with artifact_cache.building(final, {}) as folder:
+    (folder / "data").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_a_living_ones_stays() -> None:
+    """The entry that is whole stays as well."""
+    whole = artifact_cache.entry("tokens", {"whole": True})
+    with artifact_cache.building(whole, {}):
+        pass
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for writer in writers:
+            assert writer.stdout
+            assert writer.stdout.readline() == b"writing\n"
+        artifact_cache.tidy()
+        assert len(list(whole.parent.glob(".*.tmp/data"))) == 2
+        writers[0].kill()
+        writers[0].wait()
+        artifact_cache.tidy()
+        assert len(list(whole.parent.glob(".*.tmp/data"))) == 1
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    artifact_cache.tidy()
+    assert list(whole.parent.iterdir()) == [whole]
+
+
+def test_what_many_hold_stays_until_the_last_is_gone() -> None:
+    scratch = artifact_cache.scratch_of(artifact_cache.entry("reference", {}))
+    with artifact_cache.held(scratch):
+        handle = os.open(scratch, os.O_RDONLY)
+        with artifact_cache.held(scratch):
+            (scratch / "scores").write_text("half")
+            artifact_cache.tidy()
+            assert (scratch / "scores").exists()
+        os.close(handle)
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "left_after", "content"),
+    [
+        (".a1.elsewhere.example.org.b2.tmp", 7 * 24 * 3600, True),  # another machine's: nobody sees whether it lives
+        (".a1.b2.tmp", 7 * 24 * 3600, True),  # of earlier versions, which say not whose
+        (".a1.HERE.b2.tmp", 3600, False),  # made this instant, perhaps, and not yet held
+    ],
+)
+def test_what_may_be_somebodys_stays_for_a_while(home: Path, name: str, left_after: float, content: bool) -> None:
+    here = artifact_cache.scratch_of(Path("a1"), token="b2").name
+    scratch = home / "tokens" / (here if "HERE" in name else name)
+    scratch.mkdir(parents=True)
+    for age, stays in ((left_after - 60, True), (left_after + 60, False)):
+        if content:
+            (scratch / "data").write_text("half")
+        for path in (*scratch.iterdir(), scratch):
+            os.utime(path, (time.time() - age,) * 2)
+        artifact_cache.tidy()
+        assert scratch.exists() == stays
+
+
+def test_half_a_file_goes_after_an_hour(home: Path) -> None:
+    files = [home / "weights" / f".{name}.json.b2.tmp" for name in ("new", "old")]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_text("{")
+    os.utime(files[1], (time.time() - 3700,) * 2)
+    artifact_cache.tidy()
+    assert list(files[0].parent.iterdir()) == files[:1]
 
 
 def test_without_a_setting_it_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
