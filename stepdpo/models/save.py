@@ -58,7 +58,9 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: 
     _save(_without_adapters(model, untie), whole, folder, dtype)
     (folder / ADAPTER).mkdir(exist_ok=True)
     save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
-    model.peft_config[NAME].save_pretrained(folder / ADAPTER)
+    settings = copy.copy(model.peft_config[NAME])
+    settings.target_modules = sorted(settings.target_modules)  # a set, whose order differs from process to process
+    settings.save_pretrained(folder / ADAPTER)
 
 
 def _save(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None) -> None:
