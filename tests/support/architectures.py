@@ -44,6 +44,8 @@ MORE: dict[str, dict[str, Any]] = {
 """Settings over SMALL, by model type."""
 SLACK = 1e-5
 """Of a sum of log-probabilities: what rounding in fp32 leaves, also where a model applies its layers many times."""
+GRADIENT_SLACK = 3e-5
+"""Of the largest entry of the gradient: of those that apply their layers many times, `hrm_text` comes to 1.7e-5."""
 LARGEST = 20_000_000
 """Parameters of what is still computed with."""
 
@@ -68,7 +70,7 @@ def verdict(name: str, kind: Any, batch: TreeBatch, sequences: list[list[int]]) 
         off = _off(name, kind, batch, sequences)
     except UserError as error:
         return _reason(name, error)
-    assert off < SLACK, f"log-probabilities off by {off:.1e} of their size"
+    _check(off)
     _check_window(name, kind, batch, sequences)
     return RIGHT
 
@@ -81,18 +83,34 @@ def _check_window(name: str, kind: Any, batch: TreeBatch, sequences: list[list[i
         refuse_sliding_window(config, max(map(len, sequences)))
     except (UserError, StrictDataclassClassValidationError):
         return
-    off = _off(name, kind, batch, sequences, **narrow)
-    assert off < SLACK, f"with a window, log-probabilities off by {off:.1e} of their size"
+    _check(_off(name, kind, batch, sequences, **narrow))
 
 
-def _off(name: str, kind: Any, batch: TreeBatch, sequences: list[list[int]], **more: Any) -> float:
-    """How far the log-probabilities of trees are from the stock model's, over their size. Raises UserError."""
+def _check(off: tuple[float, float]) -> None:
+    logps, gradients = off
+    assert logps < SLACK, f"log-probabilities off by {logps:.1e} of their size"
+    assert gradients < GRADIENT_SLACK, f"gradients off by {gradients:.1e} of their size"
+
+
+def _off(name: str, kind: Any, batch: TreeBatch, sequences: list[list[int]], **more: Any) -> tuple[float, float]:
+    """How far log-probabilities and gradients of trees are from the stock model's, over their size. Raises UserError."""
     ours, theirs = (_built(name, kind, attention, **more) for attention in (OURS, "eager"))
     theirs.load_state_dict(ours.state_dict())
-    with torch.no_grad():
-        logps = Scorer(ours, False, lambda parameters: nullcontext())(batch)[0].view(-1)
-        expected = _one_by_one(theirs, batch, sequences)
-    return float((logps - expected).abs().max() / expected.abs().max())
+    logps = Scorer(ours, False, lambda parameters: nullcontext())(batch)[0].view(-1)
+    expected = _one_by_one(theirs, batch, sequences)
+    weights = torch.linspace(-1.0, 2.0, len(expected), dtype=torch.float64)  # every response with one of its own
+    for found in (logps, expected):
+        (weights * found.double()).sum().backward()
+    return _distance(logps, expected), _distance(_gradient(ours), _gradient(theirs))
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).detach().abs().max() / theirs.detach().abs().max())
+
+
+def _gradient(model: Any) -> Tensor:
+    parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return torch.cat([part.flatten() for part in parts])
 
 
 def _reason(name: str, error: UserError) -> str:
