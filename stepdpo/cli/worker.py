@@ -26,7 +26,7 @@ from stepdpo.runtime.worker_lock import register
 PATIENCE = 20.0
 """Seconds that another process leaves to process 0 to say how a verb ended, as their words are the same."""
 MOURNING = 4.0
-"""Seconds that a process which lost touch with another leaves the launcher to find that one dead, and how it died."""
+"""Seconds that a process which lost touch with another leaves that one to say why, or the launcher to find it dead."""
 
 
 def main() -> int:
@@ -78,9 +78,11 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     except Exception as error:
         if full := no_space(error, folder):
             return JobResult(ExitCode.FAILED, full)
-        print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
+        lost = lost_peers(error)
+        if not (lost and _wait_for(folder / EXIT_FILE, MOURNING)):
+            print(redact_text(traceback.format_exc()), file=sys.stderr, flush=True)
         where = "".join(f" in {note}" for note in getattr(error, "__notes__", []))
-        if lost_peers(error):
+        if lost:
             rank = os.environ.get("RANK", "0")
             words = f"rank {rank} lost the other processes{where}: {str(error).splitlines()[0]}"
             return JobResult(ExitCode.FAILED, words, lost_peers=True)
@@ -105,18 +107,21 @@ def _say_how(path: Path, rank: int, result: JobResult) -> None:
     if rank and result.ok:
         return
     # An unforeseen failure is said at once: process 0 may hang in a collective that this one has left.
-    patience = PATIENCE if rank and result.code != ExitCode.FAILED else 0.0
-    if result.lost_peers:
-        patience = MOURNING
-    until = time.monotonic() + patience
-    while time.monotonic() < until and not path.exists():
-        time.sleep(0.1)
+    _wait_for(path, PATIENCE if rank and result.code != ExitCode.FAILED else 0.0)
     if path.exists():
         return
     try:
         result.write(path, rank)
     except OSError as error:  # a full disc: the command sees it too
         print(f"{redact_text(result.message)} ({error.strerror}: {path})", file=sys.stderr, flush=True)
+
+
+def _wait_for(path: Path, patience: float) -> bool:
+    """Whether a file is there, now or within so many seconds."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until and not path.exists():
+        time.sleep(0.1)
+    return path.exists()
 
 
 def _verb(verb: str, folder: Path, resume: bool) -> dict[str, Any]:

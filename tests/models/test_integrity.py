@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.commands import stepdpo
 from support.tiny import save_model
 
 from stepdpo.core.errors import UserError
@@ -121,3 +123,26 @@ def test_a_token_without_a_row(base: Path, tmp_path: Path) -> None:
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError, match=r"more tokens than the embedding has rows .*'<more>' is number"):
         open_whole(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["missing", *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("no head", "another shape", "nan", "torn"))],
+)
+def test_damage_is_named_where_two_processes_share_a_model(
+    name: str, base: Path, preferences: Path, tmp_path: Path
+) -> None:
+    """Under ZeRO 3 each loads its shards of the weights, and what is missing would be filled by nobody."""
+    damage, said = DAMAGE[name]
+    said = {"another shape": r"up_proj.weight: .*7, 32"}.get(name, said)
+    damage(Path(shutil.copytree(base, tmp_path / "model")))
+    done = stepdpo(
+        "train", "model=model", "dataset=jsonl", f"dataset.path={preferences}", "max_steps=2", "engine=zero",
+        "engine.stage=3", "engine.processes=2", "engine.device=cpu", "run=x", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 2, done.said
+    assert done.said.count("error: ") == 1
+    assert re.search(said, done.err), done.said
+    assert "Traceback" not in done.said
+    assert not (tmp_path / "runs").exists()

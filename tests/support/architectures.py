@@ -93,7 +93,7 @@ def _check(off: tuple[float, float]) -> None:
 
 
 def _off(name: str, kind: Any, batch: TreeBatch, sequences: list[list[int]], **more: Any) -> tuple[float, float]:
-    """How far log-probabilities and gradients of trees are from the stock model's, over their size. Raises UserError."""
+    """How far log-probabilities and gradients of trees are from the stock model's, over their size."""
     ours, theirs = (_built(name, kind, attention, **more) for attention in (OURS, "eager"))
     theirs.load_state_dict(ours.state_dict())
     logps = Scorer(ours, False, lambda parameters: nullcontext())(batch)[0].view(-1)
