@@ -20,7 +20,7 @@ from stepdpo.cli.shorthands import groups, key_of
 from stepdpo.core.config import own_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
-from stepdpo.runtime.secrets import holding, redact_argv, redact_text
+from stepdpo.runtime.secrets import from_environment, holding, redact_argv, redact_text
 
 
 def composed(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -140,9 +140,16 @@ def refuse_secrets(words: Sequence[str]) -> None:
 
 def _without_secrets(config: DictConfig) -> DictConfig:
     """The same; refused where an option's file gives a secret, as configurations are written down."""
-    key = holding(OmegaConf.to_container(config, resolve=False))
-    if key:
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    if key := holding(plain):
         raise UserError(f"{key}: holds a secret; put it into the environment and write '${{oc.env:NAME}}' in its place")
+    # A model's card holds its template whole, and folders are named after tasks: there, references do not stay ones.
+    task = plain.get("task")
+    written = {"template": plain.get("template"), "task.name": task.get("name") if isinstance(task, dict) else None}
+    for where, value in written.items():
+        if key := from_environment(value, where):
+            raise UserError(f"{key}: is written down with what comes of it, so it cannot be taken from the environment")
     return config
 
 

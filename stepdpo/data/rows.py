@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from stepdpo.runtime.secrets import redact_text
 
 EXCERPT = 200
 """Characters of a bad row that are kept: enough to know it again, and a quarantine of millions of rows stays small."""
@@ -43,6 +46,10 @@ class BadRow:
     def place(self) -> str:
         """Where the row is, as `file:line`."""
         return f"{self.file}:{self.line}"
+
+    def record(self) -> dict[str, Any]:
+        """As it is written: a path may hold what a reference to the environment stands for."""
+        return {**dataclasses.asdict(self), "file": redact_text(self.file)}
 
 
 def excerpt_of(value: Any) -> str:

@@ -15,6 +15,7 @@ from stepdpo.core.config import PACKAGE, TARGET, build
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
 from stepdpo.data.templates import MixedTemplate, NativeTemplate
+from stepdpo.runtime.secrets import without_environment
 
 CARD = "stepdpo.json"
 CODE = "code"
@@ -46,9 +47,17 @@ def describe(template: Any) -> dict[str, Any]:
 
 
 def card_entry(template: Template, tokenizer: Any) -> dict[str, Any]:
-    """What the card says of a template: how it is rebuilt, and the chat template's hash where that is used."""
+    """What the card says of a template: how it is rebuilt, and the chat template's hash where that is used.
+
+    Raises UserError where a secret of the environment got into it: masked, it would rebuild another template.
+    """
     used = {"chat_template": _chat_hash(tokenizer)} if _natives(template) else {}
-    return {"template": describe(template), **used}
+    described = describe(template)
+    for key, value in described.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if without_environment(text) != text:
+            raise UserError(f"template.{key}: holds a secret, and would be written into {CARD} beside the weights")
+    return {"template": described, **used}
 
 
 def own_sources(template: Any) -> dict[str, bytes]:

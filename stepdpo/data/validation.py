@@ -190,4 +190,4 @@ def enforce(loaded: Loaded, max_bad: float | str | None = None) -> None:
 
 def write_quarantine(bad: Iterable[BadRow], path: Path) -> None:
     """Write every bad row with its place and reason as JSON Lines, whole or not at all."""
-    write_lines((json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in bad), path)
+    write_lines((json.dumps(row.record(), ensure_ascii=False) for row in bad), path)

@@ -24,6 +24,7 @@ from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
 from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY, started_on
+from stepdpo.runtime.secrets import redact
 from stepdpo.tokens.tokenization import question_prompt
 
 TOO_MANY = 0.05
@@ -175,7 +176,7 @@ def _write(folder: Path, attempts: Sequence[Attempt], summary: dict[str, Any]) -
             del row["meta"]
     write_jsonl(folder / ATTEMPTS, rows)
     # The summary last: readers take a folder without one for no evaluation, whatever has stopped this.
-    write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY, redact(summary))  # a model's path may hold what a reference stands for
     (folder / RESPONSES).unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.secrets import redact_text
 
 FILES = ("*.safetensors", "config.json")
 
@@ -34,5 +35,5 @@ def fingerprint(folder: Path) -> str:
             # A hash of hashes: the files' names and bounds count, and none is read whole into memory.
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     artifact_cache.make(known.parent)
-    write_json(known, {"sha256": digest.hexdigest(), "folder": str(folder)})
+    write_json(known, {"sha256": digest.hexdigest(), "folder": redact_text(str(folder))})
     return digest.hexdigest()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.runtime.secrets import redact_text
 
 NAME = "default"
 """What peft calls the only adapter of a model."""
@@ -69,7 +70,7 @@ class Lora:
         peft = _peft()
         config = peft.LoraConfig(
             task_type="CAUSAL_LM",
-            base_model_name_or_path=getattr(model.config, "_name_or_path", None) or None,
+            base_model_name_or_path=redact_text(getattr(model.config, "_name_or_path", None) or "") or None,
             r=self.rank,
             lora_alpha=self.alpha,
             target_modules=names,

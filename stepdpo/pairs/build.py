@@ -25,6 +25,7 @@ from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY, started_on
+from stepdpo.runtime.secrets import redact
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask
 
@@ -184,7 +185,7 @@ def _no_pair(spec: PairsConfig, result_log: ResultLog) -> Exception:
 def _write_summary(result_log: ResultLog, summary: dict[str, Any]) -> None:
     """Under its final name, which says that nothing is left to do, unless problems are to be tried again."""
     folder, failed = result_log.folder, len(result_log.failed)
-    write_json(folder / (UNFINISHED if failed else SUMMARY), summary)
+    write_json(folder / (UNFINISHED if failed else SUMMARY), redact(summary))
     if failed:
         print(f"{failed} problems are in {folder / QUARANTINE}: resume=true tries them again", flush=True)
     else:

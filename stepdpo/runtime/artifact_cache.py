@@ -26,6 +26,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.secrets import redact
 
 HOME = "STEPDPO_HOME"
 KEY = "key.json"
@@ -123,7 +124,7 @@ def make(folder: Path) -> None:
 
 def publish(scratch: Path, final: Path, key: Mapping[str, Any]) -> None:
     """Make a folder that several processes may have written into the entry `final`; one of them calls this."""
-    write_json(scratch / KEY, dict(key))
+    write_json(scratch / KEY, redact(dict(key)))  # for people to read
     try:
         scratch.rename(final)
     except OSError:

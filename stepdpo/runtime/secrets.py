@@ -49,6 +49,7 @@ _VALUE = re.compile(
 _PROSE = re.compile(r"[a-z]+,? +[a-z(]")
 """`judge.token: there is no such setting`: what an error says of a key."""
 _REFERENCE = re.compile(r"""\$\{[\w.:]+(?:, *(?:null|''|""))?\}""")
+_ENVIRONMENT = re.compile(r"\$\{\s*(?:oc\.)?env:")
 _ARGUMENT = re.compile(r"([-+~]*[A-Za-z_][\w.@/-]*)=(.*)", re.DOTALL)
 
 
@@ -75,9 +76,14 @@ def redact_text(text: str) -> str:
 
     However deep they stand: words within words, mappings, addresses, JSON and percent-encoded text.
     """
+    return _assigned(_QUERY.sub(_in_query, _SHAPES.sub(HIDDEN, without_environment(text))))
+
+
+def without_environment(text: str) -> str:
+    """Text without the secrets of the environment alone: what is not ours to judge by its looks stays as it is."""
     for secret in _environment():
         text = text.replace(secret, HIDDEN)
-    return _assigned(_QUERY.sub(_in_query, _SHAPES.sub(HIDDEN, text)))
+    return text
 
 
 def holding(value: Any) -> str:
@@ -87,6 +93,14 @@ def holding(value: Any) -> str:
             within = "" if is_secret(str(key)) else holding(item)
             return redact_text(f"{key}.{within}" if within else str(key))
     return ""
+
+
+def from_environment(value: Any, where: str) -> str:
+    """The dotted name of the first text in an unresolved config that is taken from the environment; empty for none."""
+    if isinstance(value, str):
+        return where if _ENVIRONMENT.search(value) else ""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return next(filter(None, (from_environment(item, f"{where}.{key}") for key, item in items)), "")
 
 
 def redact_argv(argv: Sequence[str]) -> list[str]:

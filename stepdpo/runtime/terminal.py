@@ -1,4 +1,4 @@
-"""What reaches a terminal: whoever prints, letters that could steer it are spelt out on the way."""
+"""What reaches a terminal: whoever prints, letters that could steer it are spelt out on the way, and keys left out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from stepdpo.core.errors import printable
+from stepdpo.runtime.secrets import without_environment
 
 _COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 _UPWARDS = re.compile(r"(?:\x1b\[A)+")
@@ -16,7 +17,7 @@ _UPWARDS = re.compile(r"(?:\x1b\[A)+")
 
 
 class PrintableStream:
-    """A stream of text through which nothing goes that steers a terminal.
+    """A stream of text through which nothing goes that steers a terminal, nor any key of the environment.
 
     Names, rows, messages of other libraries: too many places print what a stranger wrote to look after each. rich is
     let past, as it draws our bars and tables, and what we hand to it is made printable before.
@@ -31,7 +32,7 @@ class PrintableStream:
         moves = ""
         if self.bars:
             moves = text if _UPWARDS.fullmatch(text) else "\r" * text.startswith("\r")
-        self.stream.write(moves + printable(_COLOURS.sub("", text[len(moves) :])))
+        self.stream.write(moves + printable(without_environment(_COLOURS.sub("", text[len(moves) :]))))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

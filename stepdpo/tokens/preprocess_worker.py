@@ -162,7 +162,7 @@ def write_stores(folder: Path, rows: Mapping[str, Iterable[TokenizedPair]]) -> d
 
 def write_report(folder: Path, report: PreprocessReport) -> None:
     """The last file of an entry."""
-    write_json(folder / REPORT, dataclasses.asdict(report))
+    write_json(folder / REPORT, {**dataclasses.asdict(report), "bad": [row.record() for row in report.bad]})
 
 
 def _problem(pair: Pair) -> bytes:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from support.commands import stepdpo
 
+from stepdpo.cli import processes
 from stepdpo.cli.main import app
 from stepdpo.cli.worker import run_verb
+from stepdpo.runtime.terminal import guard_output
 
 CANARY = "sk-CANARY0123456789abcdef0123456789abcdef"
 KEYS = {name: CANARY for name in ("WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")}
@@ -92,6 +95,70 @@ def test_a_planted_key_ends_nowhere(
     assert "holds a secret" in said
     assert "CANARY" not in said
     shutil.rmtree(options)
+    assert leaks(tmp_path) == []
+    assert list(tmp_path.rglob("*CANARY*")) == []
+
+
+REFERRED = {
+    "a template's text": ("train", "template.system=${oc.env:SOME_NAME}"),
+    "a part of one": (
+        "train",
+        "template=mixed",
+        "template.parts=[{prompt: '{question} ${oc.env:SOME_NAME}'}]",
+    ),
+    "a template's name": ("pairs", "template=alpaca", "template.name=${oc.env:SOME_NAME,none}"),
+    "a task's name": ("eval", "task.name=${oc.env:SOME_NAME}"),
+}
+"""References to the environment in what would be written down resolved, whatever the name."""
+
+
+@pytest.mark.parametrize("words", REFERRED.values(), ids=REFERRED)
+def test_what_is_written_down_is_not_taken_from_the_environment(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOME_NAME", PLAIN)
+    with pytest.raises(SystemExit) as ended:
+        app(list(words))
+    said = "".join(capfd.readouterr())
+    assert ended.value.code == 2
+    assert "cannot be taken from the environment" in said
+    assert "CANARY" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_a_reference_stands_for(
+    tmp_path: Path, tiny_model: Path, preferences: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Of the model and the data, in the run, in the adapter, in the caches, on the terminal: nowhere."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"STEPDPO_HOME": str(tmp_path / "home"), "OPENAI_API_KEY": PLAIN}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "start", lambda verb, folder, engine, resume=False: run_verb(verb, folder, resume))
+    monkeypatch.setattr("sys.argv", ["stepdpo"])
+    place = tmp_path / PLAIN
+    shutil.copytree(tiny_model, place / "m")
+    (place / "p.jsonl").write_text(preferences.read_text() + '{"question": 3}\n')
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", getattr(sys, name))
+    guard_output()
+    reference, model = "${oc.env:OPENAI_API_KEY}", "model='./${oc.env:OPENAI_API_KEY}/m'"
+    train = [
+        "train", model, "dataset=jsonl", f"dataset.path='{reference}/p.jsonl'", "dataset.max_bad=50%", "~recipe",
+        "engine=local", "max_steps=1", "batch.pairs=8", "adapter=lora", "template=alpaca", "run=x",
+    ]  # fmt: skip
+    evaluate = ["eval", model, "task.limit=1", "decode.max_tokens=4", "template=alpaca", "run=y"]
+    for words in (train, evaluate):
+        with pytest.raises(SystemExit) as ended:
+            app(words)
+        assert ended.value.code == 0, capfd.readouterr()
+    print(f"and whoever prints it: {PLAIN}")
+    said = "".join(capfd.readouterr())
+    assert "and whoever prints it: ***" in said
+    assert "CANARY" not in said
+    shutil.rmtree(place)
+    assert (tmp_path / "runs" / "x" / "quarantine.jsonl").is_file()
     assert leaks(tmp_path) == []
     assert list(tmp_path.rglob("*CANARY*")) == []
 

@@ -224,6 +224,15 @@ def test_another_chat_template_is_a_warning(tmp_path: Path, tokenizer: Any) -> N
     assert "another chat template" in warning
 
 
+def test_a_secret_is_not_written_into_a_card(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not masked either: that would rebuild another template."""
+    monkeypatch.setenv("OPENAI_API_KEY", "CANARY-of-the-environment")
+    secret = NativeTemplate(system="Say CANARY-of-the-environment.")
+    for template, key in ((secret, "system"), (MixedTemplate(name="mixed", parts=[TEXT, secret]), "parts")):
+        with pytest.raises(UserError, match=f"template.{key}: holds a secret"):
+            card_entry(template, tokenizer)
+
+
 def test_a_damaged_card_is_named(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("{")
     with pytest.raises(UserError, match=r"stepdpo.json: damaged"):
