@@ -17,7 +17,7 @@ def test_exit_json(tmp_path: Path) -> None:
     JobResult(result.code, result.message, result.outcome, begun=True).write(tmp_path / "exit.json", rank=3)
     assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
     left = json.loads((tmp_path / "exit.json").read_text())
-    assert left == {"code": 5, "message": "one\ntwo", "outcome": {"loss": 0.5}}
+    assert left == {"code": 5, "message": "one\ntwo", "outcome": {"loss": 0.5}, "lost_peers": False}
     assert take_result(tmp_path, signal=2) == JobResult(5, "one\ntwo", {"loss": 0.5}, signal=2)
     assert not list(tmp_path.iterdir())
 

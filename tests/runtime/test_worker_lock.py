@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -95,10 +94,3 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
     lines = ["[1]", '{"rank": 2}', '{"rank": "x", "pid": 1, "host": "h", "left": false}', json.dumps(good), '{"ran']
     (tmp_path / WORKERS).write_text("\n".join(lines))
     assert unaccounted(tmp_path) == [Worker(1, os.getpid(), "h")]
-
-
-def test_a_command_waits_no_longer_than_it_must(tmp_path: Path) -> None:
-    began = time.monotonic()
-    with lock(tmp_path):
-        pass
-    assert time.monotonic() - began < run_lock.PATIENCE
