@@ -114,7 +114,8 @@ def test_a_killed_launcher(started: Started) -> None:
 
 
 @two
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_is_named_with_its_signal(started: Started, rank: int) -> None:
     victim = started.worker(rank)
     victim.kill()

@@ -85,7 +85,8 @@ ANSWERS = {
 """Words of the verbs whose work is kept problem by problem."""
 
 
-@pytest.mark.parametrize("verb", [pytest.param("pairs", marks=pytest.mark.exhaustive), "eval"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("verb", list(ANSWERS))
 def test_problems(verb: str, disc: Path, tmp_path: Path) -> None:
     """What is finished stays, and the same command goes on from there to the same bytes."""
     result = {"pairs": "preferences.jsonl", "eval": "attempts.jsonl"}[verb]

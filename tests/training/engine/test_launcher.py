@@ -47,10 +47,13 @@ def test_sigterm_then_sigint_then_a_death_then_the_end(words: list[str], tmp_pat
     until(lambda: metrics(run)[-1]["step"] >= last + 6, process)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if rank_of(p) is not None]
     assert sorted(rank_of(p) or 0 for p in workers) == [0, 1]
-    next(p for p in workers if rank_of(p) == 1).kill()
+    victim = next(p for p in workers if rank_of(p) == 1)
+    victim.kill()
     done = ended(process)
     assert done.code not in (0, 2), done.out
-    assert "error: " in done.out
+    error = done.out[done.out.index("error: ") :]
+    assert f"rank 1 (pid {victim.pid} on " in error
+    assert "killed by signal 9" in error
     assert not [p for p in workers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert not (run / "model").exists()
     saved = whole_checkpoints(run)[-1]
