@@ -23,15 +23,36 @@ CODE = "code"
 
 
 def card(folder: str | Path) -> dict[str, Any]:
-    """What stepdpo wrote beside the weights in `folder`; empty for other people's checkpoints."""
+    """What stepdpo wrote beside the weights in `folder`; empty for other people's checkpoints.
+
+    Raises UserError for one that is damaged: whoever made the model, it is not to end in a traceback.
+    """
     path = Path(folder) / CARD
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error})") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    if fault := _fault(content.get("template") or {}, "template"):
+        raise UserError(f"{path}: damaged ({fault})")
+    return content
+
+
+def _fault(named: Any, where: str) -> str:
+    """What is not as `describe` writes it, or as earlier versions did; empty when all is well."""
+    if not isinstance(named, dict):
+        return f"{where} is no mapping"
+    kinds = {TARGET: str, "name": str, "date": str, "parts": list, "also": list}
+    for key, kind in kinds.items():
+        if not isinstance(named.get(key, kind()), kind | None):
+            return f"{where}.{key} is {type(named[key]).__name__}"
+    if not all(isinstance(name, str) for name in named.get("also") or ()):
+        return f"{where}.also holds more than names"
+    parts = enumerate(named.get("parts") or ())
+    return next(filter(None, (_fault(part, f"{where}.parts[{place}]") for place, part in parts)), "")
 
 
 def describe(template: Any) -> dict[str, Any]:
@@ -91,6 +112,8 @@ def _remembered(named: Mapping[str, Any], where: str) -> Template | None:
         return None  # cards of earlier versions say no more than a name
     node = {TARGET: "stepdpo.data.templates.TextTemplate", **named}
     built: Template = build(_without_code(node), where)
+    if not hasattr(built, "render"):
+        raise UserError(f"{where}: {node[TARGET]} is no template")
     if isinstance(built, MixedTemplate):
         return next((part for part in built.parts if isinstance(part, NativeTemplate)), built)
     return built
@@ -98,10 +121,10 @@ def _remembered(named: Mapping[str, Any], where: str) -> Template | None:
 
 def _difference(own: Mapping[str, Any], named: Mapping[str, Any]) -> str | None:
     """How a template differs from the card's, in words that follow the model's name."""
-    known = [named, *named.get("parts", ())]
+    known = [named, *(named.get("parts") or ())]
     if not named or any(_same(own, one) for one in known):
         return None
-    names = {one.get("name") for one in known} | set(named.get("also", ()))
+    names = {one.get("name") for one in known} | set(named.get("also") or ())
     if own["name"] not in names:
         return f"was trained with template={named.get('name')} and is now used with template={own['name']}"
     if not any(len(one) > 1 and "also" not in one for one in known):
@@ -130,7 +153,7 @@ def date_of(template: Template) -> str | None:
 
 
 def _date_in(named: Mapping[str, Any]) -> str | None:
-    return next((str(one["date"]) for one in (named, *named.get("parts", ())) if one.get("date")), None)
+    return next((str(one["date"]) for one in (named, *(named.get("parts") or ())) if one.get("date")), None)
 
 
 def _with_parts(template: Any) -> Iterator[Any]:

@@ -23,7 +23,7 @@ CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 """A chat template's look at the clock, and the form it wants the time in."""
 
 
-TROUBLE = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+TROUBLE = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,10 @@ class MixedTemplate:
 
     name: str
     parts: list[Template]
+
+    def __post_init__(self) -> None:
+        if not self.parts or not all(hasattr(part, "render") for part in self.parts):
+            raise ValueError("parts must be one template or more")
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         # By the question, not by a draw: both sides of all pairs of a question, and its turn in a later epoch or on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,36 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("{")
     with pytest.raises(UserError, match=r"stepdpo.json: damaged"):
         resolve(NativeTemplate(), tmp_path)
+
+
+TEXTS = "stepdpo.data.templates."
+DAMAGED = (
+    '"x"', "[" * 100_000, '{"template": "x"}', '{"template": 3}', '{"template": [1]}',
+    '{"template": {"name": "a", "parts": 3}}', '{"template": {"name": "a", "parts": ["b"]}}',
+    '{"template": {"name": ["a"]}}', '{"template": {"name": {"a": 1}, "prompt": 3}}',
+    '{"template": {"name": "x", "also": 3}}',
+    '{"template": {"name": "x", "also": [[]]}}', '{"template": {"_target_": 5}}',
+    '{"template": {"date": 3, "name": "native"}}',
+    f'{{"template": {{"_target_": "{TEXTS}MixedTemplate", "name": "m", "parts": []}}}}',
+    f'{{"template": {{"_target_": "{TEXTS}MixedTemplate", "name": "m", "parts": [{{"name": "a"}}]}}}}',
+    f'{{"template": {{"_target_": "{TEXTS}TextTemplate", "name": "a", "prompt": ["{{question}}"]}}}}',
+    f'{{"template": {{"_target_": "{TEXTS}NativeTemplate", "date": "tomorrow"}}}}',
+    '{"template": {"_target_": "stepdpo.algo.dpo.DPO"}}', '{"template": {"_target_": "os.system"}}',
+    '{"template": {"_target_": "stepdpo.data.level.Step"}}',
+)  # fmt: skip
+"""Cards that nobody wrote, or that somebody did."""
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:60])
+def test_a_strangers_card_is_read_or_refused(text: str, tmp_path: Path, tokenizer: Any) -> None:
+    """By its path, without a traceback, and whichever template it is read for."""
+    (tmp_path / CARD).write_text(text)
+    for template in (NativeTemplate(), TEXT):
+        with suppress(UserError):
+            resolve(template, tmp_path, tokenizer, "2026-01-02")
+    if "template" in text:
+        with pytest.raises(UserError, match=r"stepdpo\.json: "):
+            resolve(NativeTemplate(), tmp_path, tokenizer, "2026-01-02")
 
 
 OWN = """
