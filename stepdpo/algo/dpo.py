@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
+from stepdpo.core.ranges import positive, within
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 
@@ -46,11 +47,8 @@ class DPO:
     needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
-        top = 0.5 if self.form is not Form.robust else 0.499
-        if not 0 <= self.label_smoothing <= top:
-            raise ValueError(f"label_smoothing must lie in [0, 0.5], got {self.label_smoothing}")
+        positive(beta=self.beta)
+        within(0, 0.5 if self.form is not Form.robust else 0.499, label_smoothing=self.label_smoothing)
         if self.label_smoothing and self.form in (Form.hinge, Form.ipo):
             raise ValueError(f"label_smoothing has no meaning for form={self.form.value}")
 

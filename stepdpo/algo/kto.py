@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from stepdpo.core.ranges import at_least, positive
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 
@@ -26,10 +27,8 @@ class KTO:
     needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "reference_point"})
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
-        if self.desirable < 0 or self.undesirable < 0:
-            raise ValueError("desirable and undesirable must not be negative")
+        positive(beta=self.beta)
+        at_least(0, desirable=self.desirable, undesirable=self.undesirable)
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.reference_point is not None

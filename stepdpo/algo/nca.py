@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
+from stepdpo.core.ranges import positive
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 
@@ -23,8 +24,7 @@ class NCA:
     needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
+        positive(beta=self.beta)
 
     def __call__(self, scores: PairScores) -> LossOutput:
         chosen_B = self.beta * scores.chosen_logratios_B

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
+from stepdpo.core.ranges import at_least, positive
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 
@@ -42,10 +43,8 @@ class TDPO:
     needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "kl"})
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
-        if self.alpha < 0:
-            raise ValueError(f"alpha must not be negative, got {self.alpha}")
+        positive(beta=self.beta)
+        at_least(0, alpha=self.alpha)
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.chosen_kl_B is not None

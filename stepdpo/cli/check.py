@@ -80,11 +80,10 @@ def check(
     everything = loaded.preferences + loaded.heldout
     tokenizer = model.tokenizer() if model is not None and tokenizer is None else tokenizer
     if tokenizer is not None:
-        unwritable = list(_unwritable(loaded, level or _step, template, tokenizer))
+        loaded = loaded.with_bad(list(_unwritable(loaded, level or _step, template, tokenizer)))
+        everything = loaded.preferences + loaded.heldout
         ended = sum(_ends_written(everything, getattr(tokenizer, "eos_token", None)))
-        counts = {**loaded.counts, "sides that end with the end of text (taken off)": ended}
-        counts |= {"usable": len(everything) - len(unwritable), "bad": len(loaded.bad) + len(unwritable)}
-        loaded = replace(loaded.with_bad(unwritable), counts=counts)
+        loaded = replace(loaded, counts={**loaded.counts, "sides that end with the end of text (taken off)": ended})
     pairs = map(level or _step, everything)
     ends = [end for p in pairs for end in (p.chosen_ends, p.rejected_ends)[: 2 if p.rejected else 1]]
     named = f"format: {loaded.format}; " if loaded.format else ""

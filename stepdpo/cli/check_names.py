@@ -9,12 +9,17 @@ from typing import Any
 
 from omegaconf import open_dict
 
-from stepdpo.cli import overrides, shorthands
+from stepdpo.cli import flags, overrides, shorthands
 from stepdpo.cli.check import check
+from stepdpo.cli.job_config import split
+from stepdpo.cli.rehearsal import rehearse
 from stepdpo.core.config import build, config_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Level
 from stepdpo.data.validation import DatasetSpec, share
+
+NATIVE = "native"
+"""The template where none is named."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,12 @@ def check_named(
     Raises UserError for a name that means nothing.
     """
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"--config-dir {folder}: there is no such folder")
+        flags.check_folder(folder)
+    if model is None and template != NATIVE:
+        raise UserError(f"--template {template}: is what a model reads; name one by --model")
+    if out_json is not None and (out_json.is_dir() or not _nearest_there(out_json).is_dir()):
+        raise UserError(f"--json: {out_json} cannot be written")
+    tasks = [one for named in tasks for one in named.split(",")]
     with config_folders(folders):
         level_part = _level(level)
         task_parts = [build(overrides.check("eval", [f"task={task}"], sweep=False).task) for task in tasks]
@@ -71,7 +80,12 @@ def _share(text: str) -> float:
     try:
         return share(text)
     except ValueError as error:
-        raise UserError(f"max_bad: {error}") from error
+        raise UserError(f"--max-bad: {error}") from error
+
+
+def _nearest_there(path: Path) -> Path:
+    """The lowest folder above a file, or what lies in its place."""
+    return next(place for place in path.absolute().parents if place.exists())
 
 
 def find_dataset(data: str, layout: Layout = Layout()) -> DatasetSpec:
@@ -97,4 +111,5 @@ def _model(model: str, template: str) -> dict[str, Any]:
     known = shorthands.groups(overrides.known_folders())
     words = shorthands.normalise("eval", [f"model={model}", f"template={template}"], known)
     config = overrides.check("eval", words, sweep=False)
+    rehearse([("--", split(config)[1])])
     return {"model": build(config.model, where="model"), "template": build(config.template, where="template")}

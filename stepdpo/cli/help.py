@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepdpo.cli.shorthands import defaults
 from stepdpo.core.package_data import conf
 
 WHAT = {
@@ -44,7 +45,7 @@ def help_for(verb: str) -> str:
     root = conf()
     lines = [WHAT[verb], "", "Groups (GROUP=OPTION), and the option used when none is given:"]
     text = (root / f"{verb}.yaml").read_text(encoding="utf-8").splitlines()
-    for group, default in _defaults(text):
+    for group, default in defaults(verb).items():
         options = sorted(path.stem for path in (root / group).glob("*.yaml"))
         if options:
             lines.append(f"  {group:<11}{', '.join(options)}  [{default}]")
@@ -58,14 +59,3 @@ def help_for(verb: str) -> str:
         "Your own options: --config-dir FOLDER with the same layout. More: --hydra-help.",
     ]
     return "\n".join(lines)
-
-
-def _defaults(text: list[str]) -> list[tuple[str, str]]:
-    """(group, option) of the defaults list."""
-    found = []
-    for line in text:
-        word = line.strip().removeprefix("- ").partition("#")[0].strip().removeprefix("optional ")
-        if line.startswith("  - ") and ":" in word and not word.startswith("override"):
-            group, _, option = word.partition(":")
-            found.append((group.strip(), option.strip()))
-    return found

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from stepdpo.cli import overrides, shorthands
+from stepdpo.cli import flags, overrides, shorthands
 from stepdpo.cli.evaluations import evaluate_tasks
 from stepdpo.cli.iterative.config import requested
 from stepdpo.cli.iterative.plan import IterationPlan
@@ -31,9 +31,6 @@ from stepdpo.core.package_data import conf
 from stepdpo.runtime.disk_space import no_space
 from stepdpo.runtime.run_folder import REPLACED, run_path
 from stepdpo.runtime.secrets import redact_text
-
-PRINTING = ("--cfg", "-c", "--info", "--hydra-help")
-"""Flags of Hydra's that print, and start nothing."""
 
 
 class Stopped(BaseException):
@@ -60,6 +57,7 @@ class Job:
 
 def launch(verb: str, words: Sequence[str]) -> int:
     """Run a verb; returns the exit code. Raises UserError for words that must be mended."""
+    flags.check(shorthands.split(words)[0])
     with config_folders(shorthands.split(words)[2][1:]):
         return _launch(verb, words)
 
@@ -90,30 +88,46 @@ def _launch(verb: str, words: Sequence[str]) -> int:
 def _checked(verb: str, words: Sequence[str]) -> list[str]:
     """The words as Hydra takes them, after a rehearsal; what only prints a configuration needs no more than compose."""
     overrides.refuse_secrets(words)
-    flags, given, folders = shorthands.split(words)
+    switches, given, folders = shorthands.split(words)
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
-    overrides.check(verb, given, sweep=any(flag in ("-m", "--multirun") for flag in flags))
-    if not any(flag.partition("=")[0] in PRINTING for flag in flags):
-        ahead: list[DictConfig] = []
+    names = set(map(flags.full, switches))
+    first = overrides.check(verb, given, sweep=flags.SWEEP in names)
+    if package := flags.value_of(flags.PACKAGE, switches):
+        overrides.check_package(package, first)
+    if not names & flags.PRINTING:
+        ahead: list[tuple[str, DictConfig]] = []
         for words_of_job in overrides.variants(given):
-            settings, config = split(overrides.check(verb, words_of_job, sweep=False))
+            composed = first if words_of_job == given else overrides.check(verb, words_of_job, sweep=False)
+            settings, config = split(composed)
+            if flags.SWEEP in names:
+                _refuse_in_sweep(settings, given)
             ahead += _evaluations(settings, words_of_job)
             if settings.rounds.get("count"):
                 config.dataset = overrides.composed("train", ["dataset=tinymath"]).dataset  # rounds make their own
             if not settings.resume:  # of a run that goes on, what it was started with counts
-                ahead.append(config)
-            if verb == "train" and not settings.resume:
-                requested(settings.rounds, {}, words_of_job)
+                ahead.append(("", config))
+                if verb == "train" and (iterations := requested(settings.rounds, {}, words_of_job)):
+                    ahead.append(("rounds.pairs_with: ", split(overrides.composed("pairs", iterations.words))[1]))
         rehearse(ahead)
-    return [*flags, *given]
+    return [*switches, *given]
 
 
-def _evaluations(settings: LaunchSettings, given: Sequence[str]) -> list[DictConfig]:
-    """Those that are to come, without their models.
+def _refuse_in_sweep(settings: LaunchSettings, given: Sequence[str]) -> None:
+    """UserError for settings of one run: every job of a sweep begins in a new folder of its own."""
+    if settings.run:
+        raise UserError("run: every job of a sweep has a folder of its own; hydra.sweep.dir names the one of all")
+    if settings.resume and not any(shorthands.key_of(word) == "hydra.sweep.dir" for word in given):
+        raise UserError("resume: a sweep begins anew; go on with its jobs one by one, as in run=sweep-.../job-0")
+
+
+def _evaluations(settings: LaunchSettings, given: Sequence[str]) -> list[tuple[str, DictConfig]]:
+    """Those that are to come, without their models; before each, what its errors begin with.
 
     Raises UserError for a task, or a word for it, that would be found wrong only once other work is done.
     """
     found = []
+    if settings.follow_up.words and not (settings.follow_up.tasks or settings.resume):
+        raise UserError("then_with: words for evaluations, of which there are none; then=[TASK] names them")
     for where, tasks, words in (
         ("then", settings.follow_up.tasks, settings.follow_up.words),
         ("tasks", settings.tasks, task_words(given)),
@@ -123,7 +137,7 @@ def _evaluations(settings: LaunchSettings, given: Sequence[str]) -> list[DictCon
                 _, config = split(overrides.check("eval", [f"task={task}", *words], sweep=False))
             except UserError as error:
                 raise UserError(f"{where}: {error}") from error
-            found.append(config)
+            found.append((f"{where}: ", config))
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from stepdpo.cli.shorthands import groups, key_of
+from stepdpo.cli.shorthands import VERBS, defaults, groups, key_of
 from stepdpo.core.config import own_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.package_data import conf
@@ -48,7 +49,7 @@ def check(verb: str, overrides: Sequence[str], sweep: bool) -> DictConfig:
     known = groups(known_folders())
     first_job: list[str] = []
     for word, override in _parse(overrides):
-        _check_choice(override, known)
+        _check_choice(verb, override, known)
         if override.is_sweep_override():
             if not sweep:
                 key = override.key_or_group
@@ -60,9 +61,11 @@ def check(verb: str, overrides: Sequence[str], sweep: bool) -> DictConfig:
         # Options first, as they bring the keys against which all other words are checked.
         options = [word for word in first_job if key_of(word).partition("@")[0] in known]
         shape = compose(verb, overrides=[*options, *extra])
+        if len(options) == len(first_job):
+            return _without_secrets(shape)
         for word in first_job:
             if word not in options:
-                _check_key(word, shape)
+                _check_key(verb, word, shape)
         return _without_secrets(compose(verb, overrides=[*first_job, *extra]))
 
 
@@ -101,6 +104,8 @@ def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     parsed = []
     for word in overrides:
         try:
+            if not key_of(word):
+                raise HydraException("no key")
             parsed.append((word, parser.parse_override(word)))
         except HydraException as error:
             hint = "settings are written key=value" if "=" not in word else "quote values with special characters"
@@ -108,10 +113,19 @@ def _parse(overrides: Sequence[str]) -> list[tuple[str, Override]]:
     return parsed
 
 
-def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> None:
+def _check_choice(verb: str, override: Override, known: Mapping[str, Sequence[str]]) -> None:
     group = override.key_or_group
-    if group not in known or override.is_delete():
+    if group not in known:
         return
+    if override.package is not None:
+        raise UserError(f"{override.input_line}: a part has one place; write {group}=...")
+    own = set(defaults(verb))
+    if group not in own and (others := [other for other in VERBS if group in defaults(other)]):
+        raise UserError(_of_others(verb, group, others, str(override.input_line)))
+    if override.is_delete():
+        return
+    if override.is_add() and group in own:
+        raise UserError(f"{override.input_line}: {group} is there already; write it without the +")
     values = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
     for value in values:
         options = value if isinstance(value, list) else [value]
@@ -120,13 +134,69 @@ def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> Non
                 raise UserError(f"{group}={option}: there is no such {group}; {nearest(str(option), known[group])}")
 
 
-def _check_key(word: str, shape: DictConfig) -> None:
-    key = word.partition("=")[0]
-    if key[:1] in "+~" or key.partition(".")[0].partition("/")[0] == "hydra":
+def _check_key(verb: str, word: str, shape: DictConfig) -> None:
+    key = key_of(word)
+    sign = word[: word.index(key)]
+    part = key.partition(".")[0]
+    if part.partition("/")[0] == "hydra":
         return
     names = set(_names(OmegaConf.to_container(shape, resolve=False)))
-    if key not in names:
-        raise UserError(f"{key}: there is no such setting; {_near(key, names)}")
+    there = OmegaConf.select(shape, key, throw_on_missing=False) if key in names else None
+    if key in names and not (sign == "+" and not isinstance(there, DictConfig)):
+        if isinstance(there, DictConfig) and not there and not sign and "=" in word:
+            raise UserError(f"{key}: is empty, and takes new keys with a + in front: +{word}")
+        return
+    if key in names:
+        raise UserError(f"{word}: {key} is there already; write it without the +")
+    if sign in ("+", "++") and part in names:
+        return  # a new key within a part: the part itself knows whether it has it
+    raise UserError(_unknown(verb, key, word, names))
+
+
+def check_package(package: str, config: DictConfig) -> None:
+    """UserError for a part of the configuration that is not there to be printed."""
+    names = set(_names(OmegaConf.to_container(config, resolve=False)))
+    if package not in names | {"_global_"} and package.partition(".")[0] != "hydra":
+        raise UserError(f"--package {package}: there is no such part; {_near(package, names)}")
+
+
+def _unknown(verb: str, key: str, word: str, names: set[str]) -> str:
+    """What to say of a key that the verb does not have."""
+    part = key.partition(".")[0]
+    if part not in names:
+        theirs = {other: set(_names(_settings(other))) | set(defaults(other)) for other in VERBS if other != verb}
+        if others := [other for other, known in theirs.items() if key in known or part in defaults(other)]:
+            near = [name for name in names if name.rpartition(".")[2] == key]
+            hint = f"; did you mean {near[0]!r}?" if len(near) == 1 else ""
+            return _of_others(verb, key, others, word) + hint
+        known = {name: other for other, some in theirs.items() for name in some}
+        close = get_close_matches(key, known, n=1, cutoff=0.75)
+        if close and not get_close_matches(key, names, n=1, cutoff=_likeness(key, close[0])):
+            return f"{key}: there is no such setting; `stepdpo {known[close[0]]}` has {close[0]!r}"
+    return f"{key}: there is no such setting; {_near(key, names)}"
+
+
+def _of_others(verb: str, key: str, others: Sequence[str], word: str) -> str:
+    """What to say of a setting that other verbs have; a training can be given words for what it starts."""
+    said = f"{key}: a setting of {' and '.join(f'`stepdpo {other}`' for other in others)}, not of `stepdpo {verb}`"
+    for_whom = {
+        "eval": ("then_with", "the evaluations after it"),
+        "pairs": ("rounds.pairs_with", "the pairs of a round"),
+    }
+    if verb == "train":
+        where = [
+            f'words for {what} go into {place}="{word}"' for other, (place, what) in for_whom.items() if other in others
+        ]
+        said += "".join(f"; {one}" for one in where)
+    return said
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, other, one).ratio()
+
+
+def _settings(verb: str) -> Any:
+    return OmegaConf.to_container(compose(verb, overrides=_search()), resolve=False)
 
 
 def refuse_secrets(words: Sequence[str]) -> None:
@@ -163,10 +233,25 @@ def _near(key: str, names: set[str]) -> str:
     if same:
         return "did you mean " + " or ".join(repr(n) for n in sorted(same)) + "?"
     siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == part}
+    close = get_close_matches(last, siblings, n=1, cutoff=0.5) if part else []
+    if close:
+        return f"did you mean {siblings[close[0]]!r}?"
+    if having := _options_with(part, last):
+        return f"it belongs to {' and '.join(f'{part}={option}' for option in having)}"
     if part and siblings:
-        close = get_close_matches(last, siblings, n=1, cutoff=0.5)
-        return f"did you mean {siblings[close[0]]!r}?" if close else f"known in {part}: {', '.join(sorted(siblings))}"
-    return nearest(key, names)
+        return f"known in {part}: {', '.join(sorted(siblings))}"
+    if part in names:
+        return f"there are none in {part}"
+    top = {name for name in names if "." not in name}
+    return nearest(key, names if get_close_matches(key, names, n=1, cutoff=0.5) else top)
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """Options of a group that have a setting, as their files tell."""
+    files = [file for folder in known_folders() for file in sorted((folder / group).glob("*.yaml"))] if group else []
+    return [
+        file.stem for file in files if re.search(rf"^{re.escape(key)}:", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
 
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:
@@ -180,5 +265,17 @@ def _names(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _plain(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:2]) if lines else type(error).__name__
+    """Hydra's message in our words; of one that we do not know, its first line."""
+    text = str(error)
+    if found := re.search(r"Could not find '([\w/]+)/(\w+)'", text):
+        options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]
+        return f"{found[1]}={found[2]}: there is no such option; {nearest(found[2], filter(None, options))}"
+    if found := re.search(r"Error merging override (.+)", text):
+        why = str(error.__cause__ or "").strip().splitlines()[:1]
+        return f"{found[1]}: does not fit" + (f" ({why[0]})" if why else "")
+    if found := re.search(r"Could not override '(.+?)'", text):
+        return f"{found[1]}: there is no such setting"
+    if found := re.search(r"Could not delete (?:from config. )?'(.+?)'", text):
+        return f"~{found[1]}: is not there, so it cannot be left out"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

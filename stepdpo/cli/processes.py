@@ -78,7 +78,7 @@ def _environment(engine: Mapping[str, Any], signals: Path | None) -> dict[str, s
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve every other process
     if signals:
         environment[multinode.SIGNALS] = str(signals)
-    elif not _gpus():
+    elif not gpus():
         environment.setdefault("DS_ACCELERATOR", "cpu")
         # Every process would otherwise start a thread a core, and they would wait for each other.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count(engine))))
@@ -136,10 +136,10 @@ def count(engine: Mapping[str, Any]) -> int:
     requested = int(engine.get("processes", 1))
     if requested or engine.get("device") == "cpu":
         return requested or 1
-    return max(1, _gpus())
+    return max(1, gpus())
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """Visible CUDA devices, without importing torch, which would only make this waiting process large."""
     devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -35,8 +35,10 @@ HEAVY = {
 OURS = "stepdpo."
 
 
-def rehearse(configs: Sequence[DictConfig]) -> None:
-    """UserError for a value that a part refuses, or a model or data that are not there.
+def rehearse(configs: Sequence[tuple[str, DictConfig]]) -> None:
+    """UserError for a value that a part refuses, or for what a part needs and has not: files, packages, a GPU.
+
+    Before each configuration stands what its errors begin with.
 
     Whatever else goes wrong is for the worker to find: this is only a look ahead.
     """
@@ -56,7 +58,7 @@ def rehearse(configs: Sequence[DictConfig]) -> None:
         raise UserError(said)
 
 
-def _answer(configs: Sequence[DictConfig], pipe: int) -> None:
+def _answer(configs: Sequence[tuple[str, DictConfig]], pipe: int) -> None:
     """The child's whole life."""
     said = ""
     try:
@@ -71,30 +73,22 @@ def _answer(configs: Sequence[DictConfig], pipe: int) -> None:
     os._exit(0)  # nothing that the command has open is to be closed here
 
 
-def _look(configs: Sequence[DictConfig]) -> None:
-    for config in configs:
-        plain = resolved(config)
-        # A part of the user's own may do anything when it is imported, and rightly expect the real libraries.
-        parts = (
-            [build(plain)] if _is_ours(plain) else [build(part, name) for name, part in plain.items() if _is_ours(part)]
-        )
-        for part in parts:
-            _look_for_files(part)
+def _look(configs: Sequence[tuple[str, DictConfig]]) -> None:
+    for before, config in configs:
+        try:
+            _look_at(resolved(config))
+        except UserError as error:
+            raise UserError(f"{before}{error}") from error
 
 
-def _look_for_files(spec: Any) -> None:
-    """Paths of models and data, as their parts would say it once everything else is loaded."""
-    from stepdpo.data.readers import locate
-    from stepdpo.models.load import must_exist
+def _look_at(plain: dict[str, Any]) -> None:
+    from stepdpo.cli.needs import look
 
-    for name in ("model", "reference_model"):
-        model = getattr(spec, name, None)
-        if model is not None and hasattr(model, "path"):
-            must_exist(model.path, model.source)
-    for name in ("dataset", "task"):
-        path = getattr(getattr(spec, name, None), "path", None)
-        if isinstance(path, str):
-            locate(path)
+    if _is_ours(plain):
+        look(build(plain))
+        return
+    # A part of the user's own may do anything when it is imported, and rightly expect the real libraries.
+    look(SimpleNamespace(**{name: build(part, name) for name, part in plain.items() if _is_ours(part)}))
 
 
 def _is_ours(node: Any) -> bool:

@@ -18,9 +18,15 @@ def report_runs(
     out: Path | None = None,
 ) -> None:
     """`stepdpo report`: names or folders; a sweep's folder stands for its jobs. Written into the first, or `out`."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is no folder")
     folders = [_find(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
-    against, held, chosen = (_find(name, root) if name else None for name in (base, control, focus))
+    against, held = (
+        _find(name, root, names, f"--{flag} ") if name else None
+        for flag, name in (("base", base), ("control", control))
+    )
+    chosen = _one_of(focus, folders, jobs, root) if focus else None
     report_on(jobs, out or folders[0], against, held, chosen)
 
 
@@ -43,9 +49,18 @@ def report_on(
     report(folders, base, out, control, focus)
 
 
-def _find(name: str, root: Path) -> Path:
+def _one_of(focus: str, folders: Sequence[Path], jobs: Sequence[Path], root: Path) -> Path:
+    """The run that is meant, which is one of those reported on: by its name, or its folder."""
+    for place in (root / focus, Path(focus)):
+        if place.resolve() in {job.resolve() for job in jobs}:
+            return place
+    names = {job.name for job in jobs} | {str(folder) for folder in folders}
+    raise UserError(f"--focus {focus}: is none of the runs; {nearest(focus, names)}")
+
+
+def _find(name: str, root: Path, others: Sequence[str] = (), flag: str = "") -> Path:
     for place in (root / name, Path(name)):
         if place.is_dir():
             return place
     known = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    raise UserError(f"{name}: no such run; {nearest(name, known)}")
+    raise UserError(f"{flag}{name}: no such run; {nearest(name, [*known, *others])}")

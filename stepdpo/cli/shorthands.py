@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stepdpo.core.errors import UserError
+from stepdpo.cli import flags
 from stepdpo.core.package_data import conf
 
+VERBS = ("train", "eval", "pairs")
+"""Those that are composed from groups."""
 HOLD_WORDS = ("then_with", "rounds.pairs_with")
 """Settings whose value is words for another verb."""
-CONFIG_FOLDER = ("--config-dir", "-cd")
-TAKE_A_VALUE = (*CONFIG_FOLDER, "--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")
-"""Hydra's flags that are followed by a word of their own."""
 OF_ROUNDS = {"rounds": "rounds.count", "pairs": "rounds.pairs"}
 """`stepdpo train`: short and full keys."""
 
@@ -20,6 +19,17 @@ OF_ROUNDS = {"rounds": "rounds.count", "pairs": "rounds.pairs"}
 def key_of(word: str) -> str:
     """The setting or group that a word is about: `algo.beta` of `+algo.beta=1`."""
     return word.partition("=")[0].lstrip("+~")
+
+
+def defaults(verb: str) -> dict[str, str]:
+    """The groups of a verb, and the option that is used of each when none is given."""
+    found = {}
+    for line in (conf() / f"{verb}.yaml").read_text(encoding="utf-8").splitlines():
+        word = line.strip().removeprefix("- ").partition("#")[0].strip().removeprefix("optional ")
+        if line.startswith("  - ") and ":" in word and not word.startswith("override"):
+            group, _, option = word.partition(":")
+            found[group.strip()] = option.strip()
+    return found
 
 
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -33,26 +43,24 @@ def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str], list[Path]]:
     """(flags for Hydra, overrides, config folders)."""
-    flags: list[str] = []
+    given: list[str] = []
     overrides: list[str] = []
     folders = [conf()]
-    awaits_value = ""
-    for word in words:
-        if awaits_value:
-            flags.append(word)
-            if awaits_value in CONFIG_FOLDER:
-                folders.append(Path(word).absolute())
-            awaits_value = ""
-        elif word.startswith("-") and "=" not in word:
-            flags.append(word)
-            awaits_value = word if word in TAKE_A_VALUE else ""
-        elif word.startswith("-"):
-            flags.append(word)
-            if word.startswith("--config-dir="):
-                folders.append(Path(word.partition("=")[2]).absolute())
-        else:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
             overrides.append(word)
-    return flags, overrides, folders
+            continue
+        given.append(word)
+        value = word.partition("=")[2]
+        # `--info` may stand alone, and no setting begins with a dash.
+        if flags.takes_next(word) and rest and not (flags.full(word) == "--info" and "=" in rest[0]):
+            value = rest.pop(0)
+            given.append(value)
+        if flags.full(word) == flags.CONFIG_FOLDER:
+            folders.append(Path(value).absolute())
+    return given, overrides, folders
 
 
 def normalise(verb: str, overrides: Sequence[str], known: Mapping[str, Sequence[str]]) -> list[str]:
@@ -87,12 +95,12 @@ def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[s
 
 def _is_place(text: str) -> bool:
     """Whether a model is named by its folder, or by a hub id `owner/name`."""
-    return "/" in text or Path(text).is_dir()
+    return "/" in text or (bool(text) and Path(text).is_dir())
 
 
 def _is_file(text: str) -> bool:
-    """Whether data are named by their file or folder."""
-    return "/" in text or Path(text).exists()
+    """Whether data are named by their file or folder, be it there or not: no option has a dot in its name."""
+    return "/" in text or "." in text or (bool(text) and Path(text).exists())
 
 
 def _of_rounds(word: str) -> tuple[str, str]:
@@ -100,7 +108,4 @@ def _of_rounds(word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     if key in OF_ROUNDS and not value.startswith("{"):
         return f"{OF_ROUNDS[key]}{equals}{value}", OF_ROUNDS[key]
-    if key.partition(".")[0] in ("pairs", "judge", "sampler", "task"):
-        within = f'rounds.pairs_with="{word}"'
-        raise UserError(f"{key}: words for the pairs of a round go into rounds.pairs_with, as in {within}")
     return word, key

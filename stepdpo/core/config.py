@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.moved import MOVED
@@ -116,7 +116,7 @@ def resolved(node: DictConfig | ListConfig) -> Any:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         where = getattr(error, "full_key", None)
-        first = str(error).strip().splitlines()[0]
+        first = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).strip().splitlines()[0])
         raise UserError(f"{where}: {first}" if where else first) from error
 
 
@@ -171,6 +171,9 @@ def _at(where: str, key: str) -> str:
 
 def _at_fault(message: str, values: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     """The setting that a part's message is about: of those it names, the one that is not as it is by default."""
+    first = message.partition(" ")[0].rstrip(":")
+    if first in fields:  # that is how parts begin that speak of one setting
+        return first
     named = [name for name in fields if re.search(rf"\b{re.escape(name)}\b", message)]
     given = [name for name in named if name in values and values[name] != fields[name].default]
     return next((some[0] for some in (named, given) if len(some) == 1), "")
@@ -229,6 +232,11 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         item = arguments[0] if arguments else Any
         items = [_coerce(v, item, f"{where}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if origin is tuple else items
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected names with values, as in {{name: value}}, got {value!r}")
+        item = arguments[1] if len(arguments) > 1 else Any
+        return {key: _coerce(one, item, f"{where}.{key}") for key, one in value.items()}
     if not isinstance(hint, type):
         return value
     if issubclass(hint, Enum) and not isinstance(value, hint):
@@ -241,7 +249,10 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     # By OmegaConf, as the top level is: `1e-5` and `true` must not mean something else in a nested part.
     if hint in (int, float, bool, str):
         return _plain(value, hint, where)
-    if isinstance(value, dict) and dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) and not isinstance(value, hint):
+        if not isinstance(value, dict):
+            names = ", ".join(f"{where}.{field.name}" for field in dataclasses.fields(hint))
+            raise UserError(f"{where}: holds settings of its own, which are set one by one: {names}")
         return _build({TARGET: f"{hint.__module__}.{hint.__qualname__}", **value}, where)
     return value
 
@@ -254,6 +265,8 @@ def _plain(value: Any, hint: type, where: str) -> Any:
     # The annotation above is a name to `from __future__ import annotations`; OmegaConf needs the type itself.
     Slot.__annotations__["value"] = hint
     try:
+        if hint is bool and isinstance(value, int | float) and value not in (0, 1):  # to OmegaConf 2 is true
+            raise ValidationError(str(value))
         return OmegaConf.merge(OmegaConf.structured(Slot), {"value": value}).value
     except OmegaConfBaseException:
         raise UserError(f"{where}: expected {hint.__name__}, got {value!r}") from None

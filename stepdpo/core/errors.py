@@ -18,6 +18,10 @@ class Outage(Exception):
     """Something outside failed in the midst of the work: no traceback, and what was finished is kept."""
 
 
+LISTED = 24
+"""Words that are listed; of more than that, the beginning."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence that names the known word most like `word`, or lists what there is."""
     options = sorted(set(known) - {word})  # what was just refused is no advice
@@ -25,7 +29,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(options) if options else "there are none"
+    more = ", ..." if len(options) > LISTED else ""
+    return "known: " + ", ".join(options[:LISTED]) + more if options else "there are none"
 
 
 def printable(text: str) -> str:

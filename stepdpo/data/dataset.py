@@ -17,7 +17,7 @@ from stepdpo.data.formats import LAYOUTS, SIDES, Format, Layout, detect, make, m
 from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
-from stepdpo.data.validation import Loaded, amount, gather, share
+from stepdpo.data.validation import Loaded, check_heldout, gather, share
 
 PEEK_ROWS = 100
 """Rows that the format is told from: a few bad ones at the front must not decide it."""
@@ -51,9 +51,16 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        share(self.max_bad)
-        amount(self.heldout, 0)
+        try:
+            share(self.max_bad)
+        except ValueError as error:
+            raise ValueError(f"max_bad: {error}") from None
+        check_heldout(self.heldout)
         check_limit(self.limit)
+        known = frozenset().union(*(layout.uses for layout in LAYOUTS.values()))
+        for column in self.columns:
+            if column not in known:
+                raise ValueError(f"columns: no format has a column {column!r}; {nearest(column, known)}")
 
     def load(self) -> Loaded:
         """Read and validate everything; what cannot be used is in `bad`."""

@@ -202,6 +202,13 @@ _FOREIGN = (
         "prompts with their completions, for supervised training: set format=solutions and "
         "columns={question: prompt, solution: completion}",
     ),
+    *(
+        (
+            _set(columns),
+            "answers of a model, which are graded by `stepdpo grade FILE`; pairs are made by `stepdpo pairs`",
+        )
+        for columns in ("response answer", "response answers", "response gold", "prediction answer", "prediction gold")
+    ),
     (
         _set("chosen rejected"),
         "pairs without a column for the prompt: nobody can tell where it ends within the sides; "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stepdpo.core.protocols import Checker
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Problem
 
 
@@ -45,5 +46,4 @@ class TaskSpec(Protocol):
 
 def check_limit(limit: int | None) -> None:
     """ValueError unless it is a number from 1, or none."""
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected a number from 1, got {limit}")
+    at_least(1, limit=limit)

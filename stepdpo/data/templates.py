@@ -72,7 +72,10 @@ class NativeTemplate:
 
     def __post_init__(self) -> None:
         if self.date is not None:
-            datetime.fromisoformat(self.date)  # ValueError says what is wrong
+            try:
+                datetime.fromisoformat(self.date)
+            except ValueError:
+                raise ValueError(f"date: expected a day such as 2026-12-01, got {self.date!r}") from None
 
     def render(self, question: str, history: Sequence[Turn], tokenizer: Tokenizer) -> Prompt:
         if not tokenizer.chat_template:

@@ -52,8 +52,26 @@ class Loaded:
     """How the rows were laid out, where they were read from files."""
 
     def with_bad(self, more: Iterable[BadRow]) -> Loaded:
-        """The same, with rows that were found to be bad only later, as by a model's chat template."""
-        return dataclasses.replace(self, bad=(*self.bad, *more))
+        """The same, with rows that were found to be bad only later, as by a model's chat template: each counts once."""
+        bad = (*self.bad, *more)
+        gone = {row.place for row in bad}
+        train, heldout = (
+            [one for one in zip(preferences, places, strict=True) if one[1] not in gone]
+            if places
+            else [(preference, "") for preference in preferences]
+            for preferences, places in ((self.preferences, self.places), (self.heldout, self.heldout_places))
+        )
+        counts = {**self.counts, "usable": len(train) + len(heldout), "bad": len(bad)}
+        counts |= {"train": len(train), "heldout": len(heldout)}
+        return dataclasses.replace(
+            self,
+            preferences=tuple(preference for preference, _ in train),
+            heldout=tuple(preference for preference, _ in heldout),
+            bad=bad,
+            counts=counts,
+            places=tuple(place for _, place in train if place),
+            heldout_places=tuple(place for _, place in heldout if place),
+        )
 
 
 class DatasetSpec(Protocol):
@@ -83,6 +101,14 @@ def share(value: float | str) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"expected a share between 0 and 1 (or 0% and 100%), got {value!r}")
     return number
+
+
+def check_heldout(value: float | str) -> None:
+    """ValueError, under the setting's name, for what is neither a number nor a share."""
+    try:
+        amount(value, 0)
+    except ValueError as error:
+        raise ValueError(f"heldout: {error}") from None
 
 
 def amount(value: float | str, total: int) -> int:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.client.client import Client, RequestRefused, connect
+from stepdpo.generation.client.client import NEEDS_CLIENT, Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.openai_responses import TOO_LONG, completions, prompt_logps
 from stepdpo.generation.seeding import check_greedy, numbered_seed, seeds
@@ -51,9 +52,11 @@ class OpenAISampler:
     """Further fields of every request (`top_k`, `min_p`, ...)."""
     progress: bool = True
 
+    package: ClassVar[tuple[str, str]] = ("openai", f"sampler.server {NEEDS_CLIENT}")
+    """What is imported once it is opened, and what is said where that is missing."""
+
     def __post_init__(self) -> None:
-        if self.per_request is not None and self.per_request < 1:
-            raise ValueError(f"per_request: expected a number from 1, got {self.per_request}")
+        at_least(1, per_request=self.per_request, context=self.context)
 
     @contextmanager
     def open(self, model: ModelSpec) -> Iterator[ServerSampler]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 import transformers
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, generate
 from stepdpo.generation.prefix_sharing import register
@@ -52,13 +54,16 @@ class TransformersSampler:
     """Show how far it has come: a bar on a terminal, a line every so often elsewhere."""
 
     def __post_init__(self) -> None:
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ValueError(f"batch_tokens: expected a number from 1, got {self.batch_tokens}")
+        at_least(1, batch_tokens=self.batch_tokens)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or one such as cuda:1, got {self.device!r}")
 
     @contextmanager
     def open(self, model: ModelSpec) -> Iterator[LocalSampler]:
         """Load the model and sample from it."""
         device = torch.device(self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"sampler.device={self.device}: no GPU that torch can use is here")
         name = self.dtype.value
         if self.dtype is Dtype.auto:
             name = "float32" if device.type == "cpu" else "bfloat16"

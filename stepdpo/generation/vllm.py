@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.ranges import at_least, positive, within
 from stepdpo.core.types import Completion, Sampling
 from stepdpo.generation.seeding import check_greedy, numbered_seed, seeds
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.tokens.tokenization import encode
+
+NEEDS_VLLM = (
+    "sampler=vllm needs vLLM: pip install 'stepdpo[vllm]' on a machine with CUDA; sampler=openai drives a server that "
+    "runs elsewhere"
+)
+NEEDS_CHECKPOINT = "sampler=vllm reads a checkpoint; model=fresh has none"
 
 
 class Dtype(Enum):
@@ -44,16 +51,20 @@ class VllmSampler:
     """Further arguments of vllm.LLM; one given here replaces ours."""
     progress: bool = True
 
+    package: ClassVar[tuple[str, str]] = ("vllm", NEEDS_VLLM)
+    """What is imported once it is opened, and what is said where that is missing."""
+
     def __post_init__(self) -> None:
-        if self.tensor_parallel < 1 or not 0 < self.memory <= 1:
-            raise ValueError("tensor_parallel must be at least 1, memory in (0, 1]")
+        at_least(1, tensor_parallel=self.tensor_parallel, context=self.context)
+        positive(memory=self.memory)
+        within(0, 1, memory=self.memory)
 
     @contextmanager
     def open(self, model: ModelSpec) -> Iterator[LocalVllm]:
         """Load the model. UserError where vLLM is not installed or the model is no checkpoint."""
         vllm = _library()
         if not isinstance(model, Pretrained):
-            raise UserError("sampler=vllm reads a checkpoint; model=fresh has none")
+            raise UserError(NEEDS_CHECKPOINT)
         given: dict[str, Any] = {
             "model": model.source,
             "revision": model.revision,
@@ -163,9 +174,6 @@ def _library() -> ModuleType:
     except ImportError as error:
         if getattr(error, "name", None) != "vllm":
             raise UserError(f"sampler=vllm: vLLM cannot be loaded here ({error})") from error
-        raise UserError(
-            "sampler=vllm needs vLLM: pip install 'stepdpo[vllm]' on a machine with CUDA; sampler=openai drives a "
-            "server that runs elsewhere"
-        ) from None
+        raise UserError(NEEDS_VLLM) from None
     module: ModuleType = vllm
     return module

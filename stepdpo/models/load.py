@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
+from stepdpo.core.ranges import at_least
 from stepdpo.models.chat_template import bound_chat_templates
 from stepdpo.models.fingerprint import fingerprint
 from stepdpo.models.integrity import refuse_damaged, refuse_incomplete, refuse_not_finite
@@ -141,6 +142,16 @@ class Fresh:
     seed: int = 0
     """Seed of the weights."""
 
+    def __post_init__(self) -> None:
+        at_least(1, hidden_size=self.hidden_size, layers=self.layers, heads=self.heads)
+        at_least(1, key_value_heads=self.key_value_heads, intermediate_size=self.intermediate_size)
+        at_least(2, max_positions=self.max_positions)
+        at_least(0, seed=self.seed)
+        if self.hidden_size % (2 * self.heads):  # positions are told by pairs of numbers in a head
+            raise ValueError(f"hidden_size must be a multiple of 2 * heads, which is {2 * self.heads}")
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"key_value_heads must divide heads, which is {self.heads}, got {self.key_value_heads}")
+
     @property
     def source(self) -> str:
         return "fresh"
@@ -202,11 +213,11 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
-def must_exist(path: str, source: str) -> None:
+def must_exist(path: str, source: str, where: str = "model") -> None:
     """UserError for a path that is plainly one of this machine and leads to no model."""
     plainly = path.startswith(("/", ".", "~", PREFIX)) or path.count("/") > 1  # a hub id is `owner/name`
     if plainly and not Path(source).is_dir():  # what is wrong with a folder that is there, `refuse_damaged` says better
-        raise UserError(f"model: {path!r} holds no config.json; it should be a folder in Hugging Face format")
+        raise UserError(f"{where}: {path!r} holds no config.json; it should be a folder in Hugging Face format")
 
 
 def _first_line(error: Exception) -> str:

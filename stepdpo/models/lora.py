@@ -9,17 +9,19 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.core.ranges import at_least, positive
 from stepdpo.runtime.secrets import redact_text
 
 NAME = "default"
 """What peft calls the only adapter of a model."""
 ALL = "all-linear"
+NEEDS_PEFT = "adapter=lora needs peft: pip install 'stepdpo[lora]'"
 
 
 class Adapter(Protocol):
@@ -57,9 +59,12 @@ class Lora:
     seed: int = 0
     """Seed of the first weights of every A."""
 
+    package: ClassVar[tuple[str, str]] = ("peft", NEEDS_PEFT)
+    """What is imported once it is opened, and what is said where that is missing."""
+
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
-            raise ValueError("rank must be at least 1, and alpha positive")
+        at_least(1, rank=self.rank)
+        positive(alpha=self.alpha)
         names = [self.targets] if isinstance(self.targets, str) else self.targets
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f"targets must be {ALL} or a list of names, got {self.targets!r}")
@@ -123,7 +128,7 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        raise UserError("adapter=lora needs peft: pip install 'stepdpo[lora]'") from error
+        raise UserError(NEEDS_PEFT) from error
     return peft
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import chain, islice
@@ -11,11 +10,10 @@ from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import Outage, UserError
-from stepdpo.core.package_data import conf
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.template_card import resolve
-from stepdpo.pairs.config import PairsConfig
+from stepdpo.pairs.config import PairsConfig, refuse_without_checker
 from stepdpo.pairs.engine.context import Context, needs_trees
 from stepdpo.pairs.engine.requests import BASELINES
 from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
@@ -41,7 +39,7 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     the end the files have the order of the problems, whoever worked on them and however often it was stopped.
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
-    _refuse_without_checker(spec)
+    refuse_without_checker(spec)
     context, template = (None, "") if needs_trees(spec.pairs) else _context(spec, folder)
     problems = _problems(spec)
     worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, folder)
@@ -61,19 +59,6 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     _write_summary(result_log, {**results, **({"files": files} if files else {}), **stamp})
     print(f"{counts['pairs']} preferences in {folder / PREFERENCES}", flush=True)
     return counts
-
-
-def _refuse_without_checker(spec: PairsConfig) -> None:
-    """UserError when the method, or its judge, needs a checker and the task has none."""
-    needs = spec.pairs.needs | (spec.judge.needs if "judge" in spec.pairs.needs else frozenset())
-    if "checker" not in needs or spec.task.checker is not None:
-        return
-    files = sorted((conf() / "task").glob("*.yaml"))
-    having = [
-        file.stem for file in files if re.search(r"^checker:\s*$", file.read_text(encoding="utf-8"), re.MULTILINE)
-    ]
-    known = f"tasks that have one: {', '.join(having)}"
-    raise UserError(f"task={spec.task.name} has no exact step checker, which these pairs need; {known}")
 
 
 def _context(spec: PairsConfig, folder: Path) -> tuple[Context, str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
+from stepdpo.core.errors import UserError
+from stepdpo.core.package_data import conf
 from stepdpo.core.protocols import SamplerSpec, Template
+from stepdpo.core.ranges import at_least, positive, within
 from stepdpo.core.types import Sampling
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.models.load import ModelSpec
 from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
 from stepdpo.pairs.executors.local import LocalExecutor
+from stepdpo.tinymath.problems import check_split
+from stepdpo.tinymath.task import TinymathTask
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,22 @@ class PairsConfig:
         return Sampling(self.n, self.temperature, self.top_p, self.max_tokens, (), self.seed)
 
     def __post_init__(self) -> None:
-        if self.live < 1:
-            raise ValueError("live must be at least 1")
-        if self.n < 1 or self.max_tokens < 1 or (self.limit is not None and self.limit < 1):
-            raise ValueError("n, max_tokens and limit must be at least 1")
-        if self.skip < 0:
-            raise ValueError("skip must be at least 0")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ValueError("solutions must differ to be paired: temperature above 0, top_p in (0, 1]")
+        at_least(1, n=self.n, max_tokens=self.max_tokens, limit=self.limit, live=self.live)
+        at_least(0, skip=self.skip, seed=self.seed)
+        positive(temperature=self.temperature, top_p=self.top_p)  # solutions must differ to be paired
+        within(0, 1, top_p=self.top_p)
+        if self.split is not None and isinstance(self.task, TinymathTask):
+            check_split(self.split)
+
+
+def refuse_without_checker(spec: PairsConfig) -> None:
+    """UserError when the method, or its judge, needs a checker and the task has none."""
+    needs = spec.pairs.needs | (spec.judge.needs if "judge" in spec.pairs.needs else frozenset())
+    if "checker" not in needs or spec.task.checker is not None:
+        return
+    files = sorted((conf() / "task").glob("*.yaml"))
+    having = [
+        file.stem for file in files if re.search(r"^checker:\s*$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    known = f"tasks that have one: {', '.join(having)}"
+    raise UserError(f"task={spec.task.name} has no exact step checker, which these pairs need; {known}")

@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from stepdpo.core.ranges import at_least, within
 from stepdpo.core.types import Preference, Problem
 from stepdpo.pairs.baselines import baselines
 from stepdpo.pairs.engine.context import Context
@@ -58,13 +59,13 @@ class Localise:
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
 
     def __post_init__(self) -> None:
-        if min(self.rectify, self.max_per_question, self.max_chosen_per_prefix, self.max_pairs_per_problem) < 1:
-            raise ValueError(
-                "rectify, max_per_question, max_chosen_per_prefix and max_pairs_per_problem must be at least 1"
-            )
-        for low, high in ((self.min_solve_rate, self.max_solve_rate), (self.min_prefix_rate, self.max_prefix_rate)):
-            if not 0 <= low <= high <= 1:
-                raise ValueError("0 <= min_solve_rate <= max_solve_rate <= 1, and so for min_ and max_prefix_rate")
+        counts = ("rectify", "max_per_question", "max_chosen_per_prefix", "max_pairs_per_problem")
+        at_least(1, **{name: getattr(self, name) for name in counts})
+        for of in ("solve_rate", "prefix_rate"):
+            low, high = f"min_{of}", f"max_{of}"
+            within(0, 1, **{name: getattr(self, name) for name in (low, high)})
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} must not be above {high}")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """The three stages; the outcome says after which of them nothing was left."""

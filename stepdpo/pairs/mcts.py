@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from stepdpo.core.ranges import at_least, positive
 from stepdpo.core.types import Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Requests, Result
@@ -69,14 +70,10 @@ class Mcts:
 
     def __post_init__(self) -> None:
         counts = ("iterations", "root_factor", "depth_limit", "n_init_actions", "n_actions", "step_tokens")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        at_least(1, **{name: getattr(self, name) for name in counts})
         if self.breadth_limit < 2:
             raise ValueError("breadth_limit must be at least 2: a pair needs two siblings")
-        for name in ("init_temperature", "temperature"):
-            if (given := getattr(self, name)) is not None and given <= 0:
-                raise ValueError(f"{name} must be above 0, for steps to differ")
+        positive(init_temperature=self.init_temperature, temperature=self.temperature)
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """Walk, then select pairs from the tree."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
+from stepdpo.core.ranges import at_least, positive, within
 from stepdpo.core.types import Preference, Problem, Prompt
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Request, Requests, Result
@@ -57,12 +58,11 @@ class Rollouts:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.max_wrong < 1 or self.candidates < 1:
-            raise ValueError("max_wrong and candidates must be at least 1")
-        if not 1 <= self.best_of <= self.rollouts:
+        at_least(1, max_wrong=self.max_wrong, candidates=self.candidates, rollouts=self.rollouts, best_of=self.best_of)
+        if self.best_of > self.rollouts:
             raise ValueError("best_of lies between 1 and rollouts: with fewer roll-outs it cannot be estimated")
-        if not 0 < self.min_drop <= 1 or self.temperature <= 0:
-            raise ValueError("min_drop lies in (0, 1], temperature is above 0")
+        positive(min_drop=self.min_drop, temperature=self.temperature)
+        within(0, 1, min_drop=self.min_drop)
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample; roll out from every prefix of the wrong solutions; roll out from what may be chosen; pair up."""

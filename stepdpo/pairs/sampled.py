@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from stepdpo.core.ranges import at_least, within
 from stepdpo.core.types import Preference, Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Requests, Result
@@ -29,8 +30,10 @@ class Sampled:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.max_pairs_per_problem < 1 or not 0 <= self.min_solve_rate <= self.max_solve_rate <= 1:
-            raise ValueError("max_pairs_per_problem from 1; 0 <= min_solve_rate <= max_solve_rate <= 1")
+        at_least(1, max_pairs_per_problem=self.max_pairs_per_problem)
+        within(0, 1, min_solve_rate=self.min_solve_rate, max_solve_rate=self.max_solve_rate)
+        if self.min_solve_rate > self.max_solve_rate:
+            raise ValueError("min_solve_rate must not be above max_solve_rate")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample, grade, pair up in the order of the samples."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from stepdpo.core.protocols import Checker
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Completion, Preference, Problem, Prompt
 from stepdpo.pairs.baselines import EXTRA, baselines
 from stepdpo.pairs.engine.context import Context
@@ -45,10 +46,10 @@ class Siblings:
     needs: ClassVar[frozenset[str]] = frozenset({"checker"})
 
     def __post_init__(self) -> None:
-        if self.resample < 0 or self.max_pairs_per_problem < 1:
-            raise ValueError("resample must be at least 0, max_pairs_per_problem at least 1")
-        if self.extra_samples < 0 or (self.extra_samples and not self.baselines):
-            raise ValueError("extra_samples must be at least 0, and needs baselines=true")
+        at_least(0, resample=self.resample, extra_samples=self.extra_samples)
+        at_least(1, max_pairs_per_problem=self.max_pairs_per_problem)
+        if self.extra_samples and not self.baselines:
+            raise ValueError("extra_samples needs baselines=true")
 
     def __call__(self, problem: Problem, context: Context) -> Requests:
         """Sample, find the wrong steps, and sample again from the prefixes that no sample continues rightly."""

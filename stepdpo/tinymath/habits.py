@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
+from stepdpo.core.ranges import within
 from stepdpo.tinymath.long_story import WORDINGS, LongStory, solution_of
 
 
@@ -46,9 +47,7 @@ class Habits:
     """The first move, from 0, where it is."""
 
     def __post_init__(self) -> None:
-        for name in ("mistaken", "mistaken_late", "forgotten"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a probability in [0, 1], got {getattr(self, name)}")
+        within(0, 1, mistaken=self.mistaken, mistaken_late=self.mistaken_late, forgotten=self.forgotten)
 
     def demonstrate(self, story: LongStory, rng: Random) -> Demonstration:
         """Work the story move by move; a mistake that would leave the bounds later on is not made."""

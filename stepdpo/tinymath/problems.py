@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import islice
 from random import Random
 
+from stepdpo.core.errors import nearest
 from stepdpo.core.types import Problem
 from stepdpo.data.dedup import HashSet
 from stepdpo.tinymath.long_story import LongStory
@@ -42,10 +43,15 @@ def problems(split: str, count: int, seed: int = 0, kind: Stories = Stories.shor
     return list(stream(split, count, seed, kind))
 
 
+def check_split(split: str) -> None:
+    """ValueError for one that there is not."""
+    if split not in SPLITS:
+        raise ValueError(f"split: tinymath has none of the name {split!r}; {nearest(split, SPLITS)}")
+
+
 def stream(split: str, count: int, seed: int = 0, kind: Stories = Stories.short) -> Iterator[Problem]:
     """The same, each made when it is asked for."""
-    if split not in SPLITS:
-        raise ValueError(f"tinymath has no split {split!r}; known: {', '.join(SPLITS)}")
+    check_split(split)
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
     told = islice(stories(kind, split, seed), count)

@@ -6,9 +6,11 @@ import hashlib
 from dataclasses import dataclass
 
 from stepdpo.core.package_data import sources
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Preference, Problem
-from stepdpo.data.validation import Loaded, amount, gather
+from stepdpo.data.validation import Loaded, check_heldout, gather
 from stepdpo.tinymath.habits import Habits
+from stepdpo.tinymath.problems import check_split
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class TinymathSolutions:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        amount(self.heldout, 0)
-        if self.count < 1:
-            raise ValueError(f"count: expected a number from 1, got {self.count}")
+        check_heldout(self.heldout)
+        at_least(1, count=self.count)
+        check_split(self.split)
 
     def fingerprint(self) -> str:
         return _fingerprint(self)
@@ -58,9 +60,9 @@ class TinymathDemonstrations:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        amount(self.heldout, 0)
-        if self.count < 1:
-            raise ValueError(f"count: expected a number from 1, got {self.count}")
+        check_heldout(self.heldout)
+        at_least(1, count=self.count)
+        check_split(self.split)
 
     def fingerprint(self) -> str:
         return _fingerprint(self)

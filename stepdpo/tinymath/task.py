@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stepdpo.core.protocols import Checker
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream, check_limit
-from stepdpo.tinymath.problems import Stories, stream
+from stepdpo.tinymath.problems import Stories, check_split, stream
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class TinymathTask:
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
         check_limit(self.limit)
-        if self.count < 1:
-            raise ValueError(f"count: expected a number from 1, got {self.count}")
+        at_least(1, count=self.count)
+        check_split(self.split)
 
     def problems(self) -> list[Problem]:
         """Generate the problems."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepdpo.core.ranges import at_least
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.packing import TreePack, balance, pack_trees
@@ -54,8 +55,7 @@ class BatchSize:
     partial: Partial = Partial.keep
 
     def __post_init__(self) -> None:
-        if self.pairs < 1 or self.tokens < 1:
-            raise ValueError("pairs and tokens must be at least 1")
+        at_least(1, pairs=self.pairs, tokens=self.tokens)
 
 
 @dataclass(frozen=True)

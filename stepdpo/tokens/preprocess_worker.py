@@ -144,7 +144,9 @@ def preprocess(
     stores = write_stores(folder, sources)
     found = loaded.with_bad(bad.values())
     report = PreprocessReport.of(found)
-    report = dataclasses.replace(report, dropped=dict(dropped), stores=stores, sides=ends.total(), ended=ends[True])
+    report = dataclasses.replace(
+        report, pairs=len(train), dropped=dict(dropped), stores=stores, sides=ends.total(), ended=ends[True]
+    )
     write_report(folder, report)
     return found
 

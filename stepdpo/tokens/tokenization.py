@@ -13,6 +13,7 @@ import numpy as np
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Pair, Prompt, Turn
 from stepdpo.data.fields import RowError
 from stepdpo.tokens.batch import SIDES
@@ -54,8 +55,8 @@ class Lengths:
     equal: Equal = Equal.drop
 
     def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        at_least(2, max_length=self.max_length)
+        at_least(1, max_prompt_length=self.max_prompt_length)
         if self.overlong is Overlong.official and not 0 < self.max_prompt_length < self.max_length:
             raise ValueError("max_prompt_length must lie between 0 and max_length, else nothing of a response is left")
 

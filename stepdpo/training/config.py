@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stepdpo.core.protocols import Level, Template, TrackerSpec
+from stepdpo.core.ranges import at_least
 from stepdpo.data.validation import DatasetSpec
 from stepdpo.models.attention.registry import Attention
 from stepdpo.models.load import ModelSpec, Pretrained
@@ -54,8 +55,8 @@ class Training:
     """Number format of the weights that checkpoints and the finished model hold."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.log_every < 1 or self.keep < 1:
-            raise ValueError("epochs, log_every and keep must be at least 1")
+        at_least(1, epochs=self.epochs, max_steps=self.max_steps, log_every=self.log_every, keep=self.keep)
+        at_least(0, seed=self.seed, eval_every=self.eval_every, save_every=self.save_every)
         if self.reference is ReferenceMode.adapter_off and isinstance(self.adapter, NoAdapter):
             raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
         if self.reference is ReferenceMode.adapter_off and self.reference_model is not None:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from stepdpo.core.ranges import at_least, positive, within
+
 
 class Schedule(Enum):
     """How the learning rate goes on after the warm-up."""
@@ -45,8 +47,12 @@ class AdamW:
     """Largest norm of the whole gradient; 0 for no clipping."""
 
     def __post_init__(self) -> None:
-        if self.lr < 0 or not 0 <= self.warmup <= 1 or self.clip < 0:
-            raise ValueError("lr and clip must not be negative, and warmup must lie in [0, 1]")
+        at_least(0, lr=self.lr, clip=self.clip, weight_decay=self.weight_decay)
+        within(0, 1, warmup=self.warmup)
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        positive(eps=self.eps)
 
     def lr_at(self, step: int, total: int) -> float:
         """Learning rate of update number `step` (from 0) of `total`."""

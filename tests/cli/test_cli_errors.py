@@ -24,44 +24,16 @@ MODEL = ("model=fresh", "model.hidden_size=32", "model.layers=1", "model.interme
 SMALL = (*MODEL, "engine=local", "batch.pairs=8", "epochs=1", "log_every=1", "template=alpaca")
 SFT = (*SMALL, "algo=sft", "dataset=tinymath_solutions", "dataset.count=20", "dataset.heldout=0")
 
-WORDS = {
-    "a misspelt option": (("algo=tdop",), "algo=tdop: there is no such algo; did you mean 'tdpo'?"),
-    "no such option": (("template=xyzzy",), "known: alpaca, "),
-    "a misspelt group": (("alog=dpo",), "alog: there is no such setting; did you mean 'algo'?"),
-    "a misspelt key": (("algo.bta=1",), "algo.bta: there is no such setting; did you mean 'algo.beta'?"),
-    "a misspelt part": (("bacth.pairs=3",), "bacth.pairs: there is no such setting; did you mean 'batch.pairs'?"),
-    "a key without its part": (("lr=1",), "lr: there is no such setting; did you mean 'optim.lr'?"),
-    "another option's key": (("algo=sft", "algo.beta=1"), "algo.beta: there is no such setting; known in algo: "),
-    "several values": (("algo=dpo,tdpo",), "several values make a sweep; write `stepdpo train -m algo=...`"),
-    "a misspelt value of a sweep": (("-m", "algo=dpo,tdop"), "algo=tdop: there is no such algo; did you mean 'tdpo'?"),
-    "no value": (("force",), "'force': not understood; settings are written key=value"),
-    "a bracket": (("run=[a",), "'run=[a': not understood; quote values with special characters"),
-    "both": (("force=true", "resume=true", "run=x"), "give one of them"),
-    "no boolean": (("force=yes_please", "run=x"), "force: expected bool, got 'yes_please'"),
-    "no name": (("run=[a]",), "run: expected str, got ['a']"),
-    "one misspelt task to follow": (("then=gsm8",), "then: task=gsm8: there is no such task; did you mean 'gsm8k'?"),
-    "outside": (("run=../x",), "run name '../x'"),
-    "a misspelt task to follow": (("then=[gsm8k,mth]",), "then: task=mth: there is no such task; did you mean 'math'?"),
-    "a misspelt word for it": (("then=[math]", "then_with=task.limt=5"), "then: task.limt: there is no such setting"),
-    "a secret": (("+track.api_key=sk-CANARY0123456789abcdef",), "track.api_key: holds a secret"),
-}  # fmt: skip
-"""Seen before any worker starts."""
-
-VALUES = {
-    "a wrong type": (("epochs=abc",), "epochs: expected int, got 'abc'"),
-    "a wrong word": (("engine.dtype=float33",), "engine.dtype: did you mean 'float32'? (got 'float33')"),
-    "out of range": (("algo.beta=-1",), "algo.beta: beta must be positive, got -1.0"),
-    "one of several": (("batch.pairs=0",), "batch.pairs: pairs and tokens must be at least 1"),
-    "in a sweep": (("-m", "batch.pairs=8,0"), "batch.pairs: pairs and tokens must be at least 1"),
-    "too few processes": (("engine.processes=-2",), "engine.processes: processes must be"),
-    "no algo": (("algo=null",), "algo: not given"),
-    "no file": (("dataset=jsonl", "dataset.path=nowhere.jsonl"), "nowhere.jsonl: no such file or folder"),
-    "no path": (("dataset=jsonl",), "no data given: set its path"),
-    "no model folder": (("model=./nowhere",), "model: './nowhere' holds no config.json"),
-    "no model of a run": (("model=runs/x/model",), "model: 'runs/x/model' holds no config.json"),
-    "a reference to nothing": (("seed=${oc.env:NO_SUCH_NAME}",), "seed: "),
+REAL = {
+    "train alog=dpo": "alog: there is no such setting; did you mean 'algo'?",
+    "train +track.api_key=sk-CANARY0123456789abcdef": "track.api_key: holds a secret",
+    "train algo.beta=-1": "algo.beta: beta must be positive, got -1.0",
+    "train dataset=jsonl dataset.path=nowhere.jsonl": "nowhere.jsonl: no such file or folder",
+    "train engine.device=cuda": "engine.device=cuda: no GPU",
+    "eval task=tinymath,mth": "tasks: task=mth: there is no such task",
+    "pairs task=gsm8k": "task=gsm8k has no exact step checker",
 }
-"""Seen before any worker starts, as the part itself says it, and without the libraries that take seconds to import."""
+"""A few of `test_mistakes`, in processes as a user starts them."""
 
 INPUTS = {
     "no model": ((*SFT[4:], "model=nowhere"), "model=nowhere: there is no such model"),
@@ -79,22 +51,13 @@ def refused(done: Done, what: str) -> None:
     assert "CANARY" not in done.said
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_words(name: str, tmp_path: Path) -> None:
-    words, what = WORDS[name]
-    refused(stepdpo("train", *words, cwd=tmp_path), what)
-    assert tree(tmp_path) <= {"runs"}
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_values(name: str, tmp_path: Path) -> None:
-    """Where torch cannot be imported at all."""
+@pytest.mark.parametrize("row", REAL)
+def test_a_mistake_is_told_where_torch_cannot_be_imported(row: str, tmp_path: Path) -> None:
     (tmp_path / "lib" / "torch").mkdir(parents=True)
     (tmp_path / "lib" / "torch" / "__init__.py").write_text("raise SystemExit('error: torch is imported')\n")
-    words, what = VALUES[name]
     path = f"{tmp_path / 'lib'}:{environment()['PYTHONPATH']}"
     (tmp_path / "cwd").mkdir()
-    refused(stepdpo("train", *words, cwd=tmp_path / "cwd", PYTHONPATH=path), what)
+    refused(stepdpo(*row.split(), cwd=tmp_path / "cwd", PYTHONPATH=path, CUDA_VISIBLE_DEVICES=""), REAL[row])
     assert tree(tmp_path / "cwd") == set()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from stepdpo.cli import shorthands
+from stepdpo.cli import overrides, shorthands
 from stepdpo.cli.iterative import run
 from stepdpo.cli.iterative.config import Iterations, Reference, requested
 from stepdpo.cli.iterative.plan import IterationPlan, pairs_config, train_config
@@ -56,7 +56,7 @@ def test_shorthands(word: str, long: str) -> None:
 
 def test_words_of_the_pairs_go_within() -> None:
     with pytest.raises(UserError, match=r'rounds\.pairs_with="judge=exact"'):
-        shorthands.normalise("train", ["judge=exact"], {})
+        overrides.check("train", ["judge=exact"], sweep=False)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_words_of_the_pairs_go_within() -> None:
         ({"pairs_with": "limit=10"}, (), "rounds.problems"),
         ({"pairs_with": ["model.path=x"]}, (), "for the rounds to say"),
         ({"reference": "stf"}, (), "rounds.reference: did you mean 'sft'?"),
-        ({"count": -1}, (), "count must be at least 0"),
-        ({"problems": 0}, (), "problems at least 1"),
+        ({"count": -1}, (), "count must not be negative"),
+        ({"problems": 0}, (), "problems must be at least 1"),
         ({"count": 0}, ("rounds.pairs=siblings",), "say how many rounds"),
         ({}, ("dataset=tinymath",), "rounds train on the pairs that they make themselves"),
         ({"colour": 1}, (), "rounds.colour"),

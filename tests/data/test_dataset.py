@@ -22,6 +22,7 @@ from stepdpo.core.types import Preference, Problem, Turn
 from stepdpo.data.dataset import Dataset
 from stepdpo.data.formats import Format
 from stepdpo.data.preference_file import from_row, to_line
+from stepdpo.data.rows import bad_row
 from stepdpo.data.validation import amount, enforce, share
 from stepdpo.tinymath.solutions import TinymathSolutions
 
@@ -249,8 +250,25 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     row = {"query": "Q", "good": "5", "bad": "6"}
     loaded = load(tmp_path, row, columns={"prompt": "query", "chosen": "good", "rejected": "bad"})
     assert loaded.preferences[0].chosen == "5"
-    with pytest.raises(UserError, match="did you mean 'prompt'"):
+    with pytest.raises(ValueError, match="did you mean 'prompt'"):
         load(tmp_path, row, format=Format.TRL, columns={"promt": "query"})
+    with pytest.raises(UserError, match="the format has no such column"):
+        load(tmp_path, row, format=Format.TRL, columns={"question": "query"})
+
+
+def test_a_row_found_bad_later_counts_once(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    rows = [{"question": f"{n}?", "chosen": "5", "rejected": "6"} for n in range(4)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    loaded = Dataset(path=str(file), heldout=1, max_bad=0.3).load()
+    again = loaded.with_bad([bad_row(loaded.places[0], "a chat template refuses it", "?")])
+    assert len(again.preferences) == len(again.places) == 2
+    assert {name: again.counts[name] for name in ("rows", "usable", "bad", "train", "heldout")} == {
+        "rows": 4, "usable": 3, "bad": 1, "train": 2, "heldout": 1,
+    }  # fmt: skip
+    enforce(again)  # 1 of 4, not of 5
+    with pytest.raises(UserError, match="1 of 4 rows"):
+        enforce(again, 0.2)
 
 
 def test_unknown_columns_are_refused_with_the_known_formats(tmp_path: Path) -> None:
@@ -324,7 +342,7 @@ def test_shares() -> None:
         with pytest.raises(ValueError, match="expected a share"):
             share(wrong)
     for settings_ in ({"max_bad": "x"}, {"heldout": -1}, {"limit": 0}):
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(ValueError, match=f"^{next(iter(settings_))}"):
             Dataset(path="a", **settings_)  # type: ignore[arg-type]
 
 

@@ -326,5 +326,5 @@ def test_the_day_is_fixed_and_kept(tmp_path: Path, tokenizer: Any) -> None:
 
 
 def test_a_day_is_a_day() -> None:
-    with pytest.raises(ValueError, match="Invalid isoformat"):
+    with pytest.raises(ValueError, match="date: expected a day such as 2026-12-01, got 'tomorrow'"):
         NativeTemplate(date="tomorrow")

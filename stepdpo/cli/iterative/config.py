@@ -13,6 +13,7 @@ from stepdpo.cli import overrides
 from stepdpo.cli.shorthands import key_of
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.errors import UserError
+from stepdpo.core.ranges import at_least
 
 OWN = ("model", "template", "limit", "skip", "run", "runs", "force", "resume")
 """Words of `stepdpo pairs` that the rounds set."""
@@ -44,8 +45,8 @@ class Iterations:
     """Further words for `stepdpo pairs`."""
 
     def __post_init__(self) -> None:
-        if self.count < 0 or self.problems < 1:
-            raise ValueError("count must be at least 0, problems at least 1")
+        at_least(0, count=self.count)
+        at_least(1, problems=self.problems)
 
     @property
     def words(self) -> list[str]:
@@ -81,6 +82,8 @@ def requested(node: DictConfig, manifest: Mapping[str, Any], given: Sequence[str
         return iterations
     if "pairs" in named:
         raise UserError(f"pairs={iterations.pairs}: say how many rounds (rounds=3), or make pairs by `stepdpo pairs`")
+    if alone := sorted(named - {"count"}):
+        raise UserError(f"rounds.{alone[0]}: there are no rounds; say how many (rounds=3)")
     return None
 
 
@@ -92,4 +95,7 @@ def _check_words(iterations: Iterations, given: Sequence[str]) -> None:
         if key_of(word).partition(".")[0] in OWN:
             raise UserError(f"rounds.pairs_with: {word}: that is for the rounds to say (problems: rounds.problems)")
     # Now, and not when the first round has come to its pairs, or the second after hours.
-    overrides.check("pairs", iterations.words, sweep=False)
+    try:
+        overrides.check("pairs", iterations.words, sweep=False)
+    except UserError as error:
+        raise UserError(f"rounds.pairs_with: {error}") from error

@@ -22,6 +22,7 @@ from stepdpo.generation.client.retry import delay, may_pass, retry_after
 from stepdpo.generation.client.transcript import Exchange, costs, redact_key
 from stepdpo.runtime.secrets import redact_text
 
+NEEDS_CLIENT = "needs the client: pip install 'stepdpo[openai]'"
 LONGEST = 400
 """Characters of a server's own words in an error."""
 EVERY = 15.0
@@ -229,5 +230,5 @@ def _library(part: str) -> ModuleType:
     try:
         import openai
     except ImportError:
-        raise UserError(f"{part} needs the client: pip install 'stepdpo[openai]'") from None
+        raise UserError(f"{part} {NEEDS_CLIENT}") from None
     return openai

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stepdpo.core.ranges import at_least, positive
+
 
 @dataclass(frozen=True)
 class Server:
@@ -27,7 +29,6 @@ class Server:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url: expected http://... or https://..., got {self.url!r}")
-        if self.concurrency < 1 or self.retries < 0:
-            raise ValueError("concurrency must be at least 1, retries at least 0")
-        if self.timeout <= 0 or self.backoff < 0:
-            raise ValueError("timeout must be above 0, backoff at least 0")
+        at_least(1, concurrency=self.concurrency)
+        at_least(0, retries=self.retries, backoff=self.backoff)
+        positive(timeout=self.timeout)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stepdpo.core.protocols import Sampler
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Completion, Sampling
 
 
@@ -17,8 +18,7 @@ class Greedy:
     """Longest response; a longer one is cut and counted as truncated."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens: expected a number from 1, got {self.max_tokens}")
+        at_least(1, max_tokens=self.max_tokens)
 
     def __call__(self, prompts: Sequence[str], sampler: Sampler) -> list[Completion]:
         params = Sampling(n=1, temperature=0.0, max_tokens=self.max_tokens)

@@ -49,6 +49,7 @@ COMPUTE: dict[Attention, Compute] = {
 # One name a backend, given to the model when it is built and never changed after. Gradient checkpointing runs the
 # forward pass a second time: were another backend set by then, its gradients would be silently wrong, since
 # transformers looks the name up at every call.
+FLEX_NEEDS = "attention=flex needs a CUDA device (on a CPU it has no backward pass); choose attention=runs"
 NAMES = {Attention.runs: "stepdpo_tree", Attention.flex: "stepdpo_flex", Attention.dense: "stepdpo_dense"}
 """What transformers calls them."""
 
@@ -62,7 +63,7 @@ def register(kind: Attention = Attention.runs, device: torch.device | None = Non
     if kind is Attention.auto:
         kind = Attention.flex if on_gpu else Attention.runs
     if kind is Attention.flex and device is not None and not on_gpu:
-        raise UserError("attention=flex needs a CUDA device (on a CPU it has no backward pass); choose attention=runs")
+        raise UserError(FLEX_NEEDS)
     # No mask function goes with it: transformers would build an L x L mask, and find documents in the positions, which
     # start again at every branch.
     AttentionInterface.register(NAMES[kind], _backend(COMPUTE[kind]))

@@ -15,9 +15,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Problem
 from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.pairs.engine.worker import Worker, WorkerContext
@@ -25,6 +26,7 @@ from stepdpo.pairs.executors.dispatch import Dispatcher
 
 STORE = 256 * 2**20
 """Bytes that a local Ray keeps free for what is sent about: problems and pairs are small."""
+NEEDS_RAY = "crew=ray needs Ray: pip install 'stepdpo[ray]'"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -50,11 +52,12 @@ class RayExecutor:
     retries: int = 3
     """How often a group is given to another worker after one died over it."""
 
+    package: ClassVar[tuple[str, str]] = ("ray", NEEDS_RAY)
+    """What is imported once it is opened, and what is said where that is missing."""
+
     def __post_init__(self) -> None:
-        if (self.workers is not None and self.workers < 1) or self.cpus < 1 or self.ahead < 1:
-            raise ValueError("workers, cpus and ahead must be at least 1")
-        if self.retries < 0 or (self.gpus is not None and self.gpus < 0):
-            raise ValueError("retries and gpus must not be negative")
+        at_least(1, workers=self.workers, cpus=self.cpus, ahead=self.ahead)
+        at_least(0, retries=self.retries, gpus=self.gpus)
 
     @contextmanager
     def open(self, worker_context: WorkerContext) -> Iterator[Dispatcher]:
@@ -124,4 +127,4 @@ def _ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise UserError("crew=ray needs Ray: pip install 'stepdpo[ray]'") from error
+        raise UserError(NEEDS_RAY) from error

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from stepdpo.core.errors import Outage
+from stepdpo.core.ranges import at_least
 from stepdpo.core.steps import text_of
 from stepdpo.core.types import Problem
-from stepdpo.generation.client.client import Client, RequestRefused, connect
+from stepdpo.generation.client.client import NEEDS_CLIENT, Client, RequestRefused, connect
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.client.transcript import Transcript
 from stepdpo.pairs.engine.context import Context
@@ -66,10 +67,12 @@ class OpenAIJudge:
     """Further fields of every request."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    package: ClassVar[tuple[str, str]] = ("openai", f"judge.server {NEEDS_CLIENT}")
+    """What is imported once it is opened, and what is said where that is missing."""
 
     def __post_init__(self) -> None:
-        if self.ask_again < 0 or (self.max_tokens is not None and self.max_tokens < 1):
-            raise ValueError("ask_again must be at least 0, max_tokens at least 1")
+        at_least(0, ask_again=self.ask_again, temperature=self.temperature)
+        at_least(1, max_tokens=self.max_tokens)
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Ask, and ask again where the reply holds no decision. Raises JudgeFailed with the last reply."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
+from stepdpo.core.ranges import at_least, positive, within
 from stepdpo.core.types import Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Request
@@ -59,12 +60,9 @@ class Rollouts:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.rollouts < 1 or self.at_first < 1:
-            raise ValueError("rollouts and at_first must be at least 1")
-        if self.temperature is not None and self.temperature <= 0:
-            raise ValueError("temperature must be above 0: roll-outs must differ")
-        if not 0 < self.confidence <= 1:
-            raise ValueError("confidence must be in (0, 1]")
+        at_least(1, rollouts=self.rollouts, at_first=self.at_first)
+        positive(temperature=self.temperature, confidence=self.confidence)
+        within(0, 1, confidence=self.confidence)
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
         """Narrow down where successes end: one from `low` (from the beginning: tried last), none from `high`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
+from stepdpo.core.ranges import at_least, within
 from stepdpo.core.types import Preference
 from stepdpo.pairs.tree.tree import Tree, preference
 
@@ -77,10 +78,9 @@ class PairSelection:
     """Chooses for `rejected=random`."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_gap <= 2 or self.min_visits < 0:
-            raise ValueError("min_gap lies in [0, 2], min_visits is at least 0")
-        if self.max_pairs_per_tree < 1 or self.max_pairs_per_parent < 1:
-            raise ValueError("max_pairs_per_tree and max_pairs_per_parent must be at least 1")
+        within(0, 2, min_gap=self.min_gap)
+        at_least(0, min_visits=self.min_visits)
+        at_least(1, max_pairs_per_tree=self.max_pairs_per_tree, max_pairs_per_parent=self.max_pairs_per_parent)
 
     def __call__(self, tree: Tree, counts: Counter[str]) -> tuple[Preference, ...]:
         """The pairs of a tree; `counts` takes what was compared and what was left out."""

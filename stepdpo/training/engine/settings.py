@@ -21,6 +21,9 @@ Build = Callable[[torch.dtype, Gather], Scorer]
 """(number format of the weights, gather) -> a Scorer."""
 
 
+NO_GPU = "device=cuda: no GPU that torch can use is here; leave it at auto for the CPU"
+
+
 class Dtype(Enum):
     """Number format that scores and gradients are computed in."""
 
@@ -91,7 +94,7 @@ def pick_device(device: Device, local_rank: int = 0) -> torch.device:
     if device is Device.auto:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if device is Device.cuda and not torch.cuda.is_available():
-        raise UserError("device=cuda: no GPU that torch can use is here; leave it at auto for the CPU")
+        raise UserError(f"engine.{NO_GPU}")
     return torch.device(kind, local_rank) if kind == "cuda" else torch.device(kind)
 
 

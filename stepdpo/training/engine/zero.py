@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stepdpo.core.ranges import at_least, within
 from stepdpo.models.scorer import Scores
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.training.engine.process_group import process_group
@@ -71,6 +72,8 @@ class Zero:
             raise ValueError(f"stage must be 0, 1, 2 or 3, got {self.stage}")
         if self.processes < 0:
             raise ValueError(f"processes must be 0 (one a GPU, else one) or more, got {self.processes}")
+        at_least(1, timeout_minutes=self.timeout_minutes)
+        within(0, 65535, master_port=self.master_port)
         if self.offload_parameters and self.stage != 3:
             raise ValueError("offload_parameters needs stage=3")
         if self.offload_optimizer and self.stage == 0:
