@@ -86,9 +86,11 @@ def finished(folder: Path) -> bool:
 
 
 def started_with(folder: Path) -> dict[str, Any]:
-    """The manifest of a run; empty where there is none yet."""
+    """The manifest of a run; empty where there is none yet. Raises UserError for a file that is none."""
     path = folder / MANIFEST
-    found: dict[str, Any] = read_json(path) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not a run's manifest")
     return found
 
 

@@ -106,11 +106,14 @@ def settings(run: Path) -> dict[str, str]:
     try:
         # Unresolved: what a configuration refers to (environment, other nodes) need not be there any more.
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False) if path.exists() else {}
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error
     config = config if isinstance(config, dict) else {}
     manifest = run / "manifest.json"
-    choices = (read_json(manifest) if manifest.exists() else {}).get("choices", {})
+    started = read_json(manifest) if manifest.exists() else {}
+    choices = started.get("choices", {}) if isinstance(started, dict) else None
+    if not isinstance(choices, dict):
+        raise UserError(f"{manifest}: not a run's manifest")
     level = config.get("level")
     prefix = level.get("prefix") if isinstance(level, dict) else None
     return {
@@ -165,8 +168,8 @@ def _row(
 def _evaluation(folder: Path) -> EvaluationResult:
     summary = read_json(folder / SUMMARY)
     path = folder / ATTEMPTS
-    if not isinstance(summary, dict):
-        raise UserError(f"{folder / SUMMARY}: expected an object")
+    if fault := _fault(summary):
+        raise UserError(f"{folder / SUMMARY}: {fault}")
     attempts = tuple(_attempt(row, f"{path}: attempt {i}") for i, row in enumerate(read_jsonl(path), start=1))
     # Attempts are compared by their problem's id, so a second answer would silently replace the first.
     ids = [attempt.problem_id for attempt in attempts]
@@ -182,9 +185,32 @@ def _evaluation(folder: Path) -> EvaluationResult:
 def _attempt(row: Mapping[str, Any], where: str) -> Attempt:
     try:
         grades = {grader: Grade(**row[grader]) for grader in GRADERS}
-        return Attempt(**{**row, **grades, "answers": tuple(row["answers"])})
+        attempt = Attempt(**{**row, **grades, "answers": tuple(row["answers"])})
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: not an attempt ({error})") from error
+    texts = {"problem_id": attempt.problem_id, **{f"{name}.verdict": grade.verdict for name, grade in grades.items()}}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise UserError(f"{where}: not an attempt ({name} is {value!r:.40})")
+    if not isinstance(attempt.tokens, int) or attempt.tokens < 0:
+        raise UserError(f"{where}: not an attempt (tokens is {attempt.tokens!r:.40})")
+    return attempt
+
+
+def _fault(summary: Any) -> str:
+    """What is wrong with a summary, whoever wrote it; empty when all is well."""
+    if not isinstance(summary, dict):
+        return "expected an object"
+    mistakes = summary.get("mistakes") or {}
+    if not isinstance(mistakes, dict) or not all(map(_counts, mistakes.values())):
+        return "`mistakes` should count, by kind, how often each was made and reached"
+    if not isinstance(summary.get("base") or "", str):
+        return "`base` should name a run"
+    return ""
+
+
+def _counts(mistake: Any) -> bool:
+    return isinstance(mistake, dict) and all(isinstance(mistake.get(name), int) for name in ("made", "reached"))
 
 
 def _evaluated(root: Path) -> list[str]:

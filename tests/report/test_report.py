@@ -203,6 +203,37 @@ def test_damaged_evaluations(tmp_path: Path) -> None:
         report([run], None, tmp_path / "out")
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("eval/gsm8k/summary.json", text) for text in ("3", "[]", DEEP)),
+        *(
+            ("eval/gsm8k/summary.json", {"mistakes": mistakes})
+            for mistakes in ("x", 3, [1], {"a": 1}, {"a": {"made": 1}}, {"a": {"made": "1", "reached": "2"}})
+        ),
+        *(("eval/gsm8k/summary.json", {"base": base}) for base in (3, ["a"], "\0")),
+        *(("eval/gsm8k/attempts.jsonl", {"tokens": tokens}) for tokens in ("x", None, -1, float("inf"))),
+        *(("eval/gsm8k/attempts.jsonl", {"problem_id": name}) for name in ([1], None)),
+        ("eval/gsm8k/attempts.jsonl", {"strict": {"verdict": [1], "extracted": "", "reason": ""}}),
+        ("eval/gsm8k/attempts.jsonl", DEEP),
+        *(("config.yaml", text) for text in ("a: &x [*x]", "\0")),
+        *(("manifest.json", text) for text in ("3", "[]", "null", '{"choices": 3}', '{"choices": ["a"]}', DEEP)),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_strangers_run_is_refused_by_the_file_at_fault(tmp_path: Path, name: str, content: Any) -> None:
+    run = make(tmp_path, "dpo", "+")
+    path = run / name
+    if isinstance(content, dict):
+        content = json.dumps({**json.loads(path.read_text()), **content}) + "\n"
+    path.write_text(content)
+    with pytest.raises(UserError, match="has no eval" if "\\u0000" in content else Path(name).name):
+        report([run], None, tmp_path / "out")
+
+
 def test_other_questions_under_the_same_ids(tmp_path: Path) -> None:
     run, other = make(tmp_path, "a", "+"), make(tmp_path, "b", "+")
     path = other / "eval" / "gsm8k" / "attempts.jsonl"
