@@ -25,7 +25,10 @@ def csv_file(file: Path, delimiter: str = ",") -> Iterator[Row | BadRow]:
     with opened(file) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as text:
         refuse_utf16(file, raw)
         records = csv.reader(text, delimiter=delimiter, strict=True)
-        names = next(records, [])
+        try:
+            names = next(records, [])
+        except csv.Error as error:
+            raise UserError(f"{file}:1: broken CSV in the names of the columns: {error}") from None
         if twice := [name for name in names if name and names.count(name) > 1]:
             raise UserError(f"{file}:1: column {twice[0]!r} is given twice")
         while True:
@@ -80,16 +83,34 @@ def _numbered(file: Path, kind: str, arrow: Any, batches: Any) -> Iterator[Row |
     try:
         parts: Iterable[Any] = batches()
         for batch in parts:
+            sound = _is_sound(batch, arrow)
             for row in range(batch.num_rows):
                 line += 1
-                try:  # row by row, so that text that is not UTF-8 costs one row
-                    (cells,) = batch.slice(row, 1).to_pylist()
-                except UnicodeDecodeError as error:
-                    yield BadRow(file=str(file), line=line, reason=f"bytes that are not UTF-8 ({error})", excerpt="")
+                one = batch.slice(row, 1)
+                try:  # row by row, so that text that is not UTF-8, or lies outside the file, costs one row
+                    if not sound:
+                        one.validate(full=True)
+                    (cells,) = one.to_pylist()
+                except (UnicodeDecodeError, ValueError, OverflowError, arrow.ArrowException) as error:
+                    reason = "bytes that are not UTF-8" if "UTF" in str(error).upper() else "damaged"
+                    yield BadRow(file=str(file), line=line, reason=f"{reason} ({_first_line(error)})", excerpt="")
                     continue
                 yield checked(str(file), line, cells)
-    except (arrow.ArrowException, EOFError) as error:
+    except (arrow.ArrowException, EOFError, UnicodeDecodeError) as error:  # the last of names of columns
         raise UserError(f"{file}: cannot be read as {kind} after row {line} ({error})") from error
+
+
+def _is_sound(batch: Any, arrow: Any) -> bool:
+    """Whether all that a batch says of itself is so; reading one that is not may end the process."""
+    try:
+        batch.validate(full=True)
+    except arrow.ArrowException:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _library(name: str) -> Any:

@@ -8,6 +8,7 @@ import gzip
 import importlib
 import json
 import lzma
+import struct
 import sys
 import types
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_rows_of_csv_have_their_lines(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", b'prompt,chosen,rejected\nQ,5,6\nQ,"5,6\nQ,5,6\n', r"a\.csv:3: broken CSV"),
+        ("a.csv", b'prompt,"chosen', r"a\.csv:1: broken CSV in the names of the columns"),
         ("a.csv", b"prompt,chosen,chosen\n", "'chosen' is given twice"),
         ("a.csv", "prompt,chosen".encode("utf-16"), "UTF-16"),
         ("a.jsonl.gz", b"{}", "Not a gzipped file"),
@@ -124,6 +126,30 @@ def test_containers_that_cannot_be_read(tmp_path: Path, name: str, content: byte
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         Dataset(path=str(tmp_path / name)).load()
+
+
+def test_a_row_of_arrow_that_points_out_of_its_file(tmp_path: Path) -> None:
+    """It is bad by itself: to read it would end the process, or give what lies elsewhere in memory."""
+    file = arrow(
+        [{"question": text, "chosen": "5", "rejected": "6"} for text in ("ab", "cd", "ef")], tmp_path / "a.arrow"
+    )
+    offsets = struct.pack("<4i", 0, 2, 4, 6)
+    raw = file.read_bytes()
+    assert offsets in raw
+    for wrong in (90_000, -7):
+        file.write_bytes(raw.replace(offsets, struct.pack("<4i", 0, 2, wrong, 6)))
+        found = list(readers.read_rows(str(file)))
+        assert [getattr(row, "reason", "")[:7] for row in found] == ["", "damaged", "damaged"]
+        assert [row.line for row in found] == [1, 2, 3]
+
+
+def test_a_parquet_file_whose_names_are_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    made = table([{"question": "Q", "chosen": "5", "rejected": "6"}]).replace_schema_metadata(None)
+    pytest.importorskip("pyarrow.parquet").write_table(made, file, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(b"rejected", b"re\xffected"))
+    with pytest.raises(UserError, match=r"a\.parquet: cannot be read as Parquet after row 0"):
+        list(readers.read_rows(str(file)))
 
 
 def questions(place: Path, **settings_: Any) -> list[str]:
