@@ -57,6 +57,7 @@ class Job:
 
 def launch(verb: str, words: Sequence[str]) -> int:
     """Run a verb; returns the exit code. Raises UserError for words that must be mended."""
+    overrides.refuse_secrets(words)
     flags.check(shorthands.split(words)[0])
     with config_folders(shorthands.split(words)[2][1:]):
         return _launch(verb, words)
@@ -87,7 +88,6 @@ def _launch(verb: str, words: Sequence[str]) -> int:
 
 def _checked(verb: str, words: Sequence[str]) -> list[str]:
     """The words as Hydra takes them, after a rehearsal; what only prints a configuration needs no more than compose."""
-    overrides.refuse_secrets(words)
     switches, given, folders = shorthands.split(words)
     given = shorthands.normalise(verb, given, shorthands.groups(folders))
     names = set(map(flags.full, switches))
