@@ -91,6 +91,12 @@ def started_with(folder: Path) -> dict[str, Any]:
     found = read_json(path) if path.is_file() else {}
     if not isinstance(found, dict):
         raise UserError(f"{path}: not a run's manifest")
+    if not isinstance(found.get("rounds") or {}, dict):
+        raise UserError(f"{path}: not a run's manifest (`rounds` should be settings)")
+    for key in ("then", "then_with"):
+        words = found.get(key, [])
+        if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+            raise UserError(f"{path}: not a run's manifest (`{key}` should be a list of words)")
     return found
 
 

@@ -164,7 +164,11 @@ def test_what_killed_processes_left_goes_with_the_next_command(
     assert (tmp_path / "x" / "checkpoints").is_dir()
 
 
-@pytest.mark.parametrize("content", ["3", "[]", "null", "[" * 100_000], ids=lambda text: text[:9])
+@pytest.mark.parametrize(
+    "content",
+    ["3", "[]", "null", "[" * 100_000, '{"rounds": 3}', '{"then": "gsm8k"}', '{"then": [3]}', '{"then_with": 3}'],
+    ids=lambda text: text[:20],
+)
 def test_a_manifest_that_is_none_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json: not "):
