@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ TWICE = {**PAIR, "trajectory": [*PAIR["trajectory"], {"from": "user", "value": "
 
 
 def strict() -> Any:
-    tokenizer = tiny.tokenizer()
+    tokenizer = copy.deepcopy(tiny.tokenizer())  # shared by all tests
     tokenizer.chat_template = STRICT
     return tokenizer
 
