@@ -88,5 +88,5 @@ def test_every_row_is_looked_at_before_the_first_is_used(tmp_path: Path) -> None
     file.write_text("".join(json.dumps(row) + "\n" for row in [*good, good[7]]))
     with pytest.raises(UserError, match="2 problems have the id '7'"):
         Task("t", str(file)).stream()
-    with pytest.raises(ValueError, match="no split 'x'"):
+    with pytest.raises(ValueError, match="tinymath has none of the name 'x'"):
         TinymathTask(split="x").stream()

@@ -33,7 +33,7 @@ REAL = {
     "eval task=tinymath,mth": "tasks: task=mth: there is no such task",
     "pairs task=gsm8k": "task=gsm8k has no exact step checker",
 }
-"""A few of `test_mistakes`, in processes as a user starts them."""
+"""A few of `test_mistaken_words`, in processes as a user starts them."""
 
 INPUTS = {
     "no model": ((*SFT[4:], "model=nowhere"), "model=nowhere: there is no such model"),

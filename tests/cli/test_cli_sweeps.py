@@ -39,15 +39,16 @@ def test_every_combination(words: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.exhaustive
 def test_a_failing_job_does_not_stop_the_others(words: list[str], tmp_path: Path) -> None:
-    done = stepdpo("train", "-m", "optim.clip=-1,1", "seed=0", *words, cwd=tmp_path)
-    assert done.code == 2, done.said
-    assert "must not be negative" in done.err
-    assert not (tmp_path / "here" / "job-0").exists()
+    wild = ("optim.warmup=0", "optim.clip=0")
+    done = stepdpo("train", "-m", "optim.lr=1e30,1e-4", "seed=0", *words, *wild, cwd=tmp_path)
+    assert done.code == 5, done.said
+    assert "lower optim.lr" in done.err
+    assert not (tmp_path / "here" / "job-0" / "model").exists()
     assert (tmp_path / "here" / "job-1" / "model" / "config.json").is_file()
     table = done.out[done.out.index("2 jobs in ") :].splitlines()
-    assert table[1].startswith("  job-0   optim.clip=-1 seed=0 ")
-    assert "exit 2: config.optim: lr and clip must not be negative" in table[1]
-    assert table[2].startswith("  job-1   optim.clip=1 seed=0 ")
+    assert table[1].startswith("  job-0   optim.lr=1e+30 seed=0 ")
+    assert "exit 5: the loss of update " in table[1] or "exit 5: the gradient's norm at update " in table[1]
+    assert table[2].startswith("  job-1   optim.lr=0.0001 seed=0 ")
     assert "  ok (" in table[2]
 
 

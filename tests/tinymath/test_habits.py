@@ -82,7 +82,7 @@ def test_entropy(chance: float, nats: float) -> None:
 
 @pytest.mark.parametrize("name", ["mistaken", "mistaken_late", "forgotten"])
 def test_chances_are_probabilities(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected a probability"):
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\]"):
         Habits(**{name: 1.5})
 
 

@@ -68,7 +68,7 @@ def test_a_row_that_the_chat_template_refuses(tmp_path: Path, capsys: pytest.Cap
 
 def test_too_many_of_them_are_an_error_with_their_places(tmp_path: Path) -> None:
     dataset = written(tmp_path, PAIR, TWICE, {**TWICE, "chosen": "five"})
-    with pytest.raises(UserError, match=r"(?s)2 of 5 rows.*d\.jsonl:2: the chat template refuses it"):
+    with pytest.raises(UserError, match=r"(?s)2 of 3 rows.*d\.jsonl:2: the chat template refuses it"):
         prepared(tmp_path, replace(dataset, max_bad=0.3), strict())
     assert [line for line, _ in quarantined(tmp_path)] == [2, 3]
 
