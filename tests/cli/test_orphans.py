@@ -139,6 +139,7 @@ def test_a_hung_rank_is_named_with_the_update(started: Started) -> None:
     assert f"no answer from rank 1 (pid {victim.pid} on " in error
 
 
+@pytest.mark.exhaustive
 def test_a_command_that_is_killed_outright_takes_its_workers_along(words: list[str], tmp_path: Path) -> None:
     training = Started([*words, "engine.processes=1"], tmp_path)
     try:
