@@ -90,7 +90,7 @@ def _nearest_there(path: Path) -> Path:
 
 def find_dataset(data: str, layout: Layout = Layout()) -> DatasetSpec:
     """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns)."""
-    known = shorthands.groups(overrides.known_folders())["dataset"]
+    known = shorthands.groups(shorthands.known_folders())["dataset"]
     named = data in known
     if not named and not ("/" in data or "." in data or Path(data).exists()):
         raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, known)}")
@@ -108,7 +108,7 @@ def _level(name: str) -> Level:
 
 
 def _model(model: str, template: str) -> dict[str, Any]:
-    known = shorthands.groups(overrides.known_folders())
+    known = shorthands.groups(shorthands.known_folders())
     words = shorthands.normalise("eval", [f"model={model}", f"template={template}"], known)
     config = overrides.check("eval", words, sweep=False)
     rehearse([("--", split(config)[1])])

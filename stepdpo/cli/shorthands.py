@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stepdpo.cli import flags
+from stepdpo.core.config import own_folders
 from stepdpo.core.package_data import conf
 
 VERBS = ("train", "eval", "pairs")
@@ -30,6 +31,11 @@ def defaults(verb: str) -> dict[str, str]:
             group, _, option = word.partition(":")
             found[group.strip()] = option.strip()
     return found
+
+
+def known_folders() -> list[Path]:
+    """Our own, and those of the command."""
+    return [conf(), *own_folders()]
 
 
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
