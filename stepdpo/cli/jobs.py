@@ -18,7 +18,8 @@ from stepdpo.core.errors import UserError
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.atomic_io import read_json, tidy, write_json, write_text
 from stepdpo.runtime.disk_space import no_space
-from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SUMMARY, claim, has_begun, keep_new, keep_old, manifest
+from stepdpo.runtime.manifest import MANIFEST, manifest
+from stepdpo.runtime.run_folder import CONFIG, SUMMARY, claim, has_begun, keep_new, keep_old
 from stepdpo.runtime.run_lock import LOCKS
 
 RESULTS = ("model/config.json", SUMMARY)

@@ -23,7 +23,8 @@ from stepdpo.evaluation.responses import answered
 from stepdpo.evaluation.statistics import summarise
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
-from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY, started_on
+from stepdpo.runtime.manifest import started_on
+from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY
 from stepdpo.runtime.secrets import redact
 from stepdpo.tokens.tokenization import question_prompt
 

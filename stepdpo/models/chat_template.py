@@ -1,6 +1,7 @@
 """Chat templates are strangers' programs: transformers compiles each so that rendering ends, and stays small.
 
-What is bounded is told by `template_bounds`. An honest template renders what it always did.
+What is bounded is told by `template_bounds`, and by how much by `template_budget`. An honest template renders what it
+always did.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from jinja2.visitor import NodeTransformer
 from transformers.utils import chat_template_utils
 
 from stepdpo.models import template_bounds as bounds
+from stepdpo.models import template_budget as budget
 
 COMPILE = "_compile_jinja_template"
 """By this name transformers makes a template, whenever it renders one."""
@@ -38,14 +40,14 @@ def bound_chat_templates() -> None:
 def compiled(text: str, transformers_compile: Any) -> Any:
     """A template in transformers' own environment, which is a fresh one, with bounds in it."""
     if len(text) > LENGTH:
-        raise bounds.beyond(f"{len(text):,} characters")
-    bounds.begin()
+        raise budget.beyond(f"{len(text):,} characters")
+    budget.begin()
     environment = bounded(transformers_compile("").environment)
     template = environment.from_string(_Counting().visit(environment.parse(text)))
     render = template.root_render_func
 
     def begin_and_render(context: Any) -> Any:
-        bounds.begin()
+        budget.begin()
         yield from render(context)
 
     template.root_render_func = begin_and_render
@@ -57,13 +59,13 @@ def bounded(environment: Any) -> Any:
     call = environment.call
 
     def counted_call(context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if function in bounds.COUNTERS:
+        if function in budget.COUNTERS:
             return function(*args)
         return bounds.called(function, lambda: call(context, function, *args, **kwargs), [*args, *kwargs.values()])
 
     @pass_context  # not applied when the template is compiled, to what it then knows already
     def finalize(context: Any, value: Any) -> Any:
-        return bounds.weighed(value)
+        return budget.weighed(value)
 
     environment.optimized = False  # nothing is worked out ahead
     environment.finalize = finalize
@@ -74,7 +76,7 @@ def bounded(environment: Any) -> Any:
     environment.filters = {name: bounds.filtered(name, one) for name, one in environment.filters.items()}
     environment.tests = {name: bounds.filtered("is", one) for name, one in environment.tests.items()}
     environment.globals.pop("lipsum", None)  # text by chance, as much as is wanted
-    for counter in bounds.COUNTERS:
+    for counter in budget.COUNTERS:
         setattr(environment, counter.__name__, counter)
     return environment
 
@@ -84,37 +86,37 @@ class _Counting(NodeTransformer):
 
     def visit_For(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.iter = _through(bounds.counted, node.iter, nodes.Const(_cost(node)))
+        node.iter = _through(budget.counted, node.iter, nodes.Const(_cost(node)))
         return node
 
     def visit_Compare(self, node: Any) -> Any:
         self.generic_visit(node)
         for one in (node, *node.ops):
-            one.expr = _through(bounds.costed, one.expr)
+            one.expr = _through(budget.costed, one.expr)
         return node
 
     def visit_Concat(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.nodes = [_through(bounds.weighed, one) for one in node.nodes]
-        return _through(bounds.weighed, node)
+        node.nodes = [_through(budget.weighed, one) for one in node.nodes]
+        return _through(budget.weighed, node)
 
     def visit_Getitem(self, node: Any) -> Any:
         self.generic_visit(node)
-        return _through(bounds.weighed, node) if isinstance(node.arg, nodes.Slice) else node
+        return _through(budget.weighed, node) if isinstance(node.arg, nodes.Slice) else node
 
     def visit_Tuple(self, node: Any) -> Any:
         self.generic_visit(node)
-        return _through(bounds.weighed, node) if node.ctx == "load" else node
+        return _through(budget.weighed, node) if node.ctx == "load" else node
 
     def visit_List(self, node: Any) -> Any:
         self.generic_visit(node)
-        return _through(bounds.weighed, node)
+        return _through(budget.weighed, node)
 
     visit_Dict = visit_List
 
     def visit_Macro(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_through(bounds.spend, nodes.Const(_cost(node)))).set_lineno(node.lineno))
+        node.body.insert(0, nodes.ExprStmt(_through(budget.spend, nodes.Const(_cost(node)))).set_lineno(node.lineno))
         return node
 
     visit_CallBlock = visit_Block = visit_Macro

@@ -21,8 +21,9 @@ from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
+from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY, started_on
+from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY
 from stepdpo.runtime.secrets import redact
 from stepdpo.runtime.signals import interruptible
 from stepdpo.tinymath.task import TinymathTask

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import shutil
-import socket
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json
+from stepdpo.runtime.manifest import MANIFEST
 from stepdpo.runtime.run_lock import LOCKS, busy, holder, lock
-from stepdpo.runtime.secrets import redact_argv, redact_text
+from stepdpo.runtime.secrets import redact_text
 
 CONFIG = "config.yaml"
-MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SUMMARY = "summary.json"
@@ -40,10 +34,6 @@ REPLACED = ".replaced"
 METRICS = "metrics.jsonl"
 SECONDS = "seconds.json"
 """Beside the folders of a round: what its training took."""
-PACKAGES = (
-    "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "accelerate", "peft", "datasets", "vllm",
-    "hydra-core", "omegaconf", "math-verify", "sympy", "scipy", "numpy", "wandb",
-)  # fmt: skip
 LONGEST = 200
 """Most characters of a run's name: a round number below the 255 bytes that file systems allow a file's name."""
 _PART = re.compile(r"\w[\w=,+.@-]*")
@@ -165,31 +155,6 @@ def claim(folder: Path, *, force: bool = False, resume: bool = False) -> Iterato
         yield create(folder, force=force, resume=resume)
 
 
-def manifest(argv: Sequence[str], seed: int, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a run was started with; secrets in `argv` are redacted. `choices`: option by config group (algo: tdpo)."""
-    return {
-        "stepdpo": stepdpo.__version__,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "argv": redact_argv(argv),
-        "seed": seed,
-        "choices": dict(choices or {}),
-        "git": _git(Path(stepdpo.__file__).parent),
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-    }
-
-
-def started_on(folder: Path) -> str:
-    """The day (YYYY-MM-DD, UTC) that a run was started on, however often it was resumed; today without a manifest."""
-    try:
-        return str(read_json(folder / MANIFEST)["started"])[:10]
-    except (UserError, LookupError, TypeError):  # none, or none of ours
-        return datetime.now(UTC).date().isoformat()
-
-
 def _check(folder: Path, *, force: bool, resume: bool) -> None:
     if force and resume:
         raise UserError("force=true starts anew, resume=true goes on: give one of them")
@@ -234,24 +199,3 @@ def _empty(folder: Path, keep: Sequence[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git(source: Path) -> dict[str, Any] | None:
-    """Commit of the package's own source, and whether tracked files differ; None for an installed package."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(source), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # an environment inside some other repository is not ours
-        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

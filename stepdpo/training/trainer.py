@@ -11,8 +11,8 @@ from stepdpo.data.template_card import date_of, resolve
 from stepdpo.models.attention.registry import register
 from stepdpo.models.base_files import read_base
 from stepdpo.models.scorer_spec import ScorerSpec
+from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import started_on
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
 from stepdpo.tokens.batch import NEEDS

@@ -17,7 +17,7 @@ from transformers.utils import chat_template_utils
 from stepdpo.core.errors import UserError
 from stepdpo.data.fields import RowError
 from stepdpo.data.templates import CLOCK, NativeTemplate
-from stepdpo.models import chat_template, template_bounds
+from stepdpo.models import chat_template, template_budget
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 TURNS = [
@@ -155,7 +155,7 @@ LARGE = {
 @pytest.mark.parametrize("text", [*ENDLESS.values(), *LARGE.values()], ids=[*ENDLESS, *LARGE])
 def test_a_template_that_does_too_much(text: str, bounded: Any, tokenizer: Any, monkeypatch: Any) -> None:
     """Its fault, and not a row's: whose it is, is said."""
-    monkeypatch.setattr(template_bounds, "STEPS", 50_000)  # each is beyond any number of them
+    monkeypatch.setattr(template_budget, "STEPS", 50_000)  # each is beyond any number of them
     strange = copy.copy(tokenizer)
     strange.chat_template = text
     strange.name_or_path = "some/model"

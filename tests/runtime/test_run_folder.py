@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stepdpo.core.errors import UserError
-from stepdpo.runtime import run_folder
 from stepdpo.runtime.atomic_io import write_json
-from stepdpo.runtime.run_folder import REPLACED, claim, create, has_begun, keep_new, keep_old, manifest, run_path
+from stepdpo.runtime.manifest import _git, manifest
+from stepdpo.runtime.run_folder import REPLACED, claim, create, has_begun, keep_new, keep_old, run_path
 from stepdpo.runtime.run_lock import LOCKS
 
 
@@ -264,14 +264,14 @@ def test_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_git_of_a_source_tree_and_of_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert run_folder._git(tmp_path) is None
+    assert _git(tmp_path) is None
     (tmp_path / "__init__.py").write_text("")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
         subprocess.run([*git, *words], check=True)
-    found = run_folder._git(tmp_path)
+    found = _git(tmp_path)
     assert found is not None
     assert len(found["sha"]) == 40
     assert found["dirty"] is False
     (tmp_path / "__init__.py").write_text("x = 1")
-    assert run_folder._git(tmp_path) == {**found, "dirty": True}
+    assert _git(tmp_path) == {**found, "dirty": True}

@@ -28,7 +28,8 @@ from stepdpo.cli.jobs import finished, run_in
 from stepdpo.core.config import load_config
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json
-from stepdpo.runtime.run_folder import CONFIG, MANIFEST, SECONDS
+from stepdpo.runtime.manifest import MANIFEST
+from stepdpo.runtime.run_folder import CONFIG, SECONDS
 
 
 def run_iterations(plan: IterationPlan, *, force: bool, resume: bool, given: Sequence[str]) -> JobResult:
