@@ -27,9 +27,10 @@ from stepdpo.models.load import DTYPES, ModelSpec, without_progress_bars
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch import CHOSEN, REJECTED
 from stepdpo.tokens.collator import collate
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.packing import balance
 from stepdpo.tokens.token_tree import build_tree
-from stepdpo.tokens.tokenization import Lengths, generation_prompt, refusals, tokenize
+from stepdpo.tokens.tokenization import generation_prompt, refusals, tokenize
 from stepdpo.training.engine.settings import Device, Dtype, pick_device, pick_dtype
 
 SHARE = 0.05

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from stepdpo.cli.job_config import LaunchSettings, with_model, with_task
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import run_in
-from stepdpo.core.config import load_config
+from stepdpo.core.config_file import load_config
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.runtime.run_folder import CONFIG, SUMMARY
 

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli.overrides import composed
 from stepdpo.cli.shorthands import key_of
-from stepdpo.core.config import current_config, typed
+from stepdpo.core.config import typed
+from stepdpo.core.config_file import current_config
 from stepdpo.runtime.secrets import redact_argv
 
 LAUNCH_KEYS = ("run", "runs", "force", "resume", "then", "then_with", "tasks", "experiment", "recipe", "rounds")

@@ -15,7 +15,7 @@ from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import started_with
 from stepdpo.cli.reports import report_on
-from stepdpo.core.config import load_config, with_current_targets
+from stepdpo.core.config_file import load_config, with_current_targets
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.runtime.atomic_io import read_json, write_json

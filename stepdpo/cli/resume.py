@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stepdpo.cli.job_config import LAUNCH_KEYS
 from stepdpo.cli.shorthands import key_of
-from stepdpo.core.config import load_config, with_later_settings
+from stepdpo.core.config_file import load_config, with_later_settings
 from stepdpo.core.errors import UserError
 
 FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}

@@ -14,7 +14,8 @@ from typing import Any
 
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult
-from stepdpo.core.config import build, config_folders, load_config
+from stepdpo.core.config import build, config_folders
+from stepdpo.core.config_file import load_config
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.run_folder import CONFIG

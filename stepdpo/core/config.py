@@ -53,36 +53,6 @@ def own_folders() -> tuple[Path, ...]:
     return _folders.get()
 
 
-def load_config(path: Path) -> DictConfig:
-    """A configuration file with the targets of today, also where it was written before they moved.
-
-    Unresolved: secrets stay references to the environment. Raises OSError, YAMLError or OmegaConfBaseException when it
-    cannot be read.
-    """
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path}: not a configuration, which maps names to values")
-    return current_config(config)
-
-
-def current_config(config: DictConfig) -> DictConfig:
-    """A copy with the targets of today; interpolations stay as they are."""
-    current: DictConfig = OmegaConf.create(with_current_targets(OmegaConf.to_container(config, resolve=False)))
-    return current
-
-
-def with_current_targets(node: Any) -> Any:
-    """Plain values with every `_target_` under the name it has today."""
-    if isinstance(node, list):
-        return [with_current_targets(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: MOVED.get(str(value), value) if key == TARGET else with_current_targets(value)
-        for key, value in node.items()
-    }
-
-
 def build(node: Any, where: str = "") -> Any:
     """Construct the frozen dataclass that `node["_target_"]` names, nested parts first.
 
@@ -92,22 +62,6 @@ def build(node: Any, where: str = "") -> Any:
     if isinstance(node, DictConfig | ListConfig):
         node = resolved(node)
     return _build(node, where)
-
-
-def with_later_settings(before: Any, now: Any) -> Any:
-    """Plain values of a part as they were, with settings that it did not have yet where `now` has their defaults."""
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return [with_later_settings(old, new) for old, new in zip(before, now, strict=True)]
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return before
-    filled = {key: with_later_settings(value, now.get(key)) for key, value in before.items()}
-    later = now.keys() - before.keys()
-    if later and TARGET in now and before.get(TARGET) == now[TARGET]:
-        for f in dataclasses.fields(_load(now[TARGET], "config")):
-            default = f.default.value if isinstance(f.default, Enum) else f.default
-            if f.name in later and now[f.name] == default:
-                filled[f.name] = default
-    return filled
 
 
 def resolved(node: DictConfig | ListConfig) -> Any:
@@ -137,7 +91,7 @@ def _build(node: Any, where: str) -> Any:
         return node
     if TARGET not in node:  # a section such as `batch`: its class is told by the field that holds it
         return {key: _build(value, f"{_at(where, key)}") for key, value in node.items()}
-    kind = _load(node[TARGET], where)
+    kind = part_class(node[TARGET], where)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -179,7 +133,7 @@ def _at_fault(message: str, values: Mapping[str, Any], fields: Mapping[str, Any]
     return next((some[0] for some in (named, given) if len(some) == 1), "")
 
 
-def _load(target: str, where: str) -> Any:
+def part_class(target: str, where: str) -> Any:
     module_name, _, name = MOVED.get(str(target), str(target)).rpartition(".")
     if module_name.partition(".")[0] != PACKAGE:
         _must_be_own(module_name, target, where)

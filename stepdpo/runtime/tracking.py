@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 
 from omegaconf import OmegaConf
 
-from stepdpo.core.config import load_config
+from stepdpo.core.config_file import load_config
 from stepdpo.core.protocols import Tracker, TrackerSpec
 from stepdpo.runtime.atomic_io import encode, write_text
 from stepdpo.runtime.run_folder import METRICS

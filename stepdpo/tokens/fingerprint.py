@@ -14,7 +14,7 @@ from stepdpo.core.package_data import ROOT, sources
 from stepdpo.core.protocols import Level, Template
 from stepdpo.data.preference_file import fingerprint
 from stepdpo.data.validation import DatasetSpec, Fingerprinted, Loaded
-from stepdpo.tokens.tokenization import Lengths
+from stepdpo.tokens.lengths import Lengths
 
 FORMAT = 1
 """Layout of the files of an entry."""
@@ -23,6 +23,7 @@ SOURCES = (
     "core/types.py",
     "data/*.py",
     "tinymath/solutions.py",
+    "tokens/lengths.py",
     "tokens/preprocess_worker.py",
     "tokens/token_store.py",
     "tokens/token_store_writer.py",

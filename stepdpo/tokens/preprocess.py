@@ -15,9 +15,9 @@ from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
 from stepdpo.runtime.run_folder import QUARANTINE
 from stepdpo.tokens.fingerprint import cache_key, data_identity
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess_worker import NAMES, PreprocessReport, preprocess, read_report, verify_entry
 from stepdpo.tokens.token_store import TokenStore, open_store
-from stepdpo.tokens.tokenization import Lengths
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from stepdpo.data.rows import BadRow, bad_row
 from stepdpo.data.validation import Loaded
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
 from stepdpo.tokens.token_tree import TokenSequence
-from stepdpo.tokens.tokenization import Lengths, tokenize
+from stepdpo.tokens.tokenization import tokenize
 
 CANNOT_BE_READ = "bad rows (quarantine.jsonl)"
 NAMES = ("train", "heldout", "mismatched")

@@ -6,59 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
-from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Pair, Prompt, Turn
 from stepdpo.data.fields import RowError
-from stepdpo.tokens.batch import SIDES
-from stepdpo.tokens.token_tree import Ints, TokenSequence
+from stepdpo.tokens.lengths import Lengths, usable_part
+from stepdpo.tokens.token_tree import TokenSequence
 
 NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
 BATCH = 1024
 """Texts that are tokenised at once: enough for the backend's threads, few enough to hold all their offsets."""
-
-
-class Overlong(Enum):
-    """What happens to a pair with a sequence of more than `max_length` tokens."""
-
-    drop = "drop"
-    """Leave the pair out, and count it."""
-    error = "error"
-    """Stop with a UserError."""
-    official = "official"
-    """Cut as Step-DPO's code does: the end of the prompt is kept, then the start of the response."""
-
-
-class Equal(Enum):
-    """What happens to a pair whose sides have the same tokens, which the cut of `overlong: official` brings about."""
-
-    drop = "drop"
-    """Leave the pair out, and count it: there is nothing to prefer."""
-    official = "official"
-    """Keep it, as Step-DPO's code does: it adds nothing to DPO's gradient, and counts in the mean."""
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """How long a sequence may be, in tokens, and what happens to longer ones."""
-
-    max_length: int = 2048
-    max_prompt_length: int = 512
-    """Used by `overlong: official` only."""
-    overlong: Overlong = Overlong.drop
-    equal: Equal = Equal.drop
-
-    def __post_init__(self) -> None:
-        at_least(2, max_length=self.max_length)
-        at_least(1, max_prompt_length=self.max_prompt_length)
-        if self.overlong is Overlong.official and not 0 < self.max_prompt_length < self.max_length:
-            raise ValueError("max_prompt_length must lie between 0 and max_length, else nothing of a response is left")
 
 
 @dataclass(frozen=True)
@@ -240,40 +201,9 @@ def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths:
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
             sequences.append(TokenSequence(np.asarray(ids, np.int32), scored, side))
-        usable = _usable(sequences, number, lengths)
+        usable = usable_part(sequences, number, lengths)
         if isinstance(usable, str):
             dropped[usable] += 1
         else:
             kept[number] = usable
     return Tokenized(kept, dropped, refused)
-
-
-def _usable(sequences: list[TokenSequence], number: int, lengths: Lengths) -> list[TokenSequence] | str:
-    """The sequences, truncated where that is asked for, or why the pair is left out."""
-    longest = max(len(s.tokens) for s in sequences)
-    if longest > lengths.max_length:
-        if lengths.overlong is Overlong.error:
-            raise UserError(f"pair {number} has {longest} tokens, more than lengths.max_length={lengths.max_length}")
-        if lengths.overlong is Overlong.drop:
-            return "over-long"
-        sequences = _truncate(sequences, lengths)
-    if any(s.first_scored < 1 or s.first_scored >= len(s.tokens) for s in sequences):
-        return "nothing to score"
-    same = len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens)
-    if same and lengths.equal is Equal.drop:
-        return "same tokens on both sides"
-    return sequences
-
-
-def _truncate(sequences: list[TokenSequence], lengths: Lengths) -> list[TokenSequence]:
-    """Truncation of trl 0.8.5 as Step-DPO ran it: keep the end of the prompt, then the start of the response."""
-    truncated = []
-    for sequence in sequences:
-        skip = max(0, sequence.first_scored - lengths.max_prompt_length)
-        tokens: Ints = sequence.tokens[skip:]
-        first = sequence.first_scored - skip
-        longest = max(len(s.tokens) - max(0, s.first_scored - lengths.max_prompt_length) for s in sequences)
-        if longest > lengths.max_length:  # the longer side decides for both, as in trl
-            tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
-        truncated.append(TokenSequence(tokens, first, sequence.owner))
-    return truncated

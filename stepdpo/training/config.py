@@ -14,7 +14,7 @@ from stepdpo.models.lora import Adapter, NoAdapter
 from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
-from stepdpo.tokens.tokenization import Lengths
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.training.engine.settings import EngineSpec
 from stepdpo.training.optimizer import AdamW
 from stepdpo.training.reference import ReferenceMode

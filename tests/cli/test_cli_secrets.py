@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,16 @@ PLANTED: dict[str, tuple[str, ...]] = {
 """How a key may come into a command -> its words."""
 
 
+def refused(words: Sequence[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """What a command says that is refused; no key is in it."""
+    with pytest.raises(SystemExit) as ended:
+        app(list(words))
+    said = "".join(capfd.readouterr())
+    assert ended.value.code == 2
+    assert "CANARY" not in said
+    return said
+
+
 @pytest.mark.parametrize("words", PLANTED.values(), ids=PLANTED)
 def test_a_planted_key_ends_nowhere(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -88,12 +99,7 @@ def test_a_planted_key_ends_nowhere(
     for group, more in (("track", "_target_: stepdpo.runtime.tracking.NoTracking"), ("decode", "a: {b: 1}")):
         (options / group).mkdir(parents=True)
         (options / group / "mine.yaml").write_text(f"{more}\nextra: {{header: [{{api_key: {PLAIN}}}]}}\n")
-    with pytest.raises(SystemExit) as ended:
-        app(list(words))
-    said = "".join(capfd.readouterr())
-    assert ended.value.code == 2
-    assert "holds a secret" in said
-    assert "CANARY" not in said
+    assert "holds a secret" in refused(words, capfd)
     shutil.rmtree(options)
     assert leaks(tmp_path) == []
     assert list(tmp_path.rglob("*CANARY*")) == []
@@ -118,12 +124,7 @@ def test_what_is_written_down_is_not_taken_from_the_environment(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOME_NAME", PLAIN)
-    with pytest.raises(SystemExit) as ended:
-        app(list(words))
-    said = "".join(capfd.readouterr())
-    assert ended.value.code == 2
-    assert "cannot be taken from the environment" in said
-    assert "CANARY" not in said
+    assert "cannot be taken from the environment" in refused(words, capfd)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 from support.commands import metrics, stepdpo
 
-from stepdpo.core.config import TARGET, build, load_config
+from stepdpo.core.config import TARGET, build
+from stepdpo.core.config_file import load_config
 from stepdpo.core.moved import MOVED
 
 OLD = Path(__file__).parents[1] / "golden" / "before_rooms"

@@ -22,7 +22,7 @@ from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import steps_per_epoch
-from stepdpo.tokens.tokenization import Equal
+from stepdpo.tokens.lengths import Equal
 from stepdpo.training.engine.settings import EngineSpec
 
 

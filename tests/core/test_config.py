@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stepdpo.core.config import build, config_folders, with_later_settings
+from stepdpo.core.config import build, config_folders
+from stepdpo.core.config_file import with_later_settings
 from stepdpo.core.errors import UserError
 
 HERE = __name__

@@ -21,7 +21,8 @@ from stepdpo.data.level import Instance, Step
 from stepdpo.data.preference_file import from_row, to_line
 from stepdpo.data.templates import NativeTemplate
 from stepdpo.data.validation import write_quarantine
-from stepdpo.tokens.tokenization import Lengths, tokenize
+from stepdpo.tokens.lengths import Lengths
+from stepdpo.tokens.tokenization import tokenize
 
 
 def file_of(random: Random, file: Path) -> int:

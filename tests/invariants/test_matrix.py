@@ -33,8 +33,8 @@ from support.twins import Rows, close, gradient_of, moved
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch_sampler import BatchSize
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import prepare
-from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW

@@ -27,8 +27,8 @@ from stepdpo.models.scorer import Scorer
 from stepdpo.runtime import artifact_cache
 from stepdpo.tokens.batch_sampler import BatchSize, Group, micro_batches
 from stepdpo.tokens.collator import collate
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW

@@ -22,8 +22,8 @@ from stepdpo.algo.dpo import DPO, Form
 from stepdpo.algo.nca import NCA
 from stepdpo.core.types import Preference
 from stepdpo.data.level import AppendEos, Instance, Step
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import prepare
-from stepdpo.tokens.tokenization import Lengths
 
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

@@ -23,8 +23,8 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import Pretrained
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.batch_sampler import BatchSize
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.settings import Device, Dtype
 from stepdpo.training.engine.zero import Zero
 from stepdpo.training.optimizer import AdamW

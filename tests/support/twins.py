@@ -21,8 +21,8 @@ from stepdpo.data.validation import Loaded
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer import Scorer, head_of
 from stepdpo.tokens.batch_sampler import BatchSize, Group
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device
 from stepdpo.training.optimizer import AdamW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,3 +70,14 @@ def test_parts_that_others_wrote_are_in_the_key() -> None:
     ours = fingerprint._code_of([Step(), NativeTemplate()])
     assert fingerprint._code_of([Step(), Own()]) != ours
     assert fingerprint._code_of([Step(), mixed]) == fingerprint._code_of([Step(), Own()])
+
+
+def test_what_makes_an_entry_is_in_the_key_wherever_it_lies() -> None:
+    """Of the rooms of tokens, all that making an entry imports, but for the trie and what shapes batches of it."""
+    reached, left = set(), ["preprocess_worker"]
+    while left:
+        name = left.pop()
+        reached.add(name)
+        text = (ROOT / "tokens" / f"{name}.py").read_text(encoding="utf-8")
+        left += set(re.findall(r"^from stepdpo\.tokens\.(\w+) import", text, re.MULTILINE)) - reached
+    assert reached - {"token_tree", "batch"} == {Path(one).stem for one in SOURCES if one.startswith("tokens/")}

@@ -17,9 +17,9 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.data.validation import Loaded
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
 from stepdpo.tokens.preprocess_worker import mismatched, next_other_question
-from stepdpo.tokens.tokenization import Lengths
 
 
 @dataclass(frozen=True)

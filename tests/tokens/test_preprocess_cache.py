@@ -22,8 +22,8 @@ from stepdpo.data.preference_file import write_preferences
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess
 from stepdpo.tinymath.solutions import TinymathSolutions
+from stepdpo.tokens.lengths import Lengths, Overlong
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.tokenization import Lengths, Overlong
 
 
 @pytest.fixture(autouse=True)

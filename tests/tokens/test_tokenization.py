@@ -20,8 +20,9 @@ from stepdpo.data.templates import TextTemplate
 from stepdpo.models.attention.registry import register
 from stepdpo.models.scorer import Scorer
 from stepdpo.tokens.collator import collate
+from stepdpo.tokens.lengths import Equal, Lengths, Overlong
 from stepdpo.tokens.token_tree import TokenTree, build_tree
-from stepdpo.tokens.tokenization import Equal, Lengths, Overlong, _encode_from, encode, generation_prompt, tokenize
+from stepdpo.tokens.tokenization import _encode_from, encode, generation_prompt, tokenize
 
 PLAIN = TextTemplate(name="plain", prompt="{question}")
 """With digits as text every character is one token, so lengths can be counted by eye."""

@@ -22,8 +22,9 @@ from stepdpo.data.level import Step
 from stepdpo.data.templates import NativeTemplate
 from stepdpo.models.chat_template import bound_chat_templates
 from stepdpo.pairs.sampled import Sampled
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import TokenizedDataset, prepare
-from stepdpo.tokens.tokenization import Lengths, question_prompt, tokenize
+from stepdpo.tokens.tokenization import question_prompt, tokenize
 
 END = "<|im_end|>"
 STRICT = (

@@ -20,8 +20,8 @@ from stepdpo.models.scorer import Scorer
 from stepdpo.runtime.tracking import NoTracking
 from stepdpo.tokens.batch import LossOutput, PairScores
 from stepdpo.tokens.batch_sampler import BatchSize
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import prepare
-from stepdpo.tokens.tokenization import Lengths
 from stepdpo.training.config import Training
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import Device

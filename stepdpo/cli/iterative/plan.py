@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from stepdpo.cli.iterative.config import Iterations, Reference
 from stepdpo.cli.job_config import FollowUp, iteration_pairs_config, iteration_training_config, pretrained
-from stepdpo.core.config import load_config
+from stepdpo.core.config_file import load_config
 from stepdpo.runtime.run_folder import CONFIG
 
 

@@ -25,7 +25,7 @@ from stepdpo.cli.iterative.plan import IterationPlan, pairs_choices, pairs_confi
 from stepdpo.cli.job_config import evaluation_config
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import finished, run_in
-from stepdpo.core.config import load_config
+from stepdpo.core.config_file import load_config
 from stepdpo.core.errors import UserError
 from stepdpo.runtime.atomic_io import read_json, write_json
 from stepdpo.runtime.manifest import MANIFEST

@@ -16,8 +16,8 @@ from support.trainings import PROCESSES, launched
 from support.twins import Rows
 
 from stepdpo.tokens.batch_sampler import micro_batches
+from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess import prepare
-from stepdpo.tokens.tokenization import Lengths
 
 ALL = every(ZERO)
 ENGINES = list(dict.fromkeys(map(engine_of, ALL)))
