@@ -43,7 +43,7 @@ test-slow: install ## the long tests: everything with everything, real DeepSpeed
 	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/training/engine
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(SLOW) and not gpu and not browser' --ignore=tests/training/engine
 
-soak: install ## kills, spoilt files, full discs and planted keys by the hundred: docs/reliability.md (two hours)
+soak: install ## kills, spoilt files, full discs and planted keys by the hundred: docs/reliability.md (forty minutes)
 	$(BIN)/python -m pytest -q -s -m '' tests/soak tests/pairs/test_pairs_kill.py \
 		tests/cli/test_orphans.py tests/cli/test_cli_secrets.py tests/cli/test_mistaken_words.py \
 		tests/models/test_integrity.py tests/runtime/test_checkpoint_files.py
