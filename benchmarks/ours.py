@@ -80,7 +80,8 @@ def backend(device: str) -> str:
 @torch.no_grad()
 def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     """The batch with the numbers of the model as it is now: the pass that fills the cache."""
-    logps_B2, _, _, hidden_TH = scorer(batch)
+    scores = scorer(batch)
+    logps_B2, hidden_TH = scores.logps_B2, scores.hidden_TH
     return dataclasses.replace(batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if has_kl else None)
 
 
@@ -94,7 +95,7 @@ def _placeholder(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
 
 def scores(scorer: Any, batch: TreeBatch) -> PairScores:
     """What a loss sees, as in training."""
-    logps_B2, kl_B2, tokens_B2, _ = scorer(batch)
+    logps_B2, kl_B2, tokens_B2 = scorer(batch)[:3]
     known = batch.reference_logps_B2
     assert known is not None
     has_kl = batch.reference_hidden_TH is not None

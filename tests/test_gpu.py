@@ -90,7 +90,8 @@ def scores(
     spec = Local(dtype=dtype, device=device, gradient_checkpointing=recompute)
     name = register(kind)
     with spec.open(lambda _, gather: Scorer(model(name), False, gather), AdamW()) as engine:
-        logps_B2, _, _, hidden_TH = engine.score(batch(seed))
+        scores = engine.score(batch(seed))
+        logps_B2, hidden_TH = scores.logps_B2, scores.hidden_TH
         engine.backward((logps_B2[:, 0] - logps_B2[:, 1]).mean(), last=True)
         gradient = {n: p.grad.double().cpu() for n, p in engine.model.named_parameters() if p.grad is not None}
         return logps_B2.detach().double().cpu(), hidden_TH.double().cpu(), gradient

@@ -128,7 +128,7 @@ def mean_logps(
     for micro_batch in balance([len(tree) for tree in trees], TOKENS, 1) if trees else []:
         if not micro_batch:
             continue
-        logps_B2, _, tokens_B2, _ = scorer(collate([trees[member] for member in micro_batch]).to(device))
+        logps_B2, _, tokens_B2 = scorer(collate([trees[member] for member in micro_batch]).to(device))[:3]
         for member, row in zip(micro_batch, (logps_B2 / tokens_B2.clamp(min=1)).tolist(), strict=True):
             means[member] = row[: sides[member]]  # without a rejected side its column is no number of this pair
     return means, tokenized.dropped

@@ -52,10 +52,10 @@ def write_shards(
     shard = _Shard(trees, keep_hidden)
     number = 0
     for micro_batch in micro_batches:
-        logps_B2, _, _, hidden_TH = score(micro_batch.batch)
+        scores = score(micro_batch.batch)
         if micro_batch.weight == 0:  # a stand-in, that all processes make equally many passes
             continue
-        shard.add(micro_batch.batch, logps_B2, hidden_TH)
+        shard.add(micro_batch.batch, scores.logps_B2, scores.hidden_TH)
         if shard.bytes >= FULL or len(shard.ids) >= MANY:
             shard.write(folder / f"{name}-{rank:05d}-{number:04d}.safetensors")
             shard, number = _Shard(trees, keep_hidden), number + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,19 @@ from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
-Scores = tuple[Tensor, Tensor, Tensor, Tensor]
-"""(logps_B2, kl_B2, tokens_B2, hidden_TH) of Scorer.forward."""
+
+
+class Scores(NamedTuple):
+    """What one forward pass says of a batch; a tuple, since DeepSpeed finds the tensors of nothing else."""
+
+    logps_B2: Tensor
+    """Log-probability of each side, in nats: a sum over its scored tokens, in fp64."""
+    kl_B2: Tensor
+    """Summed KL(reference, policy); zero unless the batch carries the reference's hidden states."""
+    tokens_B2: Tensor
+    """How many tokens are scored."""
+    hidden_TH: Tensor
+    """The final hidden states that predict the scored tokens; detached."""
 
 
 class Scorer(nn.Module):
@@ -47,10 +58,7 @@ class Scorer(nn.Module):
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> Scores:
-        """(logps_B2, kl_B2, tokens_B2, hidden_TH): sums over scored tokens, and the final hidden states there.
-
-        kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
-        """
+        """Sums over the scored tokens of each side, and the final hidden states there."""
         # The backbone alone: the model's own forward pass would put the head on every position of every row.
         backbone = getattr(self.model, self.model.base_model_prefix)
         batch = fitted(batch, self.model)
@@ -65,7 +73,7 @@ class Scorer(nn.Module):
             sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
             for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
         ]
-        return summed[0], summed[1], summed[2], hidden_TH.detach()
+        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach())
 
     def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())

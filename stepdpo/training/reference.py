@@ -147,7 +147,7 @@ class CachedReference:
         (a_token, a_share), wrong = ROOM[self.engine.dtype == "float32"], False
         for micro_batch in micro_batches(trees, trees.ids[places].tolist(), self.batch.tokens, 0, 1):
             batch = stored.attach(micro_batch.batch)
-            logps_B2, kl_B2, tokens_B2, _ = self.score(batch)
+            logps_B2, kl_B2, tokens_B2 = self.score(batch)[:3]
             assert batch.reference_logps_B2 is not None
             known_B2 = batch.reference_logps_B2.to(logps_B2.device)
             room_B2 = tokens_B2 * a_token + logps_B2.abs() * a_share
@@ -201,9 +201,11 @@ class OnlineReference:
     @torch.no_grad()
     def attach_online(self, batch: TreeBatch) -> TreeBatch:
         """The batch with the reference's numbers; every process must call it equally often."""
-        logps_B2, _, _, hidden_TH = self.score(batch)
+        known = self.score(batch)
         return dataclasses.replace(
-            batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if self.keep_hidden else None
+            batch,
+            reference_logps_B2=known.logps_B2,
+            reference_hidden_TH=known.hidden_TH if self.keep_hidden else None,
         )
 
 

@@ -98,7 +98,7 @@ class TrainStep:
 
     def _scores(self, micro_batch: MicroBatch, point: Tensor | None = None) -> PairScores:
         batch = self.reference.attach_online(micro_batch.batch)
-        logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
+        logps_B2, kl_B2, tokens_B2 = self.engine.score(batch)[:3]
         device = logps_B2.device
         known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None
         has_kl = batch.reference_hidden_TH is not None
