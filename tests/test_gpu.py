@@ -91,7 +91,7 @@ def scores(
     name = register(kind)
     with spec.open(lambda _, gather: Scorer(model(name), False, gather), AdamW()) as engine:
         scores = engine.score(batch(seed))
-        logps_B2, hidden_TH = scores.logps_B2, scores.hidden_TH
+        logps_B2, hidden_TH = scores.logps_R.view(-1, 2), scores.hidden_TH
         engine.backward((logps_B2[:, 0] - logps_B2[:, 1]).mean(), last=True)
         gradient = {n: p.grad.double().cpu() for n, p in engine.model.named_parameters() if p.grad is not None}
         return logps_B2.detach().double().cpu(), hidden_TH.double().cpu(), gradient

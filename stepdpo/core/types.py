@@ -101,6 +101,12 @@ class Pair:
     rejected_ends: bool = False
     confidence: float = 1.0
     history: tuple[Turn, ...] = ()
+    label: float | None = None
+    """As in Preference; the marks below are of the scored texts alone."""
+    chosen_steps: tuple[Mark, ...] = ()
+    rejected_steps: tuple[Mark, ...] = ()
+    chosen_weights: tuple[Mark, ...] = ()
+    rejected_weights: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

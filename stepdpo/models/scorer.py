@@ -14,7 +14,7 @@ from stepdpo.models.compatibility import refuse_unsupported
 from stepdpo.models.head import Head
 from stepdpo.models.logprobs import HeadMemory, token_scores
 from stepdpo.models.lora import head_parts
-from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
+from stepdpo.tokens.batch import TreeBatch, sum_by_owner
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
@@ -23,14 +23,16 @@ Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 class Scores(NamedTuple):
     """What one forward pass says of a batch; a tuple, since DeepSpeed finds the tensors of nothing else."""
 
-    logps_B2: Tensor
-    """Log-probability of each side, in nats: a sum over its scored tokens, in fp64."""
-    kl_B2: Tensor
+    logps_R: Tensor
+    """Log-probability of each response, in nats: a sum over its scored tokens, in fp64."""
+    kl_R: Tensor
     """Summed KL(reference, policy); zero unless the batch carries the reference's hidden states."""
-    tokens_B2: Tensor
+    tokens_R: Tensor
     """How many tokens are scored."""
     hidden_TH: Tensor
     """The final hidden states that predict the scored tokens; detached."""
+    logps_T: Tensor | None = None
+    """Log-probability of each scored token, where the batch has steps."""
 
 
 class Scorer(nn.Module):
@@ -58,7 +60,7 @@ class Scorer(nn.Module):
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> Scores:
-        """Sums over the scored tokens of each side, and the final hidden states there."""
+        """Sums over the scored tokens of each response, and the final hidden states there."""
         # The backbone alone: the model's own forward pass would put the head on every position of every row.
         backbone = getattr(self.model, self.model.base_model_prefix)
         batch = fitted(batch, self.model)
@@ -67,13 +69,14 @@ class Scorer(nn.Module):
         ).last_hidden_state
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
         logps_T, kl_T = self._token_scores(hidden_TH, batch)
-        responses = SIDES * batch.pairs
+        responses = sum(batch.responses)
         # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
         summed = [
-            sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
+            sum_by_owner(values_T, batch.term_E, batch.owner_E, responses)
             for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
         ]
-        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach())
+        tokenwise_T = logps_T if batch.steps is not None else None
+        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T)
 
     def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())

@@ -1,7 +1,7 @@
 """The tensors a training step passes on, with their shapes.
 
-Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, P scored tokens counted pair
-by pair, B pairs, H hidden, V vocabulary.
+Shape letters: L positions of a row (of which there is one), T scored tokens, E (token, response) terms, P scored
+tokens counted example by example, B examples (mostly pairs), R responses, S steps of responses, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,6 +16,27 @@ from stepdpo.tokens.token_tree import Segment
 
 CHOSEN, REJECTED = 0, 1
 SIDES = 2
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The steps of a batch's responses, response by response."""
+
+    step_E: Tensor
+    """The step that a term belongs to."""
+    weight_E: Tensor
+    """What the data say a term counts; 1 where they say nothing."""
+    end_S: Tensor
+    """Flat index of the hidden state at the last token of each step."""
+    response_S: Tensor
+    label_S: Tensor
+    """How right each step is, in [0, 1]; NaN where nobody knows."""
+    label_R: Tensor
+    """How right each response is as a whole, in [0, 1]; NaN where nobody knows."""
+
+    def to(self, device: torch.device | str) -> StepBatch:
+        """The same with all its tensors on a device."""
+        return StepBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -39,23 +60,30 @@ class TreeBatch:
     term_E: Tensor
     """Index into T; a scored token of the trunk has a term for each response."""
     owner_E: Tensor
-    """Response the term counts for: 2 * pair + side, side 0 chosen and 1 rejected."""
+    """Response the term counts for. Those of an example follow one another: in pairs 2 * pair + side, the chosen side
+    first."""
     confidence_B: Tensor
     pair_ids: tuple[int, ...]
-    """Index of each pair in the data set: the key of its reference scores."""
+    """Number of each example in the data set: the key of its reference scores."""
+    responses: tuple[int, ...]
+    """How many responses each example has: 2 in a pair, 1 where there is no rejected side."""
     prediction_P: Tensor | None = None
-    """Index into T: pair by pair, the predictions of the tree that the pair makes alone, in that tree's order.
+    """Index into T: example by example, the predictions of the tree that it makes alone, in that tree's order.
 
-    None where no tree is of several pairs: then it is 0, 1, 2, ...
+    None where no tree is of several examples: then it is 0, 1, 2, ...
     """
-    reference_logps_B2: Tensor | None = None
-    """The reference's summed log-probability of each side, in nats; None where the loss knows no reference."""
+    steps: StepBatch | None = None
+    """For losses that look at steps."""
+    reference_logps_R: Tensor | None = None
+    """The reference's summed log-probability of each response, in nats; None where the loss knows no reference."""
     reference_hidden_TH: Tensor | None = None
     """The reference's final hidden states that predict the scored tokens, for a KL; None without one."""
+    reference_logps_T: Tensor | None = None
+    """The reference's log-probability of each scored token, where there are steps."""
 
     @property
     def pairs(self) -> int:
-        """B: how many pairs the batch holds."""
+        """B: how many examples the batch holds, which mostly are pairs."""
         return len(self.pair_ids)
 
     def to(self, device: torch.device | str) -> TreeBatch:
@@ -63,7 +91,7 @@ class TreeBatch:
         moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            moved[f.name] = value.to(device) if isinstance(value, Tensor) else value
+            moved[f.name] = value.to(device) if isinstance(value, Tensor | StepBatch) else value
         return TreeBatch(**moved)
 
 
@@ -115,8 +143,12 @@ class LossOutput:
     """Further detached per-pair values, averaged over pairs by the training loop."""
 
 
-NEEDS = frozenset({"rejected", "reference", "kl", "reference_point"})
-"""What can be computed for a loss besides the chosen side."""
+NEEDS = frozenset({"rejected", "reference", "kl", "reference_point", "steps", "unpaired", "group", "labels"})
+"""What can be computed for a loss besides the chosen side.
+
+An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
+`labels` only responses are used of which the data say how right they are. A loss with `steps` is given StepScores.
+"""
 
 
 class Loss(Protocol):

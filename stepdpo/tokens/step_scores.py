@@ -1,0 +1,113 @@
+"""What a loss that looks at steps may know: every scored token of every response, and the step it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from stepdpo.tokens.batch import LossOutput
+
+
+@dataclass(frozen=True)
+class StepScores:
+    """Terms of responses, with their steps; the responses of an example follow one another.
+
+    An example is a pair (the chosen response first), a single response, or all responses to one problem. Every term
+    belongs to just one step of its response, and a response's terms add up to its log-probability. Log-probabilities
+    are in nats and fp64, labels in [0, 1] and fp32. The reference's values carry no gradient.
+    """
+
+    logps_E: Tensor
+    step_E: Tensor
+    """Index into S."""
+    weight_E: Tensor
+    """What the data say a term counts; 1 where they say nothing."""
+    response_S: Tensor
+    """Index into R: the response that a step is a part of. Steps are in the order of their responses."""
+    label_S: Tensor
+    """How right a step is: 1 right, 0 wrong, or the share of roll-outs after it that came right; NaN: nobody knows."""
+    label_R: Tensor
+    """How right a response is as a whole; of a pair's sides 1 and 0, where the data say nothing else."""
+    example_R: Tensor
+    """Index into B."""
+    confidence_B: Tensor
+    """Probability that the label of a pair is right."""
+    reference_logps_E: Tensor | None = None
+    values_S: Tensor | None = None
+    """What the value head says at the last token of each step, before any squashing; with gradient."""
+
+    @property
+    def response_E(self) -> Tensor:
+        """The response that a term counts for."""
+        return self.response_S[self.step_E]
+
+    @property
+    def logratios_E(self) -> Tensor:
+        """Log-probability under the policy minus that under the reference, term by term."""
+        assert self.reference_logps_E is not None, "the loss does not declare that it needs the reference"
+        return self.logps_E - self.reference_logps_E
+
+    def by_step(self, values_E: Tensor) -> Tensor:
+        """Sum over the terms of each step: (S,)."""
+        return _sums(values_E, self.step_E, len(self.label_S))
+
+    def by_response(self, values_E: Tensor) -> Tensor:
+        """Sum over the terms of each response: (R,)."""
+        return _sums(values_E, self.response_E, len(self.label_R))
+
+    def by_example(self, values_R: Tensor) -> Tensor:
+        """Sum over the responses of each example: (B,)."""
+        return _sums(values_R, self.example_R, len(self.confidence_B))
+
+    @property
+    def logps_R(self) -> Tensor:
+        """Log-probability of each response."""
+        return self.by_response(self.logps_E)
+
+    @property
+    def chosen_logps_B(self) -> Tensor:
+        """That of the best response of each example."""
+        return self.logps_R[self.best_B]
+
+    @property
+    def rejected_logps_B(self) -> Tensor:
+        """That of the worst response of each example."""
+        return self.logps_R[self.worst_B]
+
+    @property
+    def tokens_R(self) -> Tensor:
+        """How many terms a response has."""
+        return self.by_response(torch.ones_like(self.logps_E))
+
+    @property
+    def best_B(self) -> Tensor:
+        """The response of each example with the largest label, the first of equal ones."""
+        return self._extreme(1)
+
+    @property
+    def worst_B(self) -> Tensor:
+        """The response of each example with the smallest label, the first of equal ones."""
+        return self._extreme(-1)
+
+    def _extreme(self, sign: int) -> Tensor:
+        # By examples, then by labels: a stable sort leaves equal ones in their order.
+        wanted_R = (sign * self.label_R).nan_to_num(nan=-torch.inf)
+        by_label = torch.argsort(wanted_R, descending=True, stable=True)
+        order = by_label[torch.argsort(self.example_R[by_label], stable=True)]
+        counts = torch.bincount(self.example_R, minlength=len(self.confidence_B))
+        return order[counts.cumsum(0) - counts]
+
+
+class StepLoss(Protocol):
+    """StepScores -> LossOutput, a number an example: a loss whose `needs` has `steps`."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def __call__(self, scores: StepScores) -> LossOutput: ...
+
+
+def _sums(values: Tensor, into: Tensor, count: int) -> Tensor:
+    return values.new_zeros(count, dtype=torch.float64).index_add(0, into, values.double())
