@@ -11,8 +11,7 @@ from typing import Any
 
 from stepdpo.core.steps import cut_step
 from stepdpo.core.types import Preference, Problem
-from stepdpo.pairs.sampled import instance_pairs
-from stepdpo.pairs.solutions import Solution, distinct
+from stepdpo.pairs.solutions import Solution, distinct, instance_pairs
 
 EXTRA = "extra samples"
 """Drawn for `more_right_solutions` alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -178,4 +178,27 @@ def next_steps(problem: Problem, index: int, chosen: Solution, rejected: Solutio
         rejected_rest=wrong_rest,
         answer=", ".join(problem.answers),
         meta={**about, **meta},
+    )
+
+
+def instance_pairs(
+    problem: Problem, solutions: Sequence[Solution], max_pairs: int, **meta: Any
+) -> tuple[Preference, ...]:
+    """Right against wrong solutions, in the order of the samples; no solution is in two pairs."""
+    right = distinct([s for s in solutions if s.correct])
+    wrong = distinct([s for s in solutions if not s.correct])
+    sides = list(zip(right, wrong, strict=False))[:max_pairs]
+    return tuple(_whole_pair(problem, chosen, rejected, meta) for chosen, rejected in sides)
+
+
+def _whole_pair(problem: Problem, chosen: Solution, rejected: Solution, meta: Mapping[str, Any]) -> Preference:
+    """Two whole responses, which end with the end-of-text token."""
+    return Preference(
+        question=problem.question,
+        prefix="",
+        chosen=chosen.text,
+        rejected=rejected.text,
+        answer=", ".join(problem.answers),
+        whole=True,
+        meta={"problem": problem.id, "chosen_sample": chosen.id, "rejected_sample": rejected.id, **meta},
     )
