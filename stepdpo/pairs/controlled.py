@@ -108,7 +108,7 @@ class Controlled:
             wrong = yield from self._try(prompt, right, k + 1, number, context.sampling.max_tokens)
             if isinstance(wrong, Solution) and (index := _parting(right, wrong, k + 1)) is not None:
                 counts["tries that end wrong"] += 1
-                about = {
+                about: dict[str, Any] = {
                     "temperatures": [self._temperature(i) for i in range(len(wrong.steps) - k - 1)],
                     "tries": number - before + 1,
                 }
