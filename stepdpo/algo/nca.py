@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
-from stepdpo.core.ranges import positive
+from stepdpo.core.ranges import at_least, positive
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 
@@ -20,11 +20,18 @@ class NCA:
 
     beta: float = 0.4
     """Eurus uses 0.1."""
+    sft_weight: float = 0.0
+    """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
 
     def __post_init__(self) -> None:
         positive(beta=self.beta)
+        at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def length_normalised(self) -> bool:
+        return self.sft_weight > 0
 
     def __call__(self, scores: PairScores) -> LossOutput:
         chosen_B = self.beta * scores.chosen_logratios_B
@@ -32,4 +39,4 @@ class NCA:
         # The chosen side is data in the first term and noise in the second, which halts its reward: its own part of
         # the loss is least at sigmoid(r) = 2/3.
         losses_B = -F.logsigmoid(chosen_B) - 0.5 * F.logsigmoid(-chosen_B) - 0.5 * F.logsigmoid(-rejected_B)
-        return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach())
+        return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach()).with_nll(scores, self.sft_weight)

@@ -16,6 +16,7 @@ def pair_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -
     known_R, has_kl = batch.reference_logps_R, batch.reference_hidden_TH is not None
     logps_B2, kl_B2, tokens_B2 = (_by_side(values, batch) for values in (scores.logps_R, scores.kl_R, scores.tokens_R))
     known_B2 = _by_side(known_R.to(device), batch) if known_R is not None else None
+    collision_B2 = _by_side(scores.collision_R, batch) if scores.collision_R is not None else None
     return PairScores(
         chosen_logps_B=logps_B2[:, CHOSEN],
         rejected_logps_B=logps_B2[:, REJECTED],
@@ -27,6 +28,8 @@ def pair_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -
         chosen_kl_B=kl_B2[:, CHOSEN] if has_kl else None,
         rejected_kl_B=kl_B2[:, REJECTED] if has_kl else None,
         reference_point=point.to(device) if point is not None else None,
+        chosen_collision_B=collision_B2[:, CHOSEN] if collision_B2 is not None else None,
+        rejected_collision_B=collision_B2[:, REJECTED] if collision_B2 is not None else None,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stepdpo.models.attention.registry import fitted, tree_inputs
 from stepdpo.models.compatibility import refuse_unsupported
 from stepdpo.models.head import Head
-from stepdpo.models.logprobs import HeadMemory, token_scores
+from stepdpo.models.logprobs import HeadMemory, TokenScores, token_scores
 from stepdpo.models.lora import head_parts
 from stepdpo.tokens.batch import TreeBatch, sum_by_owner
 
@@ -33,6 +33,8 @@ class Scores(NamedTuple):
     """The final hidden states that predict the scored tokens; detached."""
     logps_T: Tensor | None = None
     """Log-probability of each scored token, where the batch has steps."""
+    collision_R: Tensor | None = None
+    """Summed log collision probability (`TokenScores`), without a gradient; None where the loss does not ask."""
 
 
 class Scorer(nn.Module):
@@ -41,16 +43,17 @@ class Scorer(nn.Module):
     With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
     gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
     Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
+    `collision` asks for collision probabilities besides.
     """
 
     reference_head_VH: Tensor | None
 
     def __init__(
         self, model: Any, keep_reference_head: bool, gather: Gather, head_memory: HeadMemory = HeadMemory.auto,
-        reference_head_VH: Tensor | None = None,
+        reference_head_VH: Tensor | None = None, collision: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.head_memory = model, head_memory
+        self.model, self.head_memory, self.collision = model, head_memory, collision
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
         kept = reference_head_VH
@@ -68,7 +71,7 @@ class Scorer(nn.Module):
             input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
         ).last_hidden_state
         hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
-        logps_T, kl_T = self._token_scores(hidden_TH, batch)
+        logps_T, kl_T, collision_T = self._token_scores(hidden_TH, batch)
         responses = sum(batch.responses)
         # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
         summed = [
@@ -76,9 +79,12 @@ class Scorer(nn.Module):
             for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
         ]
         tokenwise_T = logps_T if batch.steps is not None else None
-        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T)
+        collision_R = (
+            sum_by_owner(collision_T, batch.term_E, batch.owner_E, responses) if collision_T is not None else None
+        )
+        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T, collision_R)
 
-    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> TokenScores:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
         # The adapter's first factor here, by autograd; logprobs.py takes low_TR as one more input of the head.
         low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
@@ -88,7 +94,9 @@ class Scorer(nn.Module):
             # A frozen head is the reference's too, so the policy's own serves and is not copied.
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
-        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory)
+        return token_scores(
+            hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory, self.collision
+        )
 
 
 def head_of(model: Any, gather: Gather) -> Tensor:

@@ -31,6 +31,8 @@ class ScorerSpec:
     head_memory: HeadMemory
     with_kl: bool
     """Whether the loss wants the KL, for which the reference's output head is kept beside the policy."""
+    with_collision: bool = False
+    """Whether the loss wants the policy's collision probabilities."""
 
     def tokenizer(self) -> Any:
         """The policy's. UserError where the reference has other tokens: its scores would be about other texts."""
@@ -47,7 +49,8 @@ class ScorerSpec:
         """The model that is trained, its adapter attached."""
         model = self._load(self.policy, dtype)
         head_VH = self._other_head(self.reference, model, dtype, gather) if self.reference and self.with_kl else None
-        return Scorer(self.adapter.attach(model), self.with_kl, gather, self.head_memory, head_VH)
+        adapted = self.adapter.attach(model)
+        return Scorer(adapted, self.with_kl, gather, self.head_memory, head_VH, self.with_collision)
 
     def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that the policy is held against, as a model of its own."""

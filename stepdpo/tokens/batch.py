@@ -6,8 +6,8 @@ tokens counted example by example, B examples (mostly pairs), R responses, S ste
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -103,7 +103,9 @@ class PairScores:
     are in fp32.
 
     Log-probabilities are in nats and summed, never averaged. Reference values carry no gradient. `kl` is the
-    sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first).
+    sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first); `collision` the sum
+    of the policy's log collision probabilities there, log sum_v pi(v)^2: how likely two draws are the same token. It
+    carries no gradient.
     """
 
     chosen_logps_B: Tensor
@@ -117,6 +119,8 @@ class PairScores:
     rejected_kl_B: Tensor | None = None
     reference_point: Tensor | None = None
     """Scalar: mean log-ratio of mismatched (question, response) pairs over the global batch, not below 0 (KTO)."""
+    chosen_collision_B: Tensor | None = None
+    rejected_collision_B: Tensor | None = None
 
     @property
     def chosen_logratios_B(self) -> Tensor:
@@ -130,6 +134,16 @@ class PairScores:
         assert self.reference_rejected_logps_B is not None, "the loss does not declare that it needs the reference"
         return self.rejected_logps_B - self.reference_rejected_logps_B
 
+    @property
+    def chosen_logps_per_token_B(self) -> Tensor:
+        """Mean log-probability of the chosen side's scored tokens, in nats; 0 where none is scored."""
+        return self.chosen_logps_B / self.chosen_tokens_B.clamp(min=1)
+
+    @property
+    def rejected_logps_per_token_B(self) -> Tensor:
+        """The same of the rejected side."""
+        return self.rejected_logps_B / self.rejected_tokens_B.clamp(min=1)
+
 
 @dataclass(frozen=True)
 class LossOutput:
@@ -142,8 +156,21 @@ class LossOutput:
     metrics_B: dict[str, Tensor] = field(default_factory=dict)
     """Further detached per-pair values, averaged over pairs by the training loop."""
 
+    def with_nll(self, scores: PairScores, weight: float) -> LossOutput:
+        """`weight` times -chosen_logp / tokens added, reported as `nll` (arXiv 2404.19733); with 0 it is as before.
 
-NEEDS = frozenset({"rejected", "reference", "kl", "reference_point", "steps", "unpaired", "group", "labels"})
+        A mean over the pair's own tokens: it depends on no other pair, and a long side weighs as much as a short one.
+        """
+        if not weight:
+            return self
+        nll_B = -scores.chosen_logps_per_token_B
+        metrics_B = {**self.metrics_B, "nll": nll_B.detach()}
+        return replace(self, losses_B=self.losses_B + weight * nll_B, metrics_B=metrics_B)
+
+
+NEEDS = frozenset(
+    {"rejected", "reference", "kl", "reference_point", "collision", "steps", "unpaired", "group", "labels"}
+)
 """What can be computed for a loss besides the chosen side.
 
 An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
@@ -158,6 +185,14 @@ class Loss(Protocol):
     """What must be computed for it, of `NEEDS`."""
 
     def __call__(self, scores: PairScores) -> LossOutput: ...
+
+
+@runtime_checkable
+class LengthNormalised(Protocol):
+    """A loss that says whether a mean over scored tokens enters it, so that scoring a shared prefix changes it."""
+
+    @property
+    def length_normalised(self) -> bool: ...
 
 
 def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:

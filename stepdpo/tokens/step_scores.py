@@ -78,6 +78,21 @@ class StepScores:
         return self.logps_R[self.worst_B]
 
     @property
+    def chosen_logps_per_token_B(self) -> Tensor:
+        """The best response's mean log-probability over its terms."""
+        return (self.logps_R / self.tokens_R.clamp(min=1))[self.best_B]
+
+    @property
+    def rejected_logps_per_token_B(self) -> Tensor:
+        """The same of the worst response."""
+        return (self.logps_R / self.tokens_R.clamp(min=1))[self.worst_B]
+
+    @property
+    def chosen_logratios_B(self) -> Tensor:
+        """Log-probability of the best response under the policy minus that under the reference."""
+        return self.by_response(self.logratios_E)[self.best_B]
+
+    @property
     def tokens_R(self) -> Tensor:
         """How many terms a response has."""
         return self.by_response(torch.ones_like(self.logps_E))

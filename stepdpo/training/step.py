@@ -99,8 +99,13 @@ class TrainStep:
         self, sums: dict[str, Tensor], micro_batch: MicroBatch, scores: PairScores | StepScores, out: LossOutput
     ) -> None:
         values = {"loss": out.losses_B, "logps/chosen": scores.chosen_logps_B, **out.metrics_B}
+        values["logps/chosen_per_token"] = scores.chosen_logps_per_token_B
         if {"rejected", "group"} & self.loss.needs:
+            if "reference" in self.loss.needs:
+                values["logratios/chosen"] = scores.chosen_logratios_B
+                values["chosen_fell"] = (scores.chosen_logratios_B < 0).float()
             values["logps/rejected"] = scores.rejected_logps_B
+            values["logps/rejected_per_token"] = scores.rejected_logps_per_token_B
             values["rewards/chosen"], values["rewards/rejected"] = out.chosen_rewards_B, out.rejected_rewards_B
             values["rewards/margins"] = out.chosen_rewards_B - out.rejected_rewards_B
             values["rewards/accuracies"] = (values["rewards/margins"] > 0).float()

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from stepdpo.core.errors import UserError, nearest
+from stepdpo.data.level import Prefix, Step
 from stepdpo.data.template_card import date_of, resolve
 from stepdpo.models.attention.registry import register
 from stepdpo.models.base_files import read_base
@@ -15,7 +16,7 @@ from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
-from stepdpo.tokens.batch import NEEDS
+from stepdpo.tokens.batch import NEEDS, LengthNormalised
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
@@ -44,6 +45,8 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
             print(f"warning: {warning}")
         if (day := date_of(template)) and engine.rank == 0:
             print(f"the chat template writes the date: {day} (kept with the model)")
+        if (doubt := _scored_prefix(spec)) and engine.rank == 0:
+            print(f"warning: {doubt}")
         base = read_base(spec.model.folder())
         checkpointer = Checkpointer(
             engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype
@@ -74,6 +77,20 @@ def _refuse_unknown_needs(needs: frozenset[str]) -> None:
         raise UserError(f"algo: its `needs` names {word!r}, which nothing provides; {nearest(word, NEEDS)}")
 
 
+def _scored_prefix(spec: Training) -> str:
+    """What is odd about scoring the steps before a step, for a loss that divides by the number of scored tokens.
+
+    At level=instance it is no oddity: the papers take their means over whole responses.
+    """
+    normalised = isinstance(spec.algo, LengthNormalised) and spec.algo.length_normalised
+    if normalised and isinstance(spec.level, Step) and spec.level.prefix is Prefix.response:
+        return (
+            "algo takes a mean over scored tokens, and level.prefix=response has the shared steps scored too: the more "
+            "of them there are, the less the step itself counts; level.prefix=prompt only reads them"
+        )
+    return ""
+
+
 def _scorer_spec(spec: Training) -> ScorerSpec:
     """The models of a run, none of them loaded."""
     return ScorerSpec(
@@ -84,4 +101,5 @@ def _scorer_spec(spec: Training) -> ScorerSpec:
         max_length=spec.lengths.max_length,
         head_memory=spec.head,
         with_kl="kl" in spec.algo.needs,
+        with_collision="collision" in spec.algo.needs,
     )

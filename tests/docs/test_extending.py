@@ -27,7 +27,7 @@ ROW = re.compile(r"^\| \[[^]]+\]\(#([\w-]+)\) \| ([^|]+) \| ([^|]+) \| `([^`]+)`
 KINDS = {".py": "Python", ".yaml": "YAML", ".jsonl": "JSON Lines"}
 TEST_LINES = 10
 LEFT = {
-    "a-loss": ("simpo/metrics.jsonl", '"step": 2'),
+    "a-loss": ("apo/metrics.jsonl", '"step": 2'),
     "a-template": ("qa/model/stepdpo.json", '"name": "qa"'),
     "a-task": ("sums/eval/sums/summary.json", '"n": 2'),
     "a-data-set-whose-columns-map": ("ranked/metrics.jsonl", '"step": 1'),
