@@ -40,7 +40,7 @@ def _by_side(values_R: Tensor, batch: TreeBatch) -> Tensor:
     return torch.stack([values_R, torch.zeros_like(values_R)], dim=1)
 
 
-def step_scores(batch: TreeBatch, scores: Scores) -> StepScores:
+def step_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -> StepScores:
     """Term by term, for a batch that has steps."""
     assert batch.steps is not None
     assert scores.logps_T is not None
@@ -57,5 +57,6 @@ def step_scores(batch: TreeBatch, scores: Scores) -> StepScores:
         label_R=steps.label_R,
         example_R=torch.repeat_interleave(torch.arange(batch.pairs, device=device), counts_B),
         confidence_B=batch.confidence_B.to(device),
+        reference_point=point.to(device) if point is not None else None,
         reference_logps_E=known_T.to(device)[term_E].double() if known_T is not None else None,
     )

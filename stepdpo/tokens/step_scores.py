@@ -36,6 +36,8 @@ class StepScores:
     confidence_B: Tensor
     """Probability that the label of a pair is right."""
     reference_logps_E: Tensor | None = None
+    reference_point: Tensor | None = None
+    """Scalar, as in PairScores."""
     values_S: Tensor | None = None
     """What the value head says at the last token of each step, before any squashing; with gradient."""
 
@@ -96,6 +98,44 @@ class StepScores:
     def tokens_R(self) -> Tensor:
         """How many terms a response has."""
         return self.by_response(torch.ones_like(self.logps_E))
+
+    def by_response_of_steps(self, values_S: Tensor) -> Tensor:
+        """Sum over the steps of each response: (R,)."""
+        return _sums(values_S, self.response_S, len(self.label_R))
+
+    @property
+    def first_error_S(self) -> Tensor:
+        """Whether a step is the first of its response whose label is below 1/2."""
+        wrong_S = self.label_S < 0.5  # an unknown label, NaN, is not
+        return wrong_S & (self._wrong_before(wrong_S) == 0)
+
+    @property
+    def judged_S(self) -> Tensor:
+        """Whether a step has a label and no wrong step of its response lies before it."""
+        return ~self.label_S.isnan() & (self._wrong_before(self.label_S < 0.5) == 0)
+
+    def _wrong_before(self, wrong_S: Tensor) -> Tensor:
+        """How many steps of a step's response before it are wrong."""
+        count_S = wrong_S.long()
+        before_S = count_S.cumsum(0) - count_S
+        own_R = self.by_response_of_steps(count_S).long()
+        return before_S - (own_R.cumsum(0) - own_R)[self.response_S]
+
+    def ranked_pairs(self) -> tuple[Tensor, Tensor]:
+        """(P,), (P,): every two responses of an example of which the first is the more right one."""
+        same_RR = self.example_R[:, None] == self.example_R[None]
+        better_P, worse_P = torch.nonzero(same_RR & (self.label_R[:, None] > self.label_R[None]), as_tuple=True)
+        return better_P, worse_P
+
+    def sum_of_pairs(self, values_P: Tensor, better_P: Tensor) -> Tensor:
+        """Sum over the ranked pairs of each example: (B,)."""
+        return _sums(values_P, self.example_R[better_P], len(self.confidence_B))
+
+    def mean_of_pairs(self, values_P: Tensor, better_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
+        """Weighted mean over the ranked pairs of each example: (B,); 0 where there is none."""
+        weight_P = torch.ones_like(values_P) if weight_P is None else weight_P
+        total_B = self.sum_of_pairs(weight_P, better_P)
+        return self.sum_of_pairs(weight_P * values_P, better_P) / total_B.masked_fill(total_B == 0, 1)
 
     @property
     def best_B(self) -> Tensor:

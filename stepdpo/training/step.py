@@ -90,7 +90,7 @@ class TrainStep:
         batch = self.reference.attach_online(micro_batch.batch)
         found = self.engine.score(batch)
         if batch.steps is not None:
-            steps = step_scores(batch, found)
+            steps = step_scores(batch, found, point)
             return steps, cast(StepLoss, self.loss)(steps)
         scores = pair_scores(batch, found, point)
         return scores, cast(Loss, self.loss)(scores)
