@@ -141,20 +141,22 @@ def test_paths_that_a_reference_stands_for(
     place = tmp_path / PLAIN
     shutil.copytree(tiny_model, place / "m")
     (place / "p.jsonl").write_text(preferences.read_text() + '{"question": 3}\n')
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(f"sys.{name}", getattr(sys, name))
-    guard_output()
     reference, model = "${oc.env:OPENAI_API_KEY}", "model='./${oc.env:OPENAI_API_KEY}/m'"
     train = [
         "train", model, "dataset=jsonl", f"dataset.path='{reference}/p.jsonl'", "dataset.max_bad=50%", "~recipe",
         "engine=local", "max_steps=1", "batch.pairs=8", "adapter=lora", "template=alpaca", "run=x",
     ]  # fmt: skip
     evaluate = ["eval", model, "task.limit=1", "decode.max_tokens=4", "template=alpaca", "run=y"]
-    for words in (train, evaluate):
-        with pytest.raises(SystemExit) as ended:
-            app(words)
-        assert ended.value.code == 0, capfd.readouterr()
-    print(f"and whoever prints it: {PLAIN}")
+    # Put back here and not by the fixture, which would do it when capfd's own streams are closed.
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("stdout", "stderr"):
+            patch.setattr(f"sys.{name}", getattr(sys, name))
+        guard_output()
+        for words in (train, evaluate):
+            with pytest.raises(SystemExit) as ended:
+                app(words)
+            assert ended.value.code == 0, capfd.readouterr()
+        print(f"and whoever prints it: {PLAIN}")
     said = "".join(capfd.readouterr())
     assert "and whoever prints it: ***" in said
     assert "CANARY" not in said

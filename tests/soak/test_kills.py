@@ -93,7 +93,8 @@ def last_update(run: Path) -> int:
 def survives(place: Place, kills: int, preferences: Path, model: Path, root: Path) -> None:
     """A run killed `kills` times on its way ends with the bytes of one that was left alone."""
     rng = random.Random(f"{SEED}/{place.name}")
-    given = words(place, preferences, model, updates=2 * SAVE_EVERY * kills + SAVE_EVERY)
+    # Each kill comes up to twice SAVE_EVERY updates on, and as many again may be done before it strikes.
+    given = words(place, preferences, model, updates=4 * SAVE_EVERY * kills)
     whole, killed = root / "whole", root / "killed"
     for folder in (whole, killed):
         folder.mkdir()
