@@ -58,5 +58,6 @@ def step_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -
         example_R=torch.repeat_interleave(torch.arange(batch.pairs, device=device), counts_B),
         confidence_B=batch.confidence_B.to(device),
         reference_point=point.to(device) if point is not None else None,
+        values_S=scores.values_S.double() if scores.values_S is not None else None,
         reference_logps_E=known_T.to(device)[term_E].double() if known_T is not None else None,
     )

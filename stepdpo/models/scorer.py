@@ -35,6 +35,8 @@ class Scores(NamedTuple):
     """Log-probability of each scored token, where the batch has steps."""
     collision_R: Tensor | None = None
     """Summed log collision probability (`TokenScores`), without a gradient; None where the loss does not ask."""
+    values_S: Tensor | None = None
+    """What the value head says at the last token of each step, where there is a head; not yet squashed."""
 
 
 class Scorer(nn.Module):
@@ -43,16 +45,17 @@ class Scorer(nn.Module):
     With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
     gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
     Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
-    `collision` asks for collision probabilities besides.
+    `collision` asks for collision probabilities besides, a `value_head` says a number a step.
     """
 
     reference_head_VH: Tensor | None
 
     def __init__(
         self, model: Any, keep_reference_head: bool, gather: Gather, head_memory: HeadMemory = HeadMemory.auto,
-        reference_head_VH: Tensor | None = None, collision: bool = False,
+        reference_head_VH: Tensor | None = None, collision: bool = False, value_head: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.value_head = value_head
         self.model, self.head_memory, self.collision = model, head_memory, collision
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
@@ -70,7 +73,8 @@ class Scorer(nn.Module):
         hidden_RLH = backbone(
             input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
         ).last_hidden_state
-        hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
+        hidden_PH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])
+        hidden_TH = hidden_PH[batch.source_T]
         logps_T, kl_T, collision_T = self._token_scores(hidden_TH, batch)
         responses = sum(batch.responses)
         # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
@@ -82,7 +86,8 @@ class Scorer(nn.Module):
         collision_R = (
             sum_by_owner(collision_T, batch.term_E, batch.owner_E, responses) if collision_T is not None else None
         )
-        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T, collision_R)
+        values_S = self.value_head(hidden_PH[batch.steps.end_S]) if self.value_head and batch.steps else None
+        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T, collision_R, values_S)
 
     def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> TokenScores:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())

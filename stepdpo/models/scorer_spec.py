@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from stepdpo.core.errors import UserError
+from stepdpo.models import value_head
 from stepdpo.models.compatibility import refuse_sliding_window
 from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Adapter
 from stepdpo.models.scorer import Gather, Scorer, head_of, logit_form
+from stepdpo.tokens.step_scores import Trunk, ValueHeadSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class ScorerSpec:
     """Whether the loss wants the KL, for which the reference's output head is kept beside the policy."""
     with_collision: bool = False
     """Whether the loss wants the policy's collision probabilities."""
+    value_head: ValueHeadSpec | None = None
+    """The value head that is trained with the policy."""
 
     def tokenizer(self) -> Any:
         """The policy's. UserError where the reference has other tokens: its scores would be about other texts."""
@@ -50,7 +54,10 @@ class ScorerSpec:
         model = self._load(self.policy, dtype)
         head_VH = self._other_head(self.reference, model, dtype, gather) if self.reference and self.with_kl else None
         adapted = self.adapter.attach(model)
-        return Scorer(adapted, self.with_kl, gather, self.head_memory, head_VH, self.with_collision)
+        head = value_head.make(self.value_head, model, self.policy.folder()) if self.value_head else None
+        if self.value_head and self.value_head.trunk is Trunk.frozen:
+            adapted.requires_grad_(False)
+        return Scorer(adapted, self.with_kl, gather, self.head_memory, head_VH, self.with_collision, head)
 
     def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that the policy is held against, as a model of its own."""

@@ -169,12 +169,13 @@ class LossOutput:
 
 
 NEEDS = frozenset(
-    {"rejected", "reference", "kl", "reference_point", "collision", "steps", "unpaired", "group", "labels"}
+    {"rejected", "reference", "kl", "reference_point", "collision", "steps", "unpaired", "group", "labels", "values"}
 )
 """What can be computed for a loss besides the chosen side.
 
 An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
-`labels` only responses are used of which the data say how right they are. A loss with `steps` is given StepScores.
+`labels` only responses are used of which the data say how right they are. A loss with `steps` is given StepScores; with
+`values` a value head is trained, which its `value_head` describes.
 """
 
 

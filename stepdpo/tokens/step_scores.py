@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from enum import Enum
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,6 +66,12 @@ class StepScores:
         return _sums(values_R, self.example_R, len(self.confidence_B))
 
     @property
+    def last_S(self) -> Tensor:
+        """The last step of each response: (R,), indices into S."""
+        counts = torch.bincount(self.response_S, minlength=len(self.label_R))
+        return counts.cumsum(0) - 1
+
+    @property
     def logps_R(self) -> Tensor:
         """Log-probability of each response."""
         return self.by_response(self.logps_E)
@@ -102,6 +109,14 @@ class StepScores:
     def by_response_of_steps(self, values_S: Tensor) -> Tensor:
         """Sum over the steps of each response: (R,)."""
         return _sums(values_S, self.response_S, len(self.label_R))
+
+    @property
+    def label_or_outcome_S(self) -> Tensor:
+        """The labels of the steps; the last step of a response has the response's where it has none."""
+        label_S = self.label_S.clone()
+        last_R = self.last_S
+        label_S[last_R] = torch.where(label_S[last_R].isnan(), self.label_R.to(label_S), label_S[last_R])
+        return label_S
 
     @property
     def first_error_S(self) -> Tensor:
@@ -162,6 +177,49 @@ class StepLoss(Protocol):
     needs: ClassVar[frozenset[str]]
 
     def __call__(self, scores: StepScores) -> LossOutput: ...
+
+
+class Squash(Enum):
+    """What a value head's number becomes."""
+
+    tanh = "tanh"
+    """A value in [-1, 1], the expected outcome."""
+    sigmoid = "sigmoid"
+    """A probability."""
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw.tanh() if self is Squash.tanh else raw.sigmoid()
+
+
+class Trunk(Enum):
+    """What a value head teaches the model below it."""
+
+    live = "live"
+    """Its gradient goes on into the model."""
+    detached = "detached"
+    """It does not; other terms of the loss may train the model."""
+    frozen = "frozen"
+    """The model is not trained at all."""
+
+
+@dataclass(frozen=True)
+class ValueHeadSpec:
+    """The value head that a loss trains."""
+
+    squash: Squash
+    dropout: float = 0.0
+    """Share of hidden numbers that are dropped in training, in [0, 1)."""
+    trunk: Trunk = Trunk.live
+    seed: int = 0
+    """Of its first weights and of the dropout."""
+
+
+@runtime_checkable
+class HasValueHead(Protocol):
+    """A loss whose `needs` has `values`."""
+
+    @property
+    def value_head(self) -> ValueHeadSpec: ...
 
 
 def _sums(values: Tensor, into: Tensor, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
 from stepdpo.data.template_card import card_entry, own_sources
+from stepdpo.models import value_head
 from stepdpo.models.base_files import BaseFiles, take_over
 from stepdpo.models.save import SaveDtype, save_dtype, write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
@@ -25,6 +26,7 @@ from stepdpo.runtime.checkpoint_files import (
 )
 from stepdpo.runtime.disk_space import size_of, writing
 from stepdpo.runtime.run_folder import keep_new
+from stepdpo.tokens.step_scores import ValueHeadSpec
 from stepdpo.training.engine.settings import Engine
 
 STATE = "state"
@@ -44,7 +46,9 @@ class Checkpointer:
         keep: int,
         base: BaseFiles,
         dtype: SaveDtype,
+        values: ValueHeadSpec | None = None,
     ) -> None:
+        self.values = values
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
         self.card, self.sources = card_entry(template, tokenizer), own_sources(template)  # as they are now
@@ -100,9 +104,11 @@ class Checkpointer:
         self.engine.barrier()
 
     def _write_model(self, folder: Path) -> None:
-        weights = self.engine.weights()
+        weights, head = self.engine.weights(), self.engine.value_head()
         if self.engine.rank != 0:
             return
+        if self.values:
+            value_head.write(folder, head, self.values.squash)
         # What ZeRO 3 yields where a parameter was not gathered; transformers would save it without a word.
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:

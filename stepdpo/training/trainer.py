@@ -16,8 +16,9 @@ from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
-from stepdpo.tokens.batch import NEEDS, LengthNormalised
+from stepdpo.tokens.batch import NEEDS, LengthNormalised, Loss
 from stepdpo.tokens.preprocess import prepare
+from stepdpo.tokens.step_scores import HasValueHead, StepLoss, ValueHeadSpec
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
 from stepdpo.training.engine.settings import pick_device
@@ -49,8 +50,9 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
             print(f"warning: {doubt}")
         base = read_base(spec.model.folder())
         checkpointer = Checkpointer(
-            engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype
-        )
+            engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype,
+            _value_head(spec.algo),
+        )  # fmt: skip
         checkpointer.tidy()
         checkpoint = checkpointer.find() if resume else None
         reference = open_reference(spec.reference, engine, scorers, spec.algo.needs, spec.batch)
@@ -91,6 +93,10 @@ def _scored_prefix(spec: Training) -> str:
     return ""
 
 
+def _value_head(algo: Loss | StepLoss) -> ValueHeadSpec | None:
+    return algo.value_head if isinstance(algo, HasValueHead) else None
+
+
 def _scorer_spec(spec: Training) -> ScorerSpec:
     """The models of a run, none of them loaded."""
     return ScorerSpec(
@@ -102,4 +108,5 @@ def _scorer_spec(spec: Training) -> ScorerSpec:
         head_memory=spec.head,
         with_kl="kl" in spec.algo.needs,
         with_collision="collision" in spec.algo.needs,
+        value_head=_value_head(spec.algo),
     )

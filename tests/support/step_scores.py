@@ -17,6 +17,8 @@ class Step:
 
     tokens: list[tuple[float, float, float]]
     label: float = float("nan")
+    value: float = 0.0
+    """What the value head says, not yet squashed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def step_scores(
         example_R=torch.tensor([number for number, example in enumerate(examples) for _ in example]),
         confidence_B=numbers(confidence or [1.0] * len(examples)),
         reference_logps_E=numbers([r for _, (_, r, _) in terms]),
+        values_S=numbers([step.value for _, step in steps]).requires_grad_(),
         reference_point=None if point is None else numbers([point])[0],
     )
 
@@ -72,6 +75,7 @@ def drawn(seed: int, responses: Sequence[int], labels: Sequence[float] = (0.0, 1
                             for _ in range(rng.randint(1, 4))
                         ],
                         rng.choice([float("nan"), 0.0, 0.2, 0.5, 0.9, 1.0]),
+                        rng.uniform(-2, 2),
                     )
                     for _ in range(rng.randint(1, 4))
                 ],
