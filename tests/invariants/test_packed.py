@@ -120,7 +120,7 @@ def test_means_over_tokens_and_who_fell_are_the_twins(algo: Any, tmp_path: Path)
     seen = twin(setting, twins.dpo)
     chosen, rejected = seen.chosen, seen.rejected
     assert metrics["logps/chosen_per_token"] == pytest.approx(float(chosen.mean.mean()), rel=1e-6)
-    assert metrics["logps/chosen_per_token"] != pytest.approx(float(chosen.logps.sum() / chosen.tokens.sum()), rel=1e-3)
+    assert metrics["logps/chosen_per_token"] != pytest.approx(float(chosen.logps.sum() / chosen.tokens.sum()), rel=1e-4)
     if "rejected" in algo.needs:
         assert metrics["logps/rejected_per_token"] == pytest.approx(float(rejected.mean.mean()), rel=1e-6)
     assert ("logps/rejected_per_token" in metrics) is ("rejected" in algo.needs)
