@@ -66,6 +66,13 @@ class StepScores:
         return _sums(values_R, self.example_R, len(self.confidence_B))
 
     @property
+    def place_S(self) -> Tensor:
+        """Which step of its response a step is, from 0."""
+        counts = torch.bincount(self.response_S, minlength=len(self.label_R))
+        number_S = torch.arange(len(self.response_S), device=self.response_S.device)
+        return number_S - (counts.cumsum(0) - counts)[self.response_S]
+
+    @property
     def last_S(self) -> Tensor:
         """The last step of each response: (R,), indices into S."""
         counts = torch.bincount(self.response_S, minlength=len(self.label_R))

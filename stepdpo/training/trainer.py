@@ -94,7 +94,11 @@ def _scored_prefix(spec: Training) -> str:
 
 
 def _value_head(algo: Loss | StepLoss) -> ValueHeadSpec | None:
-    return algo.value_head if isinstance(algo, HasValueHead) else None
+    if "values" not in algo.needs:
+        return None
+    if not isinstance(algo, HasValueHead):
+        raise UserError("algo: its `needs` names 'values', so it must say by `value_head` which head it trains")
+    return algo.value_head
 
 
 def _scorer_spec(spec: Training) -> ScorerSpec:
