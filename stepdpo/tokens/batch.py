@@ -140,6 +140,11 @@ class PairScores:
         return self.chosen_logps_B / self.chosen_tokens_B.clamp(min=1)
 
     @property
+    def chosen_logratios_per_token_B(self) -> Tensor:
+        """Mean log-ratio of the chosen side's scored tokens, in nats; 0 where none is scored."""
+        return self.chosen_logratios_B / self.chosen_tokens_B.clamp(min=1)
+
+    @property
     def rejected_logps_per_token_B(self) -> Tensor:
         """The same of the rejected side."""
         return self.rejected_logps_B / self.rejected_tokens_B.clamp(min=1)

@@ -109,6 +109,11 @@ class StepScores:
         return self.by_response(self.logratios_E)[self.best_B]
 
     @property
+    def chosen_logratios_per_token_B(self) -> Tensor:
+        """The best response's mean log-ratio over its terms."""
+        return self.chosen_logratios_B / self.tokens_R.clamp(min=1)[self.best_B]
+
+    @property
     def tokens_R(self) -> Tensor:
         """How many terms a response has."""
         return self.by_response(torch.ones_like(self.logps_E))

@@ -15,7 +15,9 @@ from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.lengths import Lengths
+from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import EngineSpec
+from stepdpo.training.guard import Drift, Guard
 from stepdpo.training.optimizer import AdamW
 from stepdpo.training.reference import ReferenceMode
 
@@ -33,6 +35,7 @@ class Training:
     engine: EngineSpec
     track: TrackerSpec
     adapter: Adapter = field(default_factory=NoAdapter)
+    guard: Guard = field(default_factory=Drift)
     reference: ReferenceMode = ReferenceMode.cache
     reference_model: ModelSpec | str | None = None
     """What the policy is held against: a folder or hub id, or a part of the group model; null: the policy's start."""
@@ -61,6 +64,9 @@ class Training:
             raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
         if self.reference is ReferenceMode.adapter_off and self.reference_model is not None:
             raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
+
+        if self.guard.sample and not isinstance(self.engine, Local):
+            raise ValueError("guard: sample needs engine=local, where one process has the whole policy")
 
     @property
     def reference_spec(self) -> ModelSpec | None:

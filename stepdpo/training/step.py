@@ -104,11 +104,16 @@ class TrainStep:
             if "reference" in self.loss.needs:
                 values["logratios/chosen"] = scores.chosen_logratios_B
                 values["chosen_fell"] = (scores.chosen_logratios_B < 0).float()
+                values["logratios/chosen_per_token"] = scores.chosen_logratios_per_token_B
+                # Of those that fell alone: in the mean of all, what others have gained would hide it.
+                values["chosen_lost_per_token"] = (-scores.chosen_logratios_per_token_B).clamp(min=0)
             values["logps/rejected"] = scores.rejected_logps_B
             values["logps/rejected_per_token"] = scores.rejected_logps_per_token_B
             values["rewards/chosen"], values["rewards/rejected"] = out.chosen_rewards_B, out.rejected_rewards_B
             values["rewards/margins"] = out.chosen_rewards_B - out.rejected_rewards_B
             values["rewards/accuracies"] = (values["rewards/margins"] > 0).float()
+        if isinstance(scores, PairScores) and scores.chosen_kl_B is not None:
+            values["kl/chosen_per_token"] = scores.chosen_kl_B / scores.chosen_tokens_B.clamp(min=1)
         values["tokens"] = torch.tensor(float(micro_batch.batch.input_ids_RL.numel()))
         for key, value in values.items():
             summed = value.detach().double().sum().cpu() * micro_batch.weight

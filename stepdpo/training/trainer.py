@@ -14,24 +14,27 @@ from stepdpo.models.base_files import read_base
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
+from stepdpo.runtime.run_folder import METRICS, whole_lines
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
 from stepdpo.tokens.batch import NEEDS, LengthNormalised, Loss
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.tokens.step_scores import HasValueHead, StepLoss, ValueHeadSpec
+from stepdpo.training.answer_sample import answer_sample
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
 from stepdpo.training.engine.settings import pick_device
 from stepdpo.training.loop import Loop, MetricWindow
 from stepdpo.training.reference import open_reference
 from stepdpo.training.step import TrainStep
+from stepdpo.training.watch import Watch
 
 
 def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float]:
     """Train and write `metrics.jsonl`, `checkpoints/` and `model/` into the run folder.
 
     Returns the last held-out metrics (else the last of training). Raises UserError for bad input, Diverged when a
-    loss is not finite, Interrupted after a signal and a clean save.
+    loss is not finite, Drifted when the guard stops it, Interrupted after a signal and a clean save.
     """
     _refuse_unknown_needs(spec.algo.needs)
     scorers = _scorer_spec(spec)
@@ -61,7 +64,11 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         start, sums = checkpointer.load(checkpoint) if checkpoint else (0, {})
         logged = start or -1  # resumed without a checkpoint, every line is written again
         tracker = stack.enter_context(open_tracker(spec.track, folder, engine.rank, logged if resume else None))
-        loop = Loop(spec, tokenized, train_step, checkpointer, tracker)
+        watch = Watch(
+            spec, tracker, whole_lines(folder / METRICS) if start else (),
+            answer_sample(spec, template, tokenizer, checkpointer.save_model, folder),
+        )  # fmt: skip
+        loop = Loop(spec, tokenized, train_step, checkpointer, tracker, watch)
         progress = stack.enter_context(
             Progress("update", loop.total_steps, start, enabled=engine.rank == 0, every=math.inf, transient=False)
         )
