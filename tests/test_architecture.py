@@ -41,6 +41,7 @@ OWNERS = {
     "vllm": ("generation/vllm.py",),
     "openai": ("generation/client/",),
     "peft": ("models/lora.py",),
+    "bitsandbytes": ("models/quantise.py",),
     "ray": ("pairs/executors/ray.py",),
 }
 HEAVY = {"torch", "hydra", "omegaconf", "transformers", "datasets", "numpy", "deepspeed", "wandb", "scipy"}

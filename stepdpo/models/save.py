@@ -16,6 +16,7 @@ from torch import Tensor
 from stepdpo.data.template_card import CARD
 from stepdpo.models.base_files import CONFIG
 from stepdpo.models.lora import NAME, adapter_weights, layers, merged
+from stepdpo.models.quantise import dequantised
 
 ADAPTER = "adapter"
 """The folder of the adapter alone, for `PeftModel.from_pretrained(base, folder / ADAPTER)`."""
@@ -54,7 +55,7 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: 
     untie = tied and head in adapted.values()
     scaling = {name: float(layer.scaling[NAME]) for name, layer in adapted.items()}
     # Merged before saving, so that a checkpoint is a plain model to programs that know nothing of adapters.
-    whole = merged(weights, scaling, f"{embeddings}.weight" if untie else None)
+    whole = merged(dequantised(model, weights), scaling, f"{embeddings}.weight" if untie else None, dtype)
     _save(_without_adapters(model, untie), whole, folder, dtype)
     (folder / ADAPTER).mkdir(exist_ok=True)
     save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})

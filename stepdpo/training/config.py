@@ -10,7 +10,7 @@ from stepdpo.data.validation import DatasetSpec
 from stepdpo.models.attention.registry import Attention
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import Adapter, NoAdapter
+from stepdpo.models.lora import Adapter, NoAdapter, base_of
 from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
@@ -67,6 +67,11 @@ class Training:
 
         if self.guard.sample and not isinstance(self.engine, Local):
             raise ValueError("guard: sample needs engine=local, where one process has the whole policy")
+        if base_of(self.adapter) is not None and getattr(self.engine, "stage", 0) == 3:
+            raise ValueError(
+                "adapter=qlora cannot be trained at ZeRO 3, which splits numbers and not the codes of a quantised "
+                "matrix with its scales: engine.stage=2, where each process holds the whole base in 4 bits"
+            )
 
     @property
     def reference_spec(self) -> ModelSpec | None:

@@ -222,10 +222,9 @@ def open_reference(
     if "reference" not in needs:
         return NoReference()
     if mode is ReferenceMode.cache:
-        key = {"weights": scorers.reference_weights(), "attention": scorers.attention}
         another = scorers.reference is not None
         build = (lambda: engine.build_reference(scorers.build_reference)) if another else None
-        return CachedReference(engine, needs, batch, key, build)
+        return CachedReference(engine, needs, batch, scorers.reference_key(), build)
     if mode is ReferenceMode.online:
         return OnlineReference(engine.build_reference(scorers.build_reference), "kl" in needs)
     return OnlineReference(without_adapter(engine), "kl" in needs)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from contextlib import ExitStack
 from pathlib import Path
+
+import torch
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.data.level import Prefix, Step
@@ -23,7 +26,7 @@ from stepdpo.tokens.step_scores import HasValueHead, StepLoss, ValueHeadSpec
 from stepdpo.training.answer_sample import answer_sample
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
-from stepdpo.training.engine.settings import pick_device
+from stepdpo.training.engine.settings import pick_device, pick_dtype
 from stepdpo.training.loop import Loop, MetricWindow
 from stepdpo.training.reference import open_reference
 from stepdpo.training.step import TrainStep
@@ -110,14 +113,17 @@ def _value_head(algo: Loss | StepLoss) -> ValueHeadSpec | None:
 
 def _scorer_spec(spec: Training) -> ScorerSpec:
     """The models of a run, none of them loaded."""
+    device = pick_device(spec.engine.device, int(os.environ.get("LOCAL_RANK", "0")))
     return ScorerSpec(
         policy=spec.model,
         reference=spec.reference_spec if "reference" in spec.algo.needs else None,
         adapter=spec.adapter,
-        attention=register(spec.attention, pick_device(spec.engine.device)),
+        attention=register(spec.attention, device),
         max_length=spec.lengths.max_length,
         head_memory=spec.head,
         with_kl="kl" in spec.algo.needs,
+        computed=getattr(torch, pick_dtype(spec.engine.dtype, device).value),
+        device=device,
         with_collision="collision" in spec.algo.needs,
         value_head=_value_head(spec.algo),
     )

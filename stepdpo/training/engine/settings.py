@@ -89,6 +89,9 @@ class EngineSpec(Protocol):
     @property
     def device(self) -> Device: ...
 
+    @property
+    def dtype(self) -> Dtype: ...
+
     def open(self, build: Build, optim: AdamW) -> AbstractContextManager[Engine]: ...
 
 
