@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive, within
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 class Form(Enum):
@@ -57,10 +56,10 @@ class DPO:
     normalise: Normalise = Normalise.sum
     sft_weight: float = 0.0
     """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         within(0, 0.5 if self.form is not Form.robust else 0.499, label_smoothing=self.label_smoothing)
         if self.label_smoothing and self.form in (Form.hinge, Form.ipo):
@@ -68,6 +67,10 @@ class DPO:
         if self.normalise is Normalise.mean and self.form is Form.robust:
             raise ValueError("normalise=mean goes with form=sigmoid, hinge or ipo; robust is derived for sums")
         at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference")
 
     @property
     def length_normalised(self) -> bool:

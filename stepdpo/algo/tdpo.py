@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 class Form(Enum):
@@ -41,12 +40,16 @@ class TDPO:
     """The paper's README says tdpo1 suits low learning rates, tdpo2 higher ones."""
     sft_weight: float = 0.0
     """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "kl"})
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         at_least(0, alpha=self.alpha, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference", "kl")
 
     @property
     def length_normalised(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from stepdpo.core.steps import split_steps
-from stepdpo.core.types import Mark
+from stepdpo.core.types import Mark, Preference
 
 
 def within(marks: Sequence[Mark], start: int, length: int) -> tuple[Mark, ...]:
@@ -19,6 +19,17 @@ def within(marks: Sequence[Mark], start: int, length: int) -> tuple[Mark, ...]:
         if end >= length:
             break
     return tuple(found)
+
+
+def right_rest(preference: Preference) -> str:
+    """What follows the chosen step, up to the first step of it that is known to be wrong (a value below 1/2)."""
+    start = len(preference.prefix) + len(preference.chosen)
+    before = 0
+    for mark in preference.chosen_steps:
+        if mark.end > start and mark.value is not None and mark.value < 0.5:
+            return preference.chosen_rest[: max(0, before - start)]
+        before = mark.end
+    return preference.chosen_rest
 
 
 def covering(marks: Sequence[Mark], context: str, side: str) -> tuple[Mark, ...]:

@@ -15,6 +15,7 @@ def pair_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -
     device = scores.logps_R.device
     known_R, has_kl = batch.reference_logps_R, batch.reference_hidden_TH is not None
     logps_B2, kl_B2, tokens_B2 = (_by_side(values, batch) for values in (scores.logps_R, scores.kl_R, scores.tokens_R))
+    rest = len(scores.logps_R) == (SIDES + 1) * batch.pairs
     known_B2 = _by_side(known_R.to(device), batch) if known_R is not None else None
     collision_B2 = _by_side(scores.collision_R, batch) if scores.collision_R is not None else None
     return PairScores(
@@ -30,13 +31,15 @@ def pair_scores(batch: TreeBatch, scores: Scores, point: Tensor | None = None) -
         reference_point=point.to(device) if point is not None else None,
         chosen_collision_B=collision_B2[:, CHOSEN] if collision_B2 is not None else None,
         rejected_collision_B=collision_B2[:, REJECTED] if collision_B2 is not None else None,
+        rest_logps_B=scores.logps_R.view(batch.pairs, -1)[:, 0] if rest else None,
+        rest_tokens_B=scores.tokens_R.view(batch.pairs, -1)[:, 0] if rest else None,
     )
 
 
 def _by_side(values_R: Tensor, batch: TreeBatch) -> Tensor:
-    """(B, 2): chosen and rejected of each pair."""
-    if len(values_R) == SIDES * batch.pairs:
-        return values_R.view(-1, SIDES)
+    """(B, 2): chosen and rejected of each pair, which the chosen side with its rest may precede."""
+    if len(values_R) > batch.pairs:
+        return values_R.view(batch.pairs, -1)[:, -SIDES:]
     return torch.stack([values_R, torch.zeros_like(values_R)], dim=1)
 
 

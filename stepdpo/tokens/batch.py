@@ -7,7 +7,8 @@ tokens counted example by example, B examples (mostly pairs), R responses, S ste
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -121,6 +122,9 @@ class PairScores:
     """Scalar: mean log-ratio of mismatched (question, response) pairs over the global batch, not below 0 (KTO)."""
     chosen_collision_B: Tensor | None = None
     rejected_collision_B: Tensor | None = None
+    rest_logps_B: Tensor | None = None
+    """Log-probability of the chosen side together with the rest of its solution, as far as that is right."""
+    rest_tokens_B: Tensor | None = None
 
     @property
     def chosen_logratios_B(self) -> Tensor:
@@ -164,18 +168,25 @@ class LossOutput:
     def with_nll(self, scores: PairScores, weight: float) -> LossOutput:
         """`weight` times -chosen_logp / tokens added, reported as `nll` (arXiv 2404.19733); with 0 it is as before.
 
+        Of the chosen side with its rest, where the loss needs that.
+
         A mean over the pair's own tokens: it depends on no other pair, and a long side weighs as much as a short one.
         """
         if not weight:
             return self
         nll_B = -scores.chosen_logps_per_token_B
+        if scores.rest_logps_B is not None and scores.rest_tokens_B is not None:
+            nll_B = -scores.rest_logps_B / scores.rest_tokens_B.clamp(min=1)
         metrics_B = {**self.metrics_B, "nll": nll_B.detach()}
         return replace(self, losses_B=self.losses_B + weight * nll_B, metrics_B=metrics_B)
 
 
 NEEDS = frozenset(
-    {"rejected", "reference", "kl", "reference_point", "collision", "steps", "unpaired", "group", "labels", "values"}
-)
+    {
+        "rejected", "reference", "kl", "reference_point", "collision", "rest",
+        "steps", "unpaired", "group", "labels", "values",
+    }
+)  # fmt: skip
 """What can be computed for a loss besides the chosen side.
 
 An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
@@ -184,11 +195,31 @@ An example is a pair with `rejected`, any single response with `unpaired`, all r
 """
 
 
+class SftScope(Enum):
+    """What a supervised term beside a preference loss is about."""
+
+    scored = "scored"
+    """The chosen side as the preference loss scores it."""
+    rest = "rest"
+    """The chosen step and the rest of its solution, up to the first step of the rest that is known to be wrong."""
+
+    def check(self, weight: float) -> None:
+        """ValueError where the scope is set and the term has no weight."""
+        if self is SftScope.rest and not weight:
+            raise ValueError("sft_scope=rest is about a term that sft_weight=0 leaves out: set sft_weight, 1 say")
+
+    def needs(self, weight: float, *words: str) -> frozenset[str]:
+        """The needs of a loss, with what its supervised term wants besides."""
+        return frozenset(words) | ({"rest"} if weight and self is SftScope.rest else set())
+
+
 class Loss(Protocol):
     """PairScores -> LossOutput."""
 
-    needs: ClassVar[frozenset[str]]
-    """What must be computed for it, of `NEEDS`."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be computed for it, of `NEEDS`; a class variable does."""
+        ...
 
     def __call__(self, scores: PairScores) -> LossOutput: ...
 

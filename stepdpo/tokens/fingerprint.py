@@ -52,7 +52,7 @@ def cache_key(
         "tokenizer": tokenizer_identity(tokenizer),
         "lengths": described(lengths),
         "examples": unit_of(needs).value,
-        "steps": ["steps" in needs, "labels" in needs],
+        "also": sorted({"steps", "labels", "rest"} & needs),
         "mismatched": "reference_point" in needs,
         "code": _code_of([level, template]),
     }

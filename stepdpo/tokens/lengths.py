@@ -62,7 +62,7 @@ def usable_part(sequences: list[TokenSequence], number: int, lengths: Lengths) -
         sequences = _truncate(sequences, lengths)
     if any(s.first_scored < 1 or s.first_scored >= len(s.tokens) for s in sequences):
         return "nothing to score"
-    same = len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens)
+    same = len(sequences) >= SIDES and np.array_equal(sequences[-2].tokens, sequences[-1].tokens)
     if same and lengths.equal is Equal.drop:
         return "same tokens on both sides"
     return sequences

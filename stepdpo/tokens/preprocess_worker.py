@@ -109,7 +109,7 @@ def preprocess(
         raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
 
     def pair(preference: Preference) -> Pair:
-        return keep_scored_sides(level(preference), unit is not Unit.chosen)
+        return keep_scored_sides(level(preference), unit is not Unit.chosen, "rest" in needs)
 
     def refuse(name: str, refused: Mapping[int, str]) -> None:
         places, preferences = {"heldout": (loaded.heldout_places, heldout)}.get(name, (loaded.places, train))
@@ -180,8 +180,10 @@ def write_report(folder: Path, report: PreprocessReport) -> None:
     write_json(folder / REPORT, {**dataclasses.asdict(report), "bad": [row.record() for row in report.bad]})
 
 
-def keep_scored_sides(pair: Pair, both: bool) -> Pair:
-    """Without the rejected side, where the loss does not look at it."""
+def keep_scored_sides(pair: Pair, both: bool, rest: bool = False) -> Pair:
+    """Without the rejected side, and without the rest of the chosen one, where the loss does not look at them."""
+    if not rest and pair.rest is not None:
+        pair = dataclasses.replace(pair, rest=None, rest_ends=False)
     if both or not pair.rejected:
         return pair
     label = 1.0 if pair.label is None else pair.label

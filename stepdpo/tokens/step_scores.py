@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -186,7 +186,8 @@ class StepScores:
 class StepLoss(Protocol):
     """StepScores -> LossOutput, a number an example: a loss whose `needs` has `steps`."""
 
-    needs: ClassVar[frozenset[str]]
+    @property
+    def needs(self) -> frozenset[str]: ...
 
     def __call__(self, scores: StepScores) -> LossOutput: ...
 

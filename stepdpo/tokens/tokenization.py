@@ -157,8 +157,16 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, str, li
     prompt = template.render(pair.question, pair.history, tokenizer)
     start = prompt.text + (prompt.joint if pair.context or prompt.joint_alone else "")
     unscored = start + pair.context if pair.context else prompt.text
-    sides = [pair.chosen] + ([pair.rejected] if pair.rejected else [])
+    # The longest of those that begin alike first: of each, a store keeps what the one before it has not.
+    sides = [pair.chosen + pair.rest] if pair.rest is not None else []
+    sides += [pair.chosen] + ([pair.rejected] if pair.rejected else [])
     return unscored, start + pair.context, sides
+
+
+def _ends(pair: Pair) -> list[bool]:
+    """Of each side of `_texts`, whether an end of text follows it."""
+    rest = [pair.rest_ends] if pair.rest is not None else []
+    return [*rest, pair.chosen_ends, *([pair.rejected_ends] if pair.rejected else [])]
 
 
 def refusals(pairs: Iterable[Pair], template: Template | None, tokenizer: Any) -> Iterator[str]:
@@ -216,7 +224,7 @@ def tokenize(
     dropped: Counter[str] = Counter()
     for number, pair in readable.items():
         sequences = []
-        for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
+        for side, ends in enumerate(_ends(pair)):
             ids, (scored, *stops) = next(encoded)
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
