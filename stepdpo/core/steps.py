@@ -48,6 +48,15 @@ def step_ends(head: str, steps: Sequence[str]) -> list[int]:
     return [*ends[:-1], at] if ends else []
 
 
+def on_lines(texts: Sequence[str]) -> tuple[str, list[int]]:
+    """Texts of steps as one text, and where each ends: a line break parts two that no white space parts."""
+    whole, ends = "", []
+    for text in texts:
+        whole += ("\n" if whole and not whole[-1].isspace() and not text[:1].isspace() else "") + text
+        ends.append(len(whole))
+    return whole, ends
+
+
 def prefix_before(head: str, steps: Sequence[str], index: int) -> str:
     r"""The solution up to and including the label of step `index` (from 0): `...\nStep k:`, no trailing blank."""
     return join_steps(head, steps[:index]) + label_of(steps[index])

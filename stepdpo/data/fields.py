@@ -127,6 +127,22 @@ class RowFields:
             raise self._wrong(column, "true or false", value)
         return value
 
+    def items(self, column: str, expected: str) -> list[Any]:
+        """A list of whatever kind, not empty; `expected` says of what."""
+        value = self._get(column, expected, None)
+        if not isinstance(value, list):
+            raise self._wrong(column, expected, value)
+        if not value:
+            raise RowError(f"column {self._name(column)} is empty")
+        return value
+
+    def inner(self, column: str) -> RowFields:
+        """The fields of an object."""
+        value = self._get(column, "an object", None)
+        if not isinstance(value, dict):
+            raise self._wrong(column, "an object", value)
+        return RowFields(value)
+
     def table(self, column: str) -> Mapping[str, Any]:
         """A JSON object; empty when the column is missing."""
         value = self._get(column, "an object", {})

@@ -88,6 +88,29 @@ def value_summary(preferences: Sequence[Preference]) -> dict[str, Any]:
     return found
 
 
+def label_summary(preferences: Sequence[Preference]) -> dict[str, int]:
+    """How many steps and single responses have labels, and which; empty where there are none.
+
+    Right are labels above one half, wrong those below. A step of a prefix counts on both sides of a pair.
+    """
+    steps = [mark.value for p in preferences for mark in (*p.chosen_steps, *p.rejected_steps)]
+    wholes = [p.label for p in preferences if not p.rejected]
+    found = {**_labels("steps", steps), **_labels("single responses", wholes)}
+    return found if any(value is not None for value in (*steps, *wholes)) else {}
+
+
+def _labels(name: str, values: Sequence[float | None]) -> dict[str, int]:
+    known = [value for value in values if value is not None]
+    right, wrong = sum(value > 0.5 for value in known), sum(value < 0.5 for value in known)
+    if not known:
+        return {}
+    even = {f"{name} labelled one half": even} if (even := len(known) - right - wrong) else {}
+    return {
+        name: len(values), f"{name} labelled": len(known), f"{name} labelled right": right,
+        f"{name} labelled wrong": wrong, **even,
+    }  # fmt: skip
+
+
 def _sizes(texts: list[str], tokenizer: Tokenizer | None) -> list[int]:
     if tokenizer is None or not texts:  # tokenizers trip over no texts at all
         return [len(text) for text in texts]
