@@ -16,7 +16,7 @@ from stepdpo.core.types import Mark, Preference
 from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.labelled import WRONG
 
-VALUES: Mapping[int | None, float | None] = {1: 1.0, 0: None, -1: 0.0, None: None}
+VALUES: Mapping[float | None, float | None] = {1: 1.0, 0: None, -1: 0.0, None: None}
 """A neutral step is neither: nobody said whether it is right, only that it does not help."""
 KEPT = ("generation", "is_quality_control_question", "is_initial_screening_question")
 

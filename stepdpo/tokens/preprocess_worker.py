@@ -106,7 +106,9 @@ def preprocess(
     ends: Counter[bool] = Counter()
     unit, steps = unit_of(needs), "steps" in needs
     if unit is Unit.pairs and not any(preference.rejected for preference in train):
-        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
+        graded = any(preference.label is not None and preference.label < 1 for preference in train)
+        fitting = "a loss of single labelled responses (algo=outcome, algo=stepkto)" if graded else "algo=sft"
+        raise UserError(f"dataset: has no rejected sides, which this algo needs; train on it with {fitting}")
 
     def pair(preference: Preference) -> Pair:
         return keep_scored_sides(level(preference), unit is not Unit.chosen, "rest" in needs)

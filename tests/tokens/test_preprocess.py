@@ -55,6 +55,9 @@ def test_one_sided_data_need_a_one_sided_loss(tmp_path: Path) -> None:
     assert len(material(tmp_path, rows, SFT.needs).train) == len(tiny.PREFERENCES)
     with pytest.raises(UserError, match="algo=sft"):
         material(tmp_path, rows)
+    graded = Rows(tuple(replace(p, label=number % 2) for number, p in enumerate(rows.preferences)))
+    with pytest.raises(UserError, match=r"no rejected sides.*single labelled responses \(algo=outcome"):
+        material(tmp_path, graded)
 
 
 def test_nothing_left_is_said_with_its_reasons(tmp_path: Path) -> None:

@@ -34,6 +34,15 @@ def read_trees(path: str) -> Iterator[Tree | BadRow]:
     return _form(place, rows)(rows)
 
 
+def holds_trees(path: str) -> bool:
+    """Whether it is a file whose first readable row is a tree as a run writes it."""
+    place = Path(path).expanduser()
+    if not place.is_file():
+        return False
+    first = next((row for row in islice(read_rows(str(place)), PEEK_ROWS) if isinstance(row, Row)), None)
+    return first is not None and set(first.cells) >= set(OURS.split())
+
+
 def place_of(path: str) -> str:
     """The file meant by `path`: the trees of a run, where it is a run's folder."""
     folder = locate(path)
@@ -105,8 +114,9 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "correct": (bool,),
 }
 """What each field of a node may be, where it is given."""
+OURS = "problem nodes"
 FORMS: Mapping[str, Callable[[Reading], Iterator[Tree | BadRow]]] = {
-    "problem nodes": _rows_of_trees,
+    OURS: _rows_of_trees,
     "trajectory chosen rejected": ultrainteract,
     "id text": with_parents,
 }
