@@ -21,8 +21,9 @@ def duplicates(preferences: Sequence[Preference]) -> dict[str, int]:
     for p in preferences:
         context = (p.question, p.prefix, p.history)
         whole[(*context, p.chosen, p.rejected)] += 1
-        chosen[(*context, p.rejected)].add(p.chosen)
-        rejected[(*context, p.chosen)].add(p.rejected)
+        if p.rejected:  # single responses to one question vary nothing
+            chosen[(*context, p.rejected)].add(p.chosen)
+            rejected[(*context, p.chosen)].add(p.rejected)
     return {
         "the same preference again": sum(count - 1 for count in whole.values()),
         "the same rejected step after the same prefix, another chosen one": sum(len(s) - 1 for s in chosen.values()),

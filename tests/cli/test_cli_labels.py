@@ -33,10 +33,11 @@ def test_the_labels_of_trees_are_told_and_written_for_others(trees: Path) -> Non
     assert json.loads((trees / "found.json").read_text())["labels"]["single responses labelled wrong"] == 1
     written = stepdpo("export-data", "trees.jsonl", "--output", "steps.jsonl", cwd=trees)
     assert written.code == 0, written.said
-    # The step that both go through is labelled in the first of them: of the second nothing is left to write.
-    assert "1 responses, 2 steps (2 right) in steps.jsonl" in written.out
-    (again,) = Dataset(path=str(trees / "steps.jsonl")).load().preferences
-    assert (again.chosen, [mark.value for mark in again.chosen_steps]) == (STEP + RIGHT, [1.0, 1.0])
+    # Each row is read alone, so the step that both go through is labelled in both; nothing is held out.
+    assert "2 responses, 4 steps (3 right) in steps.jsonl" in written.out
+    again = Dataset(path=str(trees / "steps.jsonl")).load().preferences
+    assert [p.chosen for p in again] == [STEP + RIGHT, STEP + WRONG]
+    assert [[mark.value for mark in p.chosen_steps] for p in again] == [[1.0, 1.0], [1.0, 0.0]]
 
 
 @pytest.mark.slow
