@@ -174,6 +174,6 @@ def _words(kind: str, value: float, bound: float, unit: str, record: Mapping[str
     said = _WHAT[kind].format(value=shown, unit=unit) + f" (guard.{kind}: {bound:g})"
     if "chosen_fell" in record and not share:
         said += f", {100 * record['chosen_fell']:.0f} % of them fell"
-    if "rewards/accuracies" in record:
+    if record.get("rewards/accuracies", 0.0) > 0.5:
         said += f", and rewards/accuracies ({100 * record['rewards/accuracies']:.0f} %) does not show it"
     return said

@@ -59,8 +59,10 @@ def test_what_is_said() -> None:
     record = {**HEALTHY, "chosen_lost_per_token": 0.5, "chosen_fell": 0.75, "rewards/accuracies": 0.875}
     (finding,) = Drift(lost_per_token=0.25).findings(record, {})
     assert finding.value == 0.5
-    for words in ("lost 0.5 nats a token", "guard.lost_per_token: 0.25", "75 % of them fell", "(88 %)"):
+    for words in ("lost 0.5 nats a token", "guard.lost_per_token: 0.25", "75 % of them fell", "(88 %) does not show"):
         assert words in finding.text
+    (finding,) = Drift(lost_per_token=0.25).findings({**record, "rewards/accuracies": 0.25}, {})
+    assert "rewards" not in finding.text
     assert advice(DPO()).startswith("lower optim.lr")
     assert "algo.beta" in advice(DPO())
     assert advice(SFT()) == "lower optim.lr"
@@ -77,6 +79,12 @@ def test_what_metrics_jsonl_says_of_a_run_that_is_resumed() -> None:
     assert passed_bounds(lines) == {"chosen_per_token": 3, "unparsed": 5}
     assert first_sample(lines) == {"sample/unparsed": 0.25, "sample/run_on": 0.125}
     assert (passed_bounds([]), first_sample(lines[1:3])) == ({}, {})
+
+
+def test_three_methods_and_three_seeds_are_recorded() -> None:
+    assert sorted(RUNS["healthy"]) == sorted(
+        f"{method}_{seed}" for method in ("step_dpo", "instance_dpo", "step_tdpo") for seed in range(3)
+    )
 
 
 @pytest.mark.parametrize("name", RUNS["healthy"])
