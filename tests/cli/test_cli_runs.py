@@ -113,7 +113,7 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
         "@dataclass(frozen=True)\n"
         "class Mine:\n"
         "    scale: float = 1.0\n"
-        "    needs: ClassVar[frozenset[str]] = DPO.needs\n\n"
+        "    needs: ClassVar[frozenset[str]] = DPO().needs\n\n"
         "    def __call__(self, s: PairScores) -> LossOutput:\n"
         "        out = DPO(beta=0.4)(s)\n"
         "        return LossOutput(self.scale * out.losses_B, out.chosen_rewards_B, out.rejected_rewards_B, {})\n"
@@ -173,7 +173,7 @@ CALLS = []
 @dataclass(frozen=True)
 class Trips:
     trap: str
-    needs = DPO.needs
+    needs = DPO().needs
 
     def __call__(self, scores):
         CALLS.append(1)

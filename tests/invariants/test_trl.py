@@ -114,7 +114,7 @@ def test_loss_rewards_and_gradient(level: Any, tmp_path: Path) -> None:
 def test_tokens_are_the_same(level: Any, tmp_path: Path) -> None:
     setting = Setting(DPO(), level, preferences=SURE)
     theirs = trainer(level, setting, tmp_path / "trl", "sigmoid")
-    material = prepare(Rows(SURE), level, tiny.CHAT, DPO.needs, tiny.tokenizer(), Lengths(), tmp_path / "ours")
+    material = prepare(Rows(SURE), level, tiny.CHAT, DPO().needs, tiny.tokenizer(), Lengths(), tmp_path / "ours")
     for number, example in enumerate(theirs.train_dataset):
         tree = material.train[number]
         for owner, side in enumerate(("chosen", "rejected")):

@@ -32,7 +32,7 @@ class Rows:
 
 
 def material(
-    folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO.needs, **more: object
+    folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO().needs, **more: object
 ) -> TokenizedDataset:
     settings = {"level": Step(), "template": tiny.CHAT, "lengths": Lengths()} | more
     return prepare(
@@ -88,7 +88,7 @@ def test_the_fingerprint_is_what_is_read_and_what_is_scored(tmp_path: Path) -> N
 
 def test_only_a_loss_that_needs_them_gets_mismatched_pairs(tmp_path: Path) -> None:
     assert material(tmp_path).mismatched == {}
-    done = material(tmp_path, needs=KTO.needs)
+    done = material(tmp_path, needs=KTO().needs)
     assert sorted(done.mismatched) == sorted(done.train)
 
 

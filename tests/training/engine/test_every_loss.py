@@ -15,6 +15,7 @@ LOSSES = sorted(path.stem for path in (conf() / "algo").glob("*.yaml"))
 STAGES = range(4)
 RECIPES = {name: (f"algo={name}", "level=instance", "batch.group=problem") for name in LOSSES} | {
     "dpo-nll": ("algo=dpo", "algo.sft_weight=1"),
+    "tdpo-rest": ("algo=tdpo", "algo.sft_weight=1", "algo.sft_scope=rest"),
     "pqm": ("algo=prm", "algo.form=pqm", "level=instance"),
     "value-frozen": ("algo=value", "algo.trunk=frozen", "algo.sft=0", "level=instance"),
     "svpo-step": ("algo=svpo",),
