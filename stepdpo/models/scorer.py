@@ -67,13 +67,7 @@ class Scorer(nn.Module):
 
     def forward(self, batch: TreeBatch) -> Scores:
         """Sums over the scored tokens of each response, and the final hidden states there."""
-        # The backbone alone: the model's own forward pass would put the head on every position of every row.
-        backbone = getattr(self.model, self.model.base_model_prefix)
-        batch = fitted(batch, self.model)
-        hidden_RLH = backbone(
-            input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
-        ).last_hidden_state
-        hidden_PH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])
+        hidden_PH, batch = self._hidden(batch)
         hidden_TH = hidden_PH[batch.source_T]
         logps_T, kl_T, collision_T = self._token_scores(hidden_TH, batch)
         responses = sum(batch.responses)
@@ -88,6 +82,21 @@ class Scorer(nn.Module):
         )
         values_S = self.value_head(hidden_PH[batch.steps.end_S]) if self.value_head and batch.steps else None
         return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T, collision_R, values_S)
+
+    def step_hidden(self, batch: TreeBatch) -> Tensor:
+        """The final hidden state at the last token of each step: (S, H). No output head is computed."""
+        assert batch.steps is not None
+        return self._hidden(batch)[0][batch.steps.end_S]
+
+    def _hidden(self, batch: TreeBatch) -> tuple[Tensor, TreeBatch]:
+        """The final hidden states of all positions, and the batch as the attention wants it."""
+        # The backbone alone: the model's own forward pass would put the head on every position of every row.
+        backbone = getattr(self.model, self.model.base_model_prefix)
+        batch = fitted(batch, self.model)
+        hidden_RLH = backbone(
+            input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
+        ).last_hidden_state
+        return hidden_RLH.reshape(-1, hidden_RLH.shape[-1]), batch
 
     def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> TokenScores:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
