@@ -175,7 +175,7 @@ LAYOUTS: Mapping[Format, Layout] = {
     ),
     Format.STEP_DPO: Layout(_STEP_DPO, _STEP_DPO_USES, read_step_dpo),
     Format.TRL: Layout(_sets("prompt chosen rejected"), _set("prompt chosen rejected answer"), _trl),
-    Format.SOLUTIONS: Layout(_SOLUTIONS, frozenset(COLUMNS), _solutions),
+    Format.SOLUTIONS: Layout(_SOLUTIONS, frozenset(COLUMNS), _solutions, lambda cells: "nodes" not in cells),
     Format.CONVERSATIONS: Layout(
         _sets("conversations", "messages"),
         _set("conversations messages system chosen rejected"),
@@ -188,6 +188,7 @@ LAYOUTS: Mapping[Format, Layout] = {
     Format.PRM800K_PAIRS: Layout(_sets("question label"), _PRM800K_USES, read_prm800k_pairs, is_prm800k),
 }
 _FOREIGN = (
+    (_set("problem nodes"), "trees that `stepdpo pairs` searched: set dataset=trees and dataset.path to the file"),
     (
         _set("prompt completion"),
         "prompts with their completions, for supervised training: set format=solutions and "
