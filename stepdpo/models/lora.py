@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.ranges import at_least, positive
+from stepdpo.models.quantise import Merge
 from stepdpo.runtime.secrets import redact_text
 
 NAME = "default"
@@ -26,6 +27,11 @@ NEEDS_PEFT = "adapter=lora needs peft: pip install 'stepdpo[lora]'"
 
 class FrozenBase(Protocol):
     """How the frozen matrices of a model are held."""
+
+    @property
+    def merge(self) -> Merge:
+        """What a finished adapter is added to."""
+        ...
 
     def quantise(self, model: Any, device: torch.device) -> None:
         """Change the model in place, on `device`."""

@@ -69,6 +69,20 @@ class Nf4:
         }  # fmt: skip
 
 
+def told(key: Mapping[str, Any], weights: str) -> dict[str, Any]:
+    """What is written beside an adapter: `key` of its base, what tells the original weights, and how others load it.
+
+    `quantization_config` holds the words of transformers' BitsAndBytesConfig.
+    """
+    words = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": key["type"],
+        "bnb_4bit_use_double_quant": key["double"],
+        "bnb_4bit_compute_dtype": key["compute"],
+    }
+    return {**key, "weights": weights, "quantization_config": words}
+
+
 def _bitsandbytes() -> Any:
     log = logging.getLogger("bitsandbytes")
     before = log.level
@@ -134,6 +148,15 @@ def dequantise(layer: Any) -> Tensor:
     return whole.cpu()
 
 
-def dequantised(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of `model` in which no matrix is in 4 bits."""
-    return {**weights, **{f"{name}.weight": dequantise(layer) for name, layer in quantised(model).items()}}
+def dequantised(
+    model: nn.Module, weights: Mapping[str, Tensor], original: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """A state dict of `model` in which no matrix is in 4 bits; where `original` ones are given, with those instead.
+
+    `original` has the names of the model without adapters.
+    """
+    whole = dict(weights)
+    for name, layer in quantised(model).items():
+        plain = f"{name.removesuffix('.base_layer')}.weight"
+        whole[f"{name}.weight"] = dequantise(layer) if original is None else original[plain]
+    return whole

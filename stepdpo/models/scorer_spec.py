@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Adapter, base_of
+from stepdpo.models.quantise import Merge, told
 from stepdpo.models.scorer import Gather, Scorer, head_of, logit_form
 from stepdpo.tokens.step_scores import Trunk, ValueHeadSpec
 
@@ -54,6 +56,18 @@ class ScorerSpec:
         key: dict[str, Any] = {"weights": (self.reference or self.policy).fingerprint(), "attention": self.attention}
         base = base_of(self.adapter)
         return key | ({"base": dict(base.key(self.computed))} if base else {})
+
+    def base_told(self) -> dict[str, Any]:
+        """What is kept with an adapter of the base it was trained beside, where that is quantised; else nothing."""
+        base = base_of(self.adapter)
+        return told(base.key(self.computed), self.policy.fingerprint()) if base else {}
+
+    def merged_into(self) -> Callable[[], Mapping[str, torch.Tensor]] | None:
+        """The weights that a finished adapter is added to, where they are not those it was trained beside."""
+        base = base_of(self.adapter)
+        if base is None or base.merge is Merge.dequantised:
+            return None
+        return lambda: self.policy.model(self.attention, self.computed).state_dict()
 
     def build_policy(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that is trained, its adapter attached."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
@@ -47,8 +49,12 @@ class Checkpointer:
         base: BaseFiles,
         dtype: SaveDtype,
         values: ValueHeadSpec | None = None,
+        told: Mapping[str, Any] | None = None,
+        merged_into: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
+        """`told` of a quantised base; `merged_into`: the weights that an adapter is added to, if not its base's."""
         self.values = values
+        self.told, self.merged_into = dict(told or {}), merged_into
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
         self.card, self.sources = card_entry(template, tokenizer), own_sources(template)  # as they are now
@@ -113,11 +119,13 @@ class Checkpointer:
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
-        write_model(self.engine.model, weights, folder, self.dtype)
+        original = self.merged_into() if self.merged_into else None
+        write_model(self.engine.model, weights, folder, self.dtype, self.told, original)
         take_over(self.base, self.tokenizer, folder)
         for name, content in self.sources.items():
             (folder / name).write_bytes(content)
-        write_card(folder, {**self.card, "run": self.folder.name})
+        merged = {"base": "dequantised" if original is None else "original", "quantised": self.told}
+        write_card(folder, {**self.card, **(merged if self.told else {}), "run": self.folder.name})
 
     def tidy(self) -> None:
         """Remove what killed processes left in the run folder."""

@@ -57,7 +57,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         base = read_base(spec.model.folder())
         checkpointer = Checkpointer(
             engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype,
-            _value_head(spec.algo),
+            _value_head(spec.algo), scorers.base_told(), scorers.merged_into(),
         )  # fmt: skip
         checkpointer.tidy()
         checkpoint = checkpointer.find() if resume else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError
 from stepdpo.models.lora import Lora, adapter_off, layers
-from stepdpo.models.quantise import NEEDS_BITSANDBYTES, Nf4, dequantise, quantised
-from stepdpo.models.save import write_model
+from stepdpo.models.quantise import NEEDS_BITSANDBYTES, Nf4, dequantise, quantised, told
+from stepdpo.models.save import QUANTISED, write_model
 
 CPU = torch.device("cpu")
 TOKENS = torch.tensor([[5, 9, 2, 30, 7, 7, 1]])
@@ -174,3 +175,35 @@ def test_merging_adds_in_float32(blocks_model: Path, tmp_path: Path) -> None:
         update = 2.0 * layer.lora_B["default"].weight.double() @ layer.lora_A["default"].weight.double()
         wanted = dequantise(layer.base_layer).double() + update
         torch.testing.assert_close(found[f"{name}.weight"].double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_merging_into_the_original_is_another_model(blocks_model: Path, tmp_path: Path) -> None:
+    """W_o + s B A by hand: what is saved differs from the trained model by what quantising took away."""
+    model, plain = adapted(blocks_model), load(blocks_model)
+    write_model(model, model.state_dict(), tmp_path, original=plain.state_dict())
+    found = load(tmp_path)
+    for name, layer in layers(model).items():
+        update = 2.0 * layer.lora_B["default"].weight.double() @ layer.lora_A["default"].weight.double()
+        wanted = plain.get_submodule(name).weight.double() + update
+        torch.testing.assert_close(found.get_submodule(name).weight.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert (of_the_text(found) - of_the_text(model)).abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers and peft, about a CPU and old names
+def test_the_adapter_opens_on_a_base_that_transformers_quantised(blocks_model: Path, tmp_path: Path) -> None:
+    """By the words that are kept with it: the same function as the one that was trained."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    peft = pytest.importorskip("peft")
+    model = adapted(blocks_model)
+    kept = told(Nf4().key(torch.float32), "sha")
+    write_model(model, model.state_dict(), tmp_path, told=kept)
+    written = json.loads((tmp_path / "adapter" / QUANTISED).read_text())
+    assert written == kept
+    assert (written["type"], written["block"], written["double"], written["weights"]) == ("nf4", 64, True, "sha")
+    config = BitsAndBytesConfig(**written["quantization_config"])
+    base = AutoModelForCausalLM.from_pretrained(blocks_model, quantization_config=config, dtype=torch.float32)
+    for layer in quantised(base).values():
+        layer.support_avx512bf16_for_cpu = False  # else it computes in bfloat16 whatever was asked for
+    opened = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(logps(opened), logps(model), rtol=1e-5, atol=1e-5)

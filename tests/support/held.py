@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from stepdpo.models.quantise import Merge
+
 
 @dataclass(frozen=True)
 class Rounded:
     """Every inner matrix rounded to multiples of `step`; 0 changes nothing."""
 
     step: float = 0.0
+    merge: Merge = Merge.dequantised
 
     def quantise(self, model: Any, device: torch.device) -> None:
         head = model.get_output_embeddings()
@@ -24,4 +27,4 @@ class Rounded:
                     module.weight.copy_((module.weight / self.step).round() * self.step)
 
     def key(self, computed: torch.dtype) -> Mapping[str, Any]:
-        return {"step": self.step}
+        return {"type": "rounded", "double": False, "compute": str(computed), "step": self.step}
