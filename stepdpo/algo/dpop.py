@@ -12,7 +12,7 @@ from stepdpo.core.ranges import at_least, positive
 from stepdpo.tokens.batch import LossOutput, PairScores
 
 FALLEN = -1e-6
-"""Nats below which a chosen side counts as less likely than under the reference: rounding alone is no fall."""
+"""Nats below which a chosen side counts as less likely than under the reference: nearer to 0 it may be rounding."""
 
 
 @dataclass(frozen=True)
