@@ -26,7 +26,7 @@ def test_a_row_is_tuned_on_one_half_and_measured_on_the_other(capsys: pytest.Cap
     values[3] = [0.9, 0.8, 0.05]  # the right solution of the second problem
     show("x", values, made, 12.0)
     name, area, f1, named, passed, tokens = (cell.strip() for cell in capsys.readouterr().out.strip("| \n").split("|"))
-    # Measured on problems 1 and 3. Right beginnings 2 + 3 + 1 + 3 = 9, of which one has .05; wrong ones 1 + 2 = 3, of .1
+    # Measured on problems 1 and 3: right beginnings 2 + 3 + 1 + 3 = 9, one of them .05; wrong ones 1 + 2 = 3, of .1
     assert (name, tokens) == ("x", "12")
     assert float(area) == pytest.approx(8 / 9, abs=5e-4)
     assert (float(named), float(passed)) == (100.0, 50.0)
