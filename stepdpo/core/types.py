@@ -101,8 +101,8 @@ class Pair:
     rejected_ends: bool = False
     confidence: float = 1.0
     history: tuple[Turn, ...] = ()
-    rest: str | None = None
-    """What follows the chosen side and is right as far as anybody knows; None where it is not asked for."""
+    rest: str = ""
+    """What follows the chosen side and is right as far as anybody knows."""
     rest_ends: bool = False
     """Whether the end-of-text token follows the rest."""
     label: float | None = None

@@ -44,7 +44,6 @@ def _pair(preference: Preference, chosen: str, rejected: str, prefix: Prefix, en
         rejected_ends=ends[1],
         confidence=preference.confidence,
         history=preference.history,
-        rest="",
         rest_ends=ends[0],
         label=preference.label,
         chosen_steps=within(p.chosen_steps or _valued(p.prefix + p.chosen, p.chosen_value), read, ours),

@@ -104,14 +104,14 @@ def preprocess(
     dropped: Counter[str] = Counter()
     bad: dict[str, BadRow] = {}
     ends: Counter[bool] = Counter()
-    unit, steps = unit_of(needs), "steps" in needs
+    unit, steps, rest = unit_of(needs), "steps" in needs, "rest" in needs
     if unit is Unit.pairs and not any(preference.rejected for preference in train):
         graded = any(preference.label is not None and preference.label < 1 for preference in train)
         fitting = "a loss of single labelled responses (algo=outcome, algo=stepkto)" if graded else "algo=sft"
         raise UserError(f"dataset: has no rejected sides, which this algo needs; train on it with {fitting}")
 
     def pair(preference: Preference) -> Pair:
-        return keep_scored_sides(level(preference), unit is not Unit.chosen, "rest" in needs)
+        return keep_scored_sides(level(preference), unit is not Unit.chosen)
 
     def refuse(name: str, refused: Mapping[int, str]) -> None:
         places, preferences = {"heldout": (loaded.heldout_places, heldout)}.get(name, (loaded.places, train))
@@ -128,7 +128,9 @@ def preprocess(
         with Progress(f"tokenised {name} pair", len(preferences), enabled=show, every=EVERY) as progress:
             for numbers in batches(preferences, unit, CHUNK):
                 pairs = {number: pair_of(number) for number in numbers}
-                done = tokenize(list(pairs.values()), template, tokenizer, lengths, numbers, steps)
+                done = tokenize(
+                    list(pairs.values()), template, tokenizer, lengths, numbers, steps, rest and unit is Unit.pairs
+                )
                 lacking = _without_rejected(pairs) if unit is Unit.pairs else {}
                 if name != "mismatched":  # made of rows that have been looked at
                     refuse(name, done.refused | lacking)
@@ -182,10 +184,8 @@ def write_report(folder: Path, report: PreprocessReport) -> None:
     write_json(folder / REPORT, {**dataclasses.asdict(report), "bad": [row.record() for row in report.bad]})
 
 
-def keep_scored_sides(pair: Pair, both: bool, rest: bool = False) -> Pair:
-    """Without the rejected side, and without the rest of the chosen one, where the loss does not look at them."""
-    if not rest and pair.rest is not None:
-        pair = dataclasses.replace(pair, rest=None, rest_ends=False)
+def keep_scored_sides(pair: Pair, both: bool) -> Pair:
+    """Without the rejected side, where the loss does not look at it."""
     if both or not pair.rejected:
         return pair
     label = 1.0 if pair.label is None else pair.label

@@ -148,7 +148,7 @@ class ControlTokens:
         return pair
 
 
-def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, str, list[str]]:
+def _texts(pair: Pair, template: Template, tokenizer: Any, rest: bool) -> tuple[str, str, list[str]]:
     """The unscored text, what stands before a side, and the sides.
 
     The joint is the first character of the response. A context follows it, so it is read; without one it is scored, as
@@ -158,15 +158,14 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, str, li
     start = prompt.text + (prompt.joint if pair.context or prompt.joint_alone else "")
     unscored = start + pair.context if pair.context else prompt.text
     # The longest of those that begin alike first: of each, a store keeps what the one before it has not.
-    sides = [pair.chosen + pair.rest] if pair.rest is not None else []
+    sides = [pair.chosen + pair.rest] if rest else []
     sides += [pair.chosen] + ([pair.rejected] if pair.rejected else [])
     return unscored, start + pair.context, sides
 
 
-def _ends(pair: Pair) -> list[bool]:
+def _ends(pair: Pair, rest: bool) -> list[bool]:
     """Of each side of `_texts`, whether an end of text follows it."""
-    rest = [pair.rest_ends] if pair.rest is not None else []
-    return [*rest, pair.chosen_ends, *([pair.rejected_ends] if pair.rejected else [])]
+    return [*([pair.rest_ends] if rest else []), pair.chosen_ends, *([pair.rejected_ends] if pair.rejected else [])]
 
 
 def refusals(pairs: Iterable[Pair], template: Template | None, tokenizer: Any) -> Iterator[str]:
@@ -190,8 +189,11 @@ def tokenize(
     lengths: Lengths,
     numbers: Sequence[int] | None = None,
     steps: bool = False,
+    rest: bool = False,
 ) -> Tokenized:
     """Token sequences of all pairs under their `numbers`, else from 0 on; with their `steps` where these are wanted.
+
+    With `rest` the chosen side together with its rest is a side of its own, in front of the others.
 
     A token is scored iff it ends after the unscored text does, and belongs to the step that it ends in.
 
@@ -208,7 +210,7 @@ def tokenize(
     for number, pair in zip(numbers or range(len(pairs)), pairs, strict=True):
         try:
             readable[number] = pair = control.checked(pair)
-            unscored, before, sides = _texts(pair, template, tokenizer)
+            unscored, before, sides = _texts(pair, template, tokenizer, rest)
         except RowError as error:
             readable.pop(number, None)
             refused[number] = str(error)
@@ -224,7 +226,7 @@ def tokenize(
     dropped: Counter[str] = Counter()
     for number, pair in readable.items():
         sequences = []
-        for side, ends in enumerate(_ends(pair)):
+        for side, ends in enumerate(_ends(pair, rest)):
             ids, (scored, *stops) = next(encoded)
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]

@@ -67,7 +67,6 @@ def test_packed_equals_padded(name: str, level: Any, tmp_path: Path) -> None:
         pair = level(preference)
         prompt = setting.template.render(pair.question, pair.history, tokenizer)
         read = prompt.text + pair.context
-        assert pair.rest is not None
         rows.append(row(read, pair.chosen + pair.rest, pair.rest_ends, tokenizer))
     policy = moved(setting.make("sdpa").to(setting.dtype), setting.move)
     found = sums(policy, policy, rows, tokenizer.pad_token_id)
