@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -75,6 +75,12 @@ bench-stream: install ## a stream of 1,000,000 pairs: time to the first step, me
 bench-sampling: install ## samples a second beside `generate` of transformers (ten minutes)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.sampling
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.sampling --model random --tokens 96
+
+bench-step-losses: install ## what losses on steps cost beside DPO (five minutes)
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.step_losses
+
+bench-values: install ## how well value heads tell right beginnings from wrong ones on tinymath (twenty minutes)
+	$(BIN)/python -m benchmarks.values
 
 bench-pairs-stream: install ## 100,000 problems through `stepdpo pairs`: memory while they are worked on (five minutes)
 	$(BIN)/python -m benchmarks.pairs_stream

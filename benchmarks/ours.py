@@ -17,8 +17,9 @@ from benchmarks.sides import ALPHA, BETA, Side, Work
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.models.attention.registry import Attention, register
+from stepdpo.models.loss_inputs import pair_scores
 from stepdpo.models.scorer import Scorer
-from stepdpo.tokens.batch import CHOSEN, REJECTED, PairScores, TreeBatch
+from stepdpo.tokens.batch import PairScores, TreeBatch
 from stepdpo.tokens.collator import collate
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 
@@ -80,32 +81,19 @@ def backend(device: str) -> str:
 @torch.no_grad()
 def with_reference(scorer: Any, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     """The batch with the numbers of the model as it is now: the pass that fills the cache."""
-    logps_B2, _, _, hidden_TH = scorer(batch)
-    return dataclasses.replace(batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if has_kl else None)
+    known = scorer(batch)
+    hidden_TH = known.hidden_TH if has_kl else None
+    return dataclasses.replace(batch, reference_logps_R=known.logps_R, reference_hidden_TH=hidden_TH)
 
 
 def _placeholder(work: Work, batch: TreeBatch, has_kl: bool) -> TreeBatch:
     # Of the right shapes and of no meaning: the measured peak must not be that of the reference pass.
     hidden = torch.zeros(len(batch.target_T), work.shape.hidden, dtype=work.dtype) if has_kl else None
-    return dataclasses.replace(batch, reference_logps_B2=torch.zeros(batch.pairs, 2), reference_hidden_TH=hidden).to(
+    return dataclasses.replace(batch, reference_logps_R=torch.zeros(2 * batch.pairs), reference_hidden_TH=hidden).to(
         work.device
     )
 
 
 def scores(scorer: Any, batch: TreeBatch) -> PairScores:
     """What a loss sees, as in training."""
-    logps_B2, kl_B2, tokens_B2, _ = scorer(batch)
-    known = batch.reference_logps_B2
-    assert known is not None
-    has_kl = batch.reference_hidden_TH is not None
-    return PairScores(
-        chosen_logps_B=logps_B2[:, CHOSEN],
-        rejected_logps_B=logps_B2[:, REJECTED],
-        chosen_tokens_B=tokens_B2[:, CHOSEN],
-        rejected_tokens_B=tokens_B2[:, REJECTED],
-        confidence_B=batch.confidence_B,
-        reference_chosen_logps_B=known[:, CHOSEN],
-        reference_rejected_logps_B=known[:, REJECTED],
-        chosen_kl_B=kl_B2[:, CHOSEN] if has_kl else None,
-        rejected_kl_B=kl_B2[:, REJECTED] if has_kl else None,
-    )
+    return pair_scores(batch, scorer(batch))

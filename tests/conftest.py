@@ -67,6 +67,14 @@ def untied_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def blocks_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tied one with rows of 64 and 128 numbers, whole blocks of 4-bit codes."""
+    from support.tiny import save_model
+
+    return save_model(tmp_path_factory.mktemp("models") / "blocks", tied=True, hidden=64)
+
+
+@pytest.fixture(scope="session")
 def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """preferences.jsonl of 28 step pairs: a right step, and the same with another result."""
     path = tmp_path_factory.mktemp("data") / "preferences.jsonl"

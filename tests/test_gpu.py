@@ -90,7 +90,8 @@ def scores(
     spec = Local(dtype=dtype, device=device, gradient_checkpointing=recompute)
     name = register(kind)
     with spec.open(lambda _, gather: Scorer(model(name), False, gather), AdamW()) as engine:
-        logps_B2, _, _, hidden_TH = engine.score(batch(seed))
+        scores = engine.score(batch(seed))
+        logps_B2, hidden_TH = scores.logps_R.view(-1, 2), scores.hidden_TH
         engine.backward((logps_B2[:, 0] - logps_B2[:, 1]).mean(), last=True)
         gradient = {n: p.grad.double().cpu() for n, p in engine.model.named_parameters() if p.grad is not None}
         return logps_B2.detach().double().cpu(), hidden_TH.double().cpu(), gradient
@@ -154,6 +155,79 @@ def test_a_run_with_recomputed_activations(pairs_words: list[str], tmp_path: Pat
     words = ["model=fresh", *pairs_words, "engine=local", "engine.gradient_checkpointing=true", "run=gpu", "epochs=1"]
     done = commands.stepdpo("train", *words, cwd=tmp_path)
     assert done.code == 0, done.err
+
+
+def test_a_run_beside_a_base_in_4_bits(pairs_words: list[str], blocks_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    words = [f"model={blocks_model}", *pairs_words, "adapter=qlora", "engine=local", "engine.device=cuda", "run=gpu"]
+    done = commands.stepdpo("train", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "gpu" / "model", dtype="auto")
+    assert merged.dtype == torch.bfloat16
+
+
+def test_codes_of_a_gpu_are_those_of_a_cpu() -> None:
+    """And so are the matrices they stand for; a few numbers lie between two levels and may go to either."""
+    pytest.importorskip("bitsandbytes")
+    from stepdpo.models.quantise import Nf4, dequantise, quantised
+
+    there = []
+    for device in ("cpu", "cuda"):
+        small = model("eager")
+        Nf4().quantise(small, torch.device(device))
+        there.append(quantised(small))
+    assert there[0].keys() == there[1].keys() != set()
+    for name, layer in there[0].items():
+        on_gpu = there[1][name]
+        same = (layer.weight.data == on_gpu.weight.data.cpu()).float().mean()
+        assert same > 0.999, name
+        off_by = (dequantise(layer) - dequantise(on_gpu)).norm() / dequantise(layer).norm()
+        assert off_by < 1e-2, name
+
+
+def test_seven_billion_numbers_in_4_bits_are_trained_in_12_gb() -> None:
+    """The shape of Qwen2-7B with random weights, a pair of 2,048 tokens; while it is built, 16 GB are taken."""
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("peft")
+    from stepdpo.models.logprobs import HeadMemory
+    from stepdpo.models.lora import Lora
+    from stepdpo.models.quantise import Nf4
+
+    config = Qwen2Config(
+        vocab_size=152_064, hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+        intermediate_size=18_944, max_position_embeddings=4096, tie_word_embeddings=False,
+    )  # fmt: skip
+    config._attn_implementation = register(Attention.flex)
+
+    def build(_: torch.dtype, gather: Any) -> Scorer:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("cuda"):
+                large = Qwen2ForCausalLM(config)
+        finally:
+            torch.set_default_dtype(before)
+        Nf4().quantise(large, torch.device("cuda"))
+        return Scorer(Lora(base=Nf4()).attach(large), False, gather, HeadMemory.recompute)
+
+    tokens = np.random.default_rng(0).integers(2, 152_000, 2048).astype(np.int32)
+    sides = [
+        TokenSequence(np.concatenate([tokens[:1024], part]), 1024, n)
+        for n, part in enumerate(np.split(tokens[1024:], 2))
+    ]
+    pair = collate([build_tree(sides, [0], [1.0])])
+    with Local(device=Device.cuda, gradient_checkpointing=True).open(build, AdamW()) as engine:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        for _ in range(2):  # the moments are there from the second update on
+            logps_B2 = engine.score(pair).logps_R.view(-1, 2)
+            engine.backward((logps_B2[:, 0] - logps_B2[:, 1]).mean(), last=True)
+            assert engine.step(1e-5) > 0
+        peak = torch.cuda.max_memory_allocated()
+    print(f"{held / 1e9:.2f} GB held, {peak / 1e9:.2f} GB at the peak")
+    assert held < 6.5e9
+    assert peak < 12e9
 
 
 @pytest.fixture(scope="module")

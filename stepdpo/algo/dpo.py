@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
-from stepdpo.core.ranges import positive, within
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.core.ranges import at_least, positive, within
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 class Form(Enum):
@@ -25,6 +24,15 @@ class Form(Enum):
     """Unbiased under label noise (arXiv 2403.00409)."""
 
 
+class Normalise(Enum):
+    """What becomes of a side's log-ratio before the sides are compared."""
+
+    sum = "sum"
+    """Summed over the scored tokens, as the papers have it."""
+    mean = "mean"
+    """Divided by their number: n tokens on either side and beta are then beta / n."""
+
+
 @dataclass(frozen=True)
 class DPO:
     """With z = chosen_logratio - rejected_logratio and e the probability that the label is wrong:
@@ -33,6 +41,8 @@ class DPO:
     hinge    max(0, 1 - beta z)
     ipo      (z - 1 / (2 beta))^2
     robust   (-(1 - e) log sigmoid(beta z) + e log sigmoid(-beta z)) / (1 - 2 e)
+
+    With `normalise: mean` either log-ratio, in z and in the rewards, is divided by its side's scored tokens.
 
     At policy = reference the sigmoid form is log 2 and every reward is 0. With `level=step` the sigmoid form is
     Step-DPO (arXiv 2406.18629, eq. 2). e is the larger of `label_smoothing` and 1 - the pair's own confidence.
@@ -43,17 +53,35 @@ class DPO:
     label_smoothing: float = 0.0
     """Assumed share of wrong labels, in [0, 0.5]."""
     form: Form = Form.sigmoid
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
+    normalise: Normalise = Normalise.sum
+    sft_weight: float = 0.0
+    """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         within(0, 0.5 if self.form is not Form.robust else 0.499, label_smoothing=self.label_smoothing)
         if self.label_smoothing and self.form in (Form.hinge, Form.ipo):
             raise ValueError(f"label_smoothing has no meaning for form={self.form.value}")
+        if self.normalise is Normalise.mean and self.form is Form.robust:
+            raise ValueError("normalise=mean goes with form=sigmoid, hinge or ipo; robust is derived for sums")
+        at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference")
+
+    @property
+    def length_normalised(self) -> bool:
+        return self.normalise is Normalise.mean or self.sft_weight > 0
 
     def __call__(self, scores: PairScores) -> LossOutput:
-        z_B = scores.chosen_logratios_B - scores.rejected_logratios_B
+        chosen_B, rejected_B = scores.chosen_logratios_B, scores.rejected_logratios_B
+        if self.normalise is Normalise.mean:
+            chosen_B = chosen_B / scores.chosen_tokens_B.clamp(min=1)
+            rejected_B = rejected_B / scores.rejected_tokens_B.clamp(min=1)
+        z_B = chosen_B - rejected_B
         # At e = 1/2 a pair teaches nothing; beyond, its sides would change places, and that is the data's business.
         wrong_B = (1 - scores.confidence_B).clamp(min=self.label_smoothing, max=0.5)
         # logsigmoid and not log(sigmoid): where beta z is far below zero, sigmoid is 0 and its log minus infinity.
@@ -67,8 +95,5 @@ class DPO:
         else:
             wrong_B = wrong_B.clamp(max=0.499)  # the form divides by 1 - 2 e
             losses_B = ((1 - wrong_B) * right_B - wrong_B * flipped_B) / (1 - 2 * wrong_B)
-        return LossOutput(
-            losses_B=losses_B,
-            chosen_rewards_B=self.beta * scores.chosen_logratios_B.detach(),
-            rejected_rewards_B=self.beta * scores.rejected_logratios_B.detach(),
-        )
+        out = LossOutput(losses_B, self.beta * chosen_B.detach(), self.beta * rejected_B.detach())
+        return out.with_nll(scores, self.sft_weight)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,22 @@ class KTO:
     """The KTO paper and Eurus use 0.1."""
     desirable: float = 1.0
     undesirable: float = 1.0
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "reference_point"})
+    sft_weight: float = 0.0
+    """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
-        at_least(0, desirable=self.desirable, undesirable=self.undesirable)
+        at_least(0, desirable=self.desirable, undesirable=self.undesirable, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference", "reference_point")
+
+    @property
+    def length_normalised(self) -> bool:
+        return self.sft_weight > 0
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.reference_point is not None
@@ -37,9 +46,10 @@ class KTO:
         chosen_B, rejected_B = scores.chosen_logratios_B, scores.rejected_logratios_B
         losses_B = self.desirable * (1 - torch.sigmoid(self.beta * (chosen_B - z0)))
         losses_B = losses_B + self.undesirable * (1 - torch.sigmoid(self.beta * (z0 - rejected_B)))
-        return LossOutput(
+        out = LossOutput(
             losses_B=losses_B,
             chosen_rewards_B=self.beta * chosen_B.detach(),
             rejected_rewards_B=self.beta * rejected_B.detach(),
             metrics_B={"reference_point": z0.expand_as(chosen_B)},
         )
+        return out.with_nll(scores, self.sft_weight)

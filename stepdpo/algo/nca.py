@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
-from stepdpo.core.ranges import positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.core.ranges import at_least, positive
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)
@@ -20,11 +19,22 @@ class NCA:
 
     beta: float = 0.4
     """Eurus uses 0.1."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference"})
+    sft_weight: float = 0.0
+    """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
+        at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference")
+
+    @property
+    def length_normalised(self) -> bool:
+        return self.sft_weight > 0
 
     def __call__(self, scores: PairScores) -> LossOutput:
         chosen_B = self.beta * scores.chosen_logratios_B
@@ -32,4 +42,4 @@ class NCA:
         # The chosen side is data in the first term and noise in the second, which halts its reward: its own part of
         # the loss is least at sigmoid(r) = 2/3.
         losses_B = -F.logsigmoid(chosen_B) - 0.5 * F.logsigmoid(-chosen_B) - 0.5 * F.logsigmoid(-rejected_B)
-        return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach())
+        return LossOutput(losses_B, chosen_B.detach(), rejected_B.detach()).with_nll(scores, self.sft_weight)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 class Form(Enum):
@@ -39,12 +38,22 @@ class TDPO:
     """Weight of the KL difference in tdpo2."""
     form: Form = Form.tdpo2
     """The paper's README says tdpo1 suits low learning rates, tdpo2 higher ones."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "kl"})
+    sft_weight: float = 0.0
+    """Weight of the chosen side's negative log-likelihood, a mean over its tokens (IRPO, arXiv 2404.19733: 1)."""
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
-        at_least(0, alpha=self.alpha)
+        at_least(0, alpha=self.alpha, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference", "kl")
+
+    @property
+    def length_normalised(self) -> bool:
+        return self.sft_weight > 0
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.chosen_kl_B is not None
@@ -57,7 +66,7 @@ class TDPO:
             # there, while the rejected side's is still held down.
             z_B = plain_B - self.alpha * (scores.rejected_kl_B - scores.chosen_kl_B.detach())
         chosen_kl_B, rejected_kl_B = scores.chosen_kl_B.detach(), scores.rejected_kl_B.detach()
-        return LossOutput(
+        out = LossOutput(
             losses_B=-F.logsigmoid(self.beta * z_B),
             chosen_rewards_B=self.beta * (scores.chosen_logratios_B.detach() + chosen_kl_B),
             rejected_rewards_B=self.beta * (scores.rejected_logratios_B.detach() + rejected_kl_B),
@@ -69,3 +78,4 @@ class TDPO:
                 "dpo_margin": self.beta * plain_B.detach(),
             },
         )
+        return out.with_nll(scores, self.sft_weight)

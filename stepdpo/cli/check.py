@@ -159,6 +159,7 @@ def _report(
         "lengths": {name: statistics.summary(sizes) for name, sizes in lengths.items()},
         "steps": {str(step): count for step, count in statistics.steps(everything).items()},
         "values": statistics.value_summary(everything),
+        "labels": statistics.label_summary(everything),
         "tasks": {task: len(found) for task, found in problems.items()},
         "shared": [{**asdict(item), "likeness": item.likeness.name.lower()} for item in shared],
     }

@@ -69,13 +69,15 @@ def lengths(out: Console, preferences: Sequence[Preference], tokenizer: Tokenize
 
 
 def contents(out: Console, preferences: Sequence[Preference]) -> None:
-    """Doubles, the steps that preferences are about, and values, as far as there are any."""
+    """Doubles, the steps that preferences are about, values and labels, as far as there are any."""
     for kind, count in statistics.duplicates(preferences).items():
         if count:
             line(out, f"{count:,} x {kind} (kept)", style="yellow")
     bars(out, "Step", statistics.steps(preferences))
     for name, value in statistics.value_summary(preferences).items():
         line(out, f"{name}: {value:,.3g}" if isinstance(value, float) else f"{name}: {value:,}")
+    for name, count in statistics.label_summary(preferences).items():
+        line(out, f"{name}: {count:,}")
 
 
 def bars(out: Console, title: str, numbers: Mapping[Any, int]) -> None:

@@ -122,15 +122,16 @@ def mean_logps(
 ) -> tuple[list[list[float]], Counter[str]]:
     """(mean log-probability a scored token of the sides of every usable pair; what was left out)."""
     tokenized = tokenize(pairs, template, tokenizer, Lengths())
-    sides = [len(sequences) for sequences in tokenized.sequences.values()]
     trees = [build_tree(sequences, [number], [1.0]) for number, sequences in tokenized.sequences.items()]
     means: list[list[float]] = [[] for _ in trees]
     for micro_batch in balance([len(tree) for tree in trees], TOKENS, 1) if trees else []:
         if not micro_batch:
             continue
-        logps_B2, _, tokens_B2, _ = scorer(collate([trees[member] for member in micro_batch]).to(device))
-        for member, row in zip(micro_batch, (logps_B2 / tokens_B2.clamp(min=1)).tolist(), strict=True):
-            means[member] = row[: sides[member]]  # without a rejected side its column is no number of this pair
+        batch = collate([trees[member] for member in micro_batch])
+        logps_R, _, tokens_R = scorer(batch.to(device))[:3]
+        each = (logps_R / tokens_R.clamp(min=1)).split(list(batch.responses))
+        for member, found in zip(micro_batch, each, strict=True):
+            means[member] = found.tolist()
     return means, tokenized.dropped
 
 

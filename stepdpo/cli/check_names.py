@@ -17,6 +17,7 @@ from stepdpo.core.config import build, config_folders
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Level
 from stepdpo.data.validation import DatasetSpec, share
+from stepdpo.pairs.tree.files import holds_trees
 
 NATIVE = "native"
 """The template where none is named."""
@@ -89,12 +90,16 @@ def _nearest_there(path: Path) -> Path:
 
 
 def find_dataset(data: str, layout: Layout = Layout()) -> DatasetSpec:
-    """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns)."""
+    """A data set by the name of its conf file, or by a path or hub id (its format is then told from the columns).
+
+    A file of trees, such as a run's trees.jsonl, is read as dataset=trees does.
+    """
     known = shorthands.groups(shorthands.known_folders())["dataset"]
     named = data in known
     if not named and not ("/" in data or "." in data or Path(data).exists()):
         raise UserError(f"{data}: neither a file nor a data set of conf/dataset; {nearest(data, known)}")
-    words = [f"dataset={data}"] if named else ["dataset=jsonl", f"dataset.path='{data}'"]
+    kind = "trees" if not named and holds_trees(data) else "jsonl"
+    words = [f"dataset={data}"] if named else [f"dataset={kind}", f"dataset.path='{data}'"]
     config = overrides.check("train", words, sweep=False).dataset
     with open_dict(config):
         config.update(layout.settings())

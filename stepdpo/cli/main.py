@@ -147,6 +147,23 @@ def check(
         _fail(error)
 
 
+@app.command(name="export-data")
+def export_data(
+    source: Annotated[str, typer.Argument(help="A file, a folder, a run of pairs, its trees.jsonl, or a data set.")],
+    output: Annotated[Path, typer.Option(help="JSON Lines to write.")],
+    format: Annotated[str, typer.Option(help="stepwise: TRL's {prompt, completions, labels}.")] = "stepwise",
+    threshold: Annotated[float, typer.Option(help="The label from which on a step is right.")] = 0.5,
+) -> None:
+    """Write data with labelled steps for other programs."""
+    from stepdpo.cli.export_data import export_data
+    from stepdpo.core.errors import UserError
+
+    try:
+        export_data(source, format, output, threshold)
+    except UserError as error:
+        _fail(error)
+
+
 def main() -> None:
     """Console entry."""
     sys.excepthook = _print_failure

@@ -28,7 +28,8 @@ def look(spec: Any) -> None:
     if isinstance(spec, PairsConfig):
         refuse_without_checker(spec)
     parts = [getattr(spec, name, None) for name in _used(spec)]
-    for part in parts:
+    within = [getattr(part, "base", None) for part in parts]  # of an adapter
+    for part in (*within, *parts):  # the inner ones first: what they advise holds for both
         package, advice = getattr(part, "package", ("", ""))
         if package and PathFinder.find_spec(package) is None:
             raise UserError(advice)

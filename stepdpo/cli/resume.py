@@ -13,8 +13,9 @@ from stepdpo.cli.shorthands import key_of
 from stepdpo.core.config_file import load_config, with_later_settings
 from stepdpo.core.errors import UserError
 
-FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew"}
-"""Settings that a resumed run may change: how often it evaluates and logs, and who works. So may where a server is."""
+FREE_ON_RESUME = {"log_every", "eval_every", "save_every", "keep", "track", "crew", "guard"}
+"""Settings that a resumed run may change: how often it evaluates and logs, what guards it, who works. So may where a
+server is."""
 
 
 def resumed_config(path: Path, now: DictConfig, given: Sequence[str]) -> DictConfig:

@@ -61,6 +61,7 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
     from stepdpo.runtime.disk_space import no_space
     from stepdpo.runtime.signals import Interrupted
     from stepdpo.training.loop import Diverged  # torch comes with it, and signals are heard before that
+    from stepdpo.training.watch import Drifted
 
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
@@ -68,7 +69,7 @@ def run_verb(verb: str, folder: Path, resume: bool) -> JobResult:
         return JobResult(outcome=_verb(verb, folder, resume))
     except UserError as error:
         return JobResult(ExitCode.USER_ERROR, str(error))
-    except Outage as error:
+    except (Outage, Drifted) as error:
         return JobResult(ExitCode.FAILED, str(error))
     except Diverged as error:
         return JobResult(ExitCode.DIVERGED, str(error))

@@ -21,6 +21,11 @@ def within(low: float, high: float, **values: float | None) -> None:
     _refuse(values, lambda value: low <= value <= high, f"must lie in [{low:g}, {high:g}]")
 
 
+def below_one(**values: float | None) -> None:
+    """The same for values outside [0, 1)."""
+    _refuse(values, lambda value: 0 <= value < 1, "must lie in [0, 1)")
+
+
 def _refuse(values: Mapping[str, float | None], right: Callable[[float], bool], text: str) -> None:
     for name, value in values.items():
         if value is not None and not (isfinite(value) and right(value)):

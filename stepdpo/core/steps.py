@@ -36,6 +36,27 @@ def join_steps(head: str, steps: Sequence[str]) -> str:
     return head + "".join(steps)
 
 
+def step_ends(head: str, steps: Sequence[str]) -> list[int]:
+    """Where each step ends in the whole text, the head being a part of the first.
+
+    The line break before the next label belongs to the next step, as `cut_step` has it.
+    """
+    ends, at = [], len(head)
+    for step in steps:
+        at += len(step)
+        ends.append(at - step.endswith("\n"))
+    return [*ends[:-1], at] if ends else []
+
+
+def on_lines(texts: Sequence[str]) -> tuple[str, list[int]]:
+    """Texts of steps as one text, and where each ends: a line break parts two that no white space parts."""
+    whole, ends = "", []
+    for text in texts:
+        whole += ("\n" if whole and not whole[-1].isspace() and not text[:1].isspace() else "") + text
+        ends.append(len(whole))
+    return whole, ends
+
+
 def prefix_before(head: str, steps: Sequence[str], index: int) -> str:
     r"""The solution up to and including the label of step `index` (from 0): `...\nStep k:`, no trailing blank."""
     return join_steps(head, steps[:index]) + label_of(steps[index])

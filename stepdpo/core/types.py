@@ -12,6 +12,16 @@ CORRECT, WRONG, UNPARSED = "correct", "wrong", "unparsed"
 
 # Slots: a million of these are in memory together, and a dictionary for each would be most of it.
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What is known of a stretch of text, which begins where the mark before it ends."""
+
+    end: int
+    """The first character that no longer belongs to it; marks of one text are in rising order."""
+    value: float | None = None
+    """None where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation that precedes the response."""
 
@@ -63,6 +73,17 @@ class Preference:
     """
     whole: bool = False
     """Whether the two sides are whole responses rather than steps of one: they end with the end-of-text token."""
+    label: float | None = None
+    """Of a response without a rejected side, how right it is as a whole, in [0, 1]: 1 right, 0 wrong."""
+    chosen_steps: tuple[Mark, ...] = ()
+    """The steps of `prefix + chosen + chosen_rest`, each with the probability in [0, 1] that it is right: 1 right,
+    0 wrong, between them the share of roll-outs after it that came right. Empty where nobody marked them."""
+    rejected_steps: tuple[Mark, ...] = ()
+    """The same of `prefix + rejected + rejected_rest`."""
+    chosen_weights: tuple[Mark, ...] = ()
+    """Weights, not below 0, of stretches of `prefix + chosen + chosen_rest`; 1 where there are none."""
+    rejected_weights: tuple[Mark, ...] = ()
+    """The same of `prefix + rejected + rejected_rest`."""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,6 +101,16 @@ class Pair:
     rejected_ends: bool = False
     confidence: float = 1.0
     history: tuple[Turn, ...] = ()
+    rest: str = ""
+    """What follows the chosen side and is right as far as anybody knows."""
+    rest_ends: bool = False
+    """Whether the end-of-text token follows the rest."""
+    label: float | None = None
+    """As in Preference; the marks below are of the scored texts alone."""
+    chosen_steps: tuple[Mark, ...] = ()
+    rejected_steps: tuple[Mark, ...] = ()
+    chosen_weights: tuple[Mark, ...] = ()
+    rejected_weights: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

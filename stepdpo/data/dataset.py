@@ -41,7 +41,7 @@ class Dataset:
     columns: Mapping[str, str] = field(default_factory=dict)
     """The file's name of a column for the format's name of it: {prompt: instruction}."""
     limit: int | None = None
-    """Stop after so many usable rows."""
+    """Stop after so many preferences."""
     max_bad: float | str = "1%"
     """The share of bad rows beyond which `enforce` refuses the data: 0.01 or "1%"."""
     heldout: float | str = 0
@@ -82,10 +82,11 @@ class Dataset:
                 continue
             present.update(list(item.cells))
             try:
-                good.append((make(layout, item.cells, self.columns, odd), item.place))
+                good += [(preference, item.place) for preference in make(layout, item.cells, self.columns, odd)]
             except RowError as error:
                 bad.append(item.bad(str(error)))
-            if len(good) == self.limit:
+            if self.limit is not None and len(good) >= self.limit:
+                good = good[: self.limit]
                 break
         if layout is not None:
             odd.update(dict(_unused(layout, present, self.columns)))

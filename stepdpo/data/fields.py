@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from stepdpo.core.errors import nearest
-from stepdpo.core.types import Turn
+from stepdpo.core.types import Mark, Turn
 
 _JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -70,6 +71,27 @@ class RowFields:
                 raise self._wrong(column, "a string, a number or a list of them", item)
         return tuple(text for item in items if (text := str(item).strip()))
 
+    def marks(self, column: str, high: float) -> tuple[Mark, ...]:
+        """Stretches of a text as a list of [end, value], the ends rising, each value in [0, high] or null."""
+        value = self._get(column, "a list of [end, value]", [])
+        if not isinstance(value, list):
+            raise self._wrong(column, "a list of [end, value]", value)
+        marks, before = [], 0
+        for number, item in enumerate(value):
+            at = f"column {self._name(column)}, mark {number}"
+            if not isinstance(item, list) or len(item) != 2 or type(item[0]) is not int:
+                raise RowError(f"{at}: expected [end, value], got {str(item)[:40]}")
+            end, given = item
+            if end <= before:
+                raise RowError(f"{at}: ends at {end}, not after the one before it")
+            if isinstance(given, bool) or not isinstance(given, int | float | None):
+                raise RowError(f"{at}: expected a number or null, got {str(given)[:40]}")
+            if (given is not None and not 0 <= given <= high) or given == math.inf:
+                raise RowError(f"{at}: {str(given)[:20]} is not between 0 and {high:g}")
+            marks.append(Mark(end, None if given is None else float(given)))
+            before = end
+        return tuple(marks)
+
     def turns(self, column: str) -> tuple[Turn, ...]:
         """A conversation in either habit: {role, content} or {from, value}; only the first turn may be the system's."""
         value = self._get(column, "a list of turns", None)
@@ -104,6 +126,22 @@ class RowFields:
         if not isinstance(value, bool):
             raise self._wrong(column, "true or false", value)
         return value
+
+    def items(self, column: str, expected: str) -> list[Any]:
+        """A list of whatever kind, not empty; `expected` says of what."""
+        value = self._get(column, expected, None)
+        if not isinstance(value, list):
+            raise self._wrong(column, expected, value)
+        if not value:
+            raise RowError(f"column {self._name(column)} is empty")
+        return value
+
+    def inner(self, column: str) -> RowFields:
+        """The fields of an object."""
+        value = self._get(column, "an object", None)
+        if not isinstance(value, dict):
+            raise self._wrong(column, "an object", value)
+        return RowFields(value)
 
     def table(self, column: str) -> Mapping[str, Any]:
         """A JSON object; empty when the column is missing."""

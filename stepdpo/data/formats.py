@@ -12,9 +12,13 @@ from typing import Any
 
 from stepdpo.core.types import Preference, Turn
 from stepdpo.data.fields import RowError, RowFields
+from stepdpo.data.labelled import read_kto, read_stepwise
+from stepdpo.data.math_shepherd import is_math_shepherd, read_math_shepherd
 from stepdpo.data.preference_file import FIELDS, read_preference, require_pair
+from stepdpo.data.prm800k import KEPT, is_prm800k, read_prm800k, read_prm800k_pairs
 from stepdpo.data.problem_fields import COLUMNS, passed_over, read_problem
 from stepdpo.data.step_dpo import read_step_dpo
+from stepdpo.data.turns import asked, opened
 
 
 class Format(Enum):
@@ -27,6 +31,11 @@ class Format(Enum):
     TRL = "trl"
     SOLUTIONS = "solutions"
     CONVERSATIONS = "conversations"
+    STEPWISE = "stepwise"
+    KTO = "kto"
+    MATH_SHEPHERD = "math_shepherd"
+    PRM800K = "prm800k"
+    PRM800K_PAIRS = "prm800k_pairs"
 
 
 @dataclass(frozen=True)
@@ -37,14 +46,17 @@ class Layout:
     """A row is of this format when it has all columns of one of these sets."""
     uses: frozenset[str]
     """Every column that the reader looks at."""
-    read: Callable[[RowFields, Counter[str]], Preference]
-    """Makes the preference, or raises RowError; counts what was odd."""
+    read: Callable[[RowFields, Counter[str]], Preference | Sequence[Preference]]
+    """Makes the preference, or raises RowError; counts what was odd. Of rows that may hold several, all or none."""
+    shape: Callable[[Mapping[str, Any]], bool] = lambda cells: True
+    """What else must be so of a row for `auto`, where the names of the columns are those of others too."""
 
 
 def detect(cells: Mapping[str, Any]) -> Format | None:
     """The first format all of whose needed columns the row has; TRL's without a prompt is told from its turns."""
     present = frozenset(cells)
-    found = next((name for name, layout in LAYOUTS.items() if any(need <= present for need in layout.needs)), None)
+    having = ((name, layout) for name, layout in LAYOUTS.items() if any(need <= present for need in layout.needs))
+    found = next((name for name, layout in having if layout.shape(cells)), None)
     if found is None and all(isinstance(cells.get(side), list) for side in SIDES):
         return Format.TRL
     return found
@@ -65,11 +77,15 @@ def misspelt(columns: Iterable[str], wanted: Iterable[str]) -> Iterator[tuple[st
             yield close, name
 
 
-def make(layout: Layout, values: Mapping[str, object], names: Mapping[str, str], odd: Counter[str]) -> Preference:
-    """The preference of one row, validated; RowError with the reason when it cannot be used."""
-    preference = layout.read(RowFields(values, names), odd)
-    require_pair(preference)
-    return preference
+def make(
+    layout: Layout, values: Mapping[str, object], names: Mapping[str, str], odd: Counter[str]
+) -> Sequence[Preference]:
+    """What one row holds, mostly one preference, validated; RowError with the reason when it cannot be used."""
+    made = layout.read(RowFields(values, names), odd)
+    preferences = (made,) if isinstance(made, Preference) else made
+    for preference in preferences:
+        require_pair(preference)
+    return preferences
 
 
 def _preferences(cells: RowFields, odd: Counter[str]) -> Preference:
@@ -79,7 +95,7 @@ def _preferences(cells: RowFields, odd: Counter[str]) -> Preference:
 
 
 def _ultrainteract(cells: RowFields, odd: Counter[str]) -> Preference:
-    question, history = _opened(cells.turns("trajectory"), "trajectory")
+    question, history = opened(cells.turns("trajectory"), "trajectory")
     meta = cells.some(("id", "parent_id", "task", "dataset"))
     turn = re.search(r"_(\d+)_(\d+)$", str(meta.get("id", "")))
     if turn:
@@ -94,7 +110,7 @@ def _trl(cells: RowFields, odd: Counter[str]) -> Preference:
     other, rejected = cells.side("rejected")
     if before != other:
         raise RowError("chosen and rejected differ before their last turns")
-    question, history = _asked(cells, before)
+    question, history = asked(cells, before, "chosen")
     return Preference(
         question=question,
         prefix="",
@@ -130,34 +146,9 @@ def _conversations(cells: RowFields, odd: Counter[str]) -> Preference:
         if not turns or turns[-1].role != "assistant" or not turns[-1].content.strip():
             raise RowError(f"column {column!r}: the last turn must be the assistant's, and not empty")
         turns, chosen = turns[:-1], turns[-1].content
-    question, history = _opened(turns, column)
+    question, history = opened(turns, column)
     odd["with earlier turns of the assistant (read, not scored)"] += any(t.role == "assistant" for t in history)
     return Preference(question, prefix="", chosen=chosen, rejected=rejected, history=history, whole=True)
-
-
-def _asked(cells: RowFields, before: Sequence[Turn]) -> tuple[str, tuple[Turn, ...]]:
-    """What TRL's sides answer: the prompt, or the turns before them in a conversation that holds it."""
-    prompt = cells.value("prompt")
-    if isinstance(prompt, list):
-        turns = cells.turns("prompt")
-        if before and tuple(before) != turns:
-            raise RowError("the turns before the last of 'chosen' are not those of 'prompt'")
-        return _opened(turns, "prompt")
-    if not before:
-        return cells.text("prompt"), ()
-    if prompt is not None and cells.text("prompt").strip() not in [t.content.strip() for t in before]:
-        raise RowError("'prompt' is no turn of 'chosen'")
-    return _opened(before, "chosen")
-
-
-def _opened(turns: Sequence[Turn], column: str) -> tuple[str, tuple[Turn, ...]]:
-    """The first turn of the user as the question, and the other turns, that of the system in front."""
-    system, others = (turns[:1], turns[1:]) if turns and turns[0].role == "system" else ((), turns)
-    if not others or others[0].role != "user" or others[-1].role != "user":
-        raise RowError(f"column {column!r}: a conversation must begin and end with a turn of the user")
-    if not others[0].content.strip():
-        raise RowError(f"column {column!r}: the first turn is empty")
-    return others[0].content, (*system, *others[1:])
 
 
 def _set(columns: str) -> frozenset[str]:
@@ -171,6 +162,7 @@ def _sets(*columns: str) -> tuple[frozenset[str], ...]:
 SIDES = ("chosen", "rejected")
 _STEP_DPO = _sets("prompt initial_reason_steps chosen rejected", "prompt full_chosen full_rejected")
 _STEP_DPO_USES = _STEP_DPO[0] | _STEP_DPO[1] | {"answer", "dataset"}
+_PRM800K_USES = frozenset({"question", "label", *KEPT})
 _SOLUTIONS = _sets("question answer", "question solution", "problem solution", "instruction output")
 # In the order in which they are tried, the more special first: `step_dpo` rows have all the columns of `trl`, and
 # preferences may have the answer that tells `solutions`.
@@ -183,20 +175,20 @@ LAYOUTS: Mapping[Format, Layout] = {
     ),
     Format.STEP_DPO: Layout(_STEP_DPO, _STEP_DPO_USES, read_step_dpo),
     Format.TRL: Layout(_sets("prompt chosen rejected"), _set("prompt chosen rejected answer"), _trl),
-    Format.SOLUTIONS: Layout(_SOLUTIONS, frozenset(COLUMNS), _solutions),
+    Format.SOLUTIONS: Layout(_SOLUTIONS, frozenset(COLUMNS), _solutions, lambda cells: "nodes" not in cells),
     Format.CONVERSATIONS: Layout(
         _sets("conversations", "messages"),
         _set("conversations messages system chosen rejected"),
         _conversations,
     ),
+    Format.STEPWISE: Layout(_sets("prompt completions labels"), _set("prompt completions labels"), read_stepwise),
+    Format.KTO: Layout(_sets("prompt completion label"), _set("prompt completion label"), read_kto),
+    Format.MATH_SHEPHERD: Layout(_sets("input label"), _set("input label task"), read_math_shepherd, is_math_shepherd),
+    Format.PRM800K: Layout(_sets("question label"), _PRM800K_USES, read_prm800k, is_prm800k),
+    Format.PRM800K_PAIRS: Layout(_sets("question label"), _PRM800K_USES, read_prm800k_pairs, is_prm800k),
 }
 _FOREIGN = (
-    (
-        _set("prompt completion label"),
-        "rows of KTO, one response and a label each: `algo=kto` takes pairs here, and uses "
-        "both sides of each by itself",
-    ),
-    (_set("prompt completions labels"), "labels of steps, as for a process reward model: make pairs of them first"),
+    (_set("problem nodes"), "trees that `stepdpo pairs` searched: set dataset=trees and dataset.path to the file"),
     (
         _set("prompt completion"),
         "prompts with their completions, for supervised training: set format=solutions and "

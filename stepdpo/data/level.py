@@ -5,11 +5,12 @@ Step-DPO (Lai et al. 2024, arXiv 2406.18629) scores one step; ordinary DPO score
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from stepdpo.core.steps import final_answer_stated
-from stepdpo.core.types import Pair, Preference
+from stepdpo.core.types import Mark, Pair, Preference
+from stepdpo.data.step_marks import right_rest, within
 
 
 class Prefix(Enum):
@@ -31,16 +32,30 @@ class AppendEos(Enum):
 
 def _pair(preference: Preference, chosen: str, rejected: str, prefix: Prefix, ends: tuple[bool, bool]) -> Pair:
     scored = preference.prefix if prefix is Prefix.response else ""
+    context = preference.prefix if prefix is Prefix.prompt else ""
+    p, read = preference, len(context)
+    ours, theirs = len(scored + chosen), len(scored + rejected)
     return Pair(
         question=preference.question,
-        context=preference.prefix if prefix is Prefix.prompt else "",
+        context=context,
         chosen=scored + chosen,
         rejected=scored + rejected if rejected else "",
         chosen_ends=ends[0],
         rejected_ends=ends[1],
         confidence=preference.confidence,
         history=preference.history,
+        rest_ends=ends[0],
+        label=preference.label,
+        chosen_steps=within(p.chosen_steps or _valued(p.prefix + p.chosen, p.chosen_value), read, ours),
+        rejected_steps=within(p.rejected_steps or _valued(p.prefix + p.rejected, p.rejected_value), read, theirs),
+        chosen_weights=within(p.chosen_weights, read, ours),
+        rejected_weights=within(p.rejected_weights, read, theirs),
     )
+
+
+def _valued(text: str, value: float | None) -> tuple[Mark, ...]:
+    """A step whose value in [-1, 1] is known, as a mark."""
+    return () if value is None else (Mark(len(text), (value + 1) / 2),)
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,12 @@ class Step:
 
     def __call__(self, preference: Preference) -> Pair:
         end = self.append_eos is AppendEos.on or (self.append_eos is AppendEos.auto and preference.whole)
-        return _pair(preference, preference.chosen, preference.rejected, self.prefix, (end, end))
+        pair = _pair(preference, preference.chosen, preference.rejected, self.prefix, (end, end))
+        rest = right_rest(preference)
+        if not rest:
+            return pair
+        complete = rest == preference.chosen_rest and final_answer_stated(preference.chosen + rest)
+        return replace(pair, rest=rest, rest_ends=complete and self.append_eos is not AppendEos.off)
 
 
 @dataclass(frozen=True)

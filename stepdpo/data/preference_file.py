@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stepdpo.core.types import Preference, Turn
+from stepdpo.core.types import Mark, Preference, Turn
 from stepdpo.data.fields import RowError, RowFields
 
 FIELDS = tuple(f.name for f in dataclasses.fields(Preference))
 WRITTEN = ("question", "prefix", "chosen", "rejected")
 """Fields that every line has."""
+MARKS = ("chosen_steps", "rejected_steps", "chosen_weights", "rejected_weights")
+"""Fields that are written as lists of [end, value]."""
 
 
 def to_row(preference: Preference) -> dict[str, Any]:
@@ -26,6 +29,9 @@ def to_row(preference: Preference) -> dict[str, Any]:
         value = getattr(preference, field.name)
         if field.name in WRITTEN or value != _default(field):
             row[field.name] = value
+    for name in MARKS:
+        if name in row:
+            row[name] = [[mark.end, mark.value] for mark in row[name]]
     if preference.history:
         row["history"] = [{"role": turn.role, "content": turn.content} for turn in preference.history]
     if preference.meta:
@@ -42,7 +48,7 @@ def read_preference(cells: RowFields) -> Preference:
     """As `from_row`, for columns that may have other names."""
     history: tuple[Turn, ...] = cells.turns("history") if cells.has("history") else ()
     confidence = cells.number("confidence", 1.0, low=0.5, high=1.0)
-    return Preference(
+    preference = Preference(
         question=cells.text("question"),
         prefix=cells.text("prefix", ""),
         chosen=cells.text("chosen"),
@@ -55,8 +61,33 @@ def read_preference(cells: RowFields) -> Preference:
         rejected_value=cells.number("rejected_value", None, low=-1, high=1),
         history=history,
         whole=cells.flag("whole"),
+        label=cells.number("label", None, low=0, high=1),
+        chosen_steps=cells.marks("chosen_steps", high=1),
+        rejected_steps=cells.marks("rejected_steps", high=1),
+        chosen_weights=cells.marks("chosen_weights", high=math.inf),
+        rejected_weights=cells.marks("rejected_weights", high=math.inf),
         meta=cells.table("meta"),
     )
+    _check_marks(preference)
+    return preference
+
+
+def _check_marks(preference: Preference) -> None:
+    """RowError for a mark that lies beyond the text it is of."""
+    for side in ("chosen", "rejected"):
+        length = sum(len(text) for text in (preference.prefix, *sides(preference, side)))
+        for name in (f"{side}_steps", f"{side}_weights"):
+            marks: tuple[Mark, ...] = getattr(preference, name)
+            if marks and marks[-1].end > length:
+                text = f"prefix + {side} + {side}_rest"
+                raise RowError(f"column {name!r}: a mark ends at {marks[-1].end}, and {text} has {length} characters")
+
+
+def sides(preference: Preference, side: str) -> tuple[str, str]:
+    """The step of a side (`chosen` or `rejected`), and the rest of its solution."""
+    if side == "chosen":
+        return preference.chosen, preference.chosen_rest
+    return preference.rejected, preference.rejected_rest
 
 
 def write_preferences(preferences: Iterable[Preference], path: Path) -> None:

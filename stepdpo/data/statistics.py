@@ -21,8 +21,9 @@ def duplicates(preferences: Sequence[Preference]) -> dict[str, int]:
     for p in preferences:
         context = (p.question, p.prefix, p.history)
         whole[(*context, p.chosen, p.rejected)] += 1
-        chosen[(*context, p.rejected)].add(p.chosen)
-        rejected[(*context, p.chosen)].add(p.rejected)
+        if p.rejected:  # single responses to one question vary nothing
+            chosen[(*context, p.rejected)].add(p.chosen)
+            rejected[(*context, p.chosen)].add(p.rejected)
     return {
         "the same preference again": sum(count - 1 for count in whole.values()),
         "the same rejected step after the same prefix, another chosen one": sum(len(s) - 1 for s in chosen.values()),
@@ -86,6 +87,29 @@ def value_summary(preferences: Sequence[Preference]) -> dict[str, Any]:
         found["pairs with a confidence below 1"] = len(unsure)
         found["mean confidence of these"] = sum(unsure) / len(unsure)
     return found
+
+
+def label_summary(preferences: Sequence[Preference]) -> dict[str, int]:
+    """How many steps and single responses have labels, and which; empty where there are none.
+
+    Right are labels above one half, wrong those below. A step of a prefix counts on both sides of a pair.
+    """
+    steps = [mark.value for p in preferences for mark in (*p.chosen_steps, *p.rejected_steps)]
+    wholes = [p.label for p in preferences if not p.rejected]
+    found = {**_labels("steps", steps), **_labels("single responses", wholes)}
+    return found if any(value is not None for value in (*steps, *wholes)) else {}
+
+
+def _labels(name: str, values: Sequence[float | None]) -> dict[str, int]:
+    known = [value for value in values if value is not None]
+    right, wrong = sum(value > 0.5 for value in known), sum(value < 0.5 for value in known)
+    if not known:
+        return {}
+    even = {f"{name} labelled one half": even} if (even := len(known) - right - wrong) else {}
+    return {
+        name: len(values), f"{name} labelled": len(known), f"{name} labelled right": right,
+        f"{name} labelled wrong": wrong, **even,
+    }  # fmt: skip
 
 
 def _sizes(texts: list[str], tokenizer: Tokenizer | None) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from stepdpo.core.types import CORRECT, UNPARSED, Attempt
 
@@ -54,6 +54,33 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     # p plus or minus 1.96 standard errors would have no width at 0 and n, and reach beyond [0, 1] near them.
     interval = binomtest(correct, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
+    """How often a positive's score lies above a negative's, ties counted half: the area under the ROC curve.
+
+    0.5 is what scores say that know nothing; NaN where one of the two kinds is missing.
+    """
+    above = sum(positive)
+    below = len(positive) - above
+    if not above or not below:
+        return math.nan
+    ranks = rankdata(scores)  # of equal scores, the mean of their places
+    total = float(sum(rank for rank, is_positive in zip(ranks, positive, strict=True) if is_positive))
+    return (total - above * (above + 1) / 2) / (above * below)
+
+
+def first_error_f1(predicted: Sequence[int], truth: Sequence[int]) -> tuple[float, float, float]:
+    """(F1, share of the wrong solutions whose first wrong step was named, share of the right ones that were passed).
+
+    ProcessBench's F1 (arXiv 2412.06559): the harmonic mean of two accuracies; 0 where both are 0. Steps count from 0,
+    -1 stands for no error. A share of nothing is 0.
+    """
+    found = {
+        wrong: [p == t for p, t in zip(predicted, truth, strict=True) if (t >= 0) is wrong] for wrong in (True, False)
+    }
+    named, passed = (sum(hits) / len(hits) if hits else 0.0 for hits in (found[True], found[False]))
+    return (2 * named * passed / (named + passed) if named + passed else 0.0), named, passed
 
 
 def mcnemar(gained: int, lost: int) -> float:

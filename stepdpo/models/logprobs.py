@@ -1,4 +1,4 @@
-"""Hidden states and a head -> log-probabilities of the scored tokens, and the KL to a reference.
+"""Hidden states and a head -> log-probabilities of the scored tokens, the KL to a reference, collision probabilities.
 
 Only scored positions reach the head, in fp32 from the logits on. Distributions over the vocabulary exist for one
 chunk of positions at a time; those the backward pass needs are kept where they fit, else computed again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +33,19 @@ class HeadMemory(Enum):
     """A third more arithmetic in the head, and never more than a chunk of logits in memory."""
 
 
+class TokenScores(NamedTuple):
+    """Of T scored positions, in nats, at least fp32."""
+
+    logps_T: Tensor
+    """log softmax(logits)[target]."""
+    kl_T: Tensor
+    """KL(reference, policy) over the whole vocabulary; zero without a reference."""
+    collision_T: Tensor | None = None
+    """log of the sum of squared probabilities, without a gradient; None where nobody asks."""
+
+
 class _TokenScores(torch.autograd.Function):
-    """logps_T = log softmax(logits)[target]; kl_T = KL(reference, policy) at the same positions (0 without one)."""
+    """TokenScores, with the gradients of `logps_T` and `kl_T`."""
 
     @staticmethod
     def forward(
@@ -47,12 +58,14 @@ class _TokenScores(torch.autograd.Function):
         reference_hidden_TH: Tensor | None,
         reference_VH: Tensor | None,
         form: tuple[float, float | None],
+        collision: bool,
         keep: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         head, reference = Head(weight_VH, up_VR, *form), _reference(reference_VH, form)
         total, vocabulary = len(target_T), len(weight_VH)
         logps_T = hidden_TH.new_zeros(total, dtype=wide(hidden_TH))
         kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
+        collision_T = torch.empty_like(logps_T) if collision else None
         # Where distributions are kept there is one chunk, of all positions, and these are its tensors.
         kept = [logps_T.new_empty(total if keep else 0, vocabulary) for _ in range(2 if reference else 1)]
         for part in _parts(total, vocabulary, logps_T, keep):
@@ -62,17 +75,21 @@ class _TokenScores(torch.autograd.Function):
             if reference and reference_hidden_TH is not None:
                 log_CV, _ = log_softmax(reference_hidden_TH[part], None, reference, target_T[part], out[1])
                 kl_T[part] = _kl(log_CV, policy_CV)  # the reference first: its distribution weighs the differences
+            if collision_T is not None:
+                collision_T[part] = _collision(policy_CV)
         ctx.save_for_backward(
             hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T
         )
         # Not by save_for_backward, which forbids what the backward pass does with them: change them in place.
         ctx.form, ctx.kept = form, kept if keep else None
-        return logps_T, kl_T
+        if collision_T is not None:
+            ctx.mark_non_differentiable(collision_T)
+        return logps_T, kl_T, collision_T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """D logp / d logits = onehot - p and d KL / d logits = p - r, with p the policy and r the reference."""
-        grad_logps_T, grad_kl_T = gradients
+        grad_logps_T, grad_kl_T, _ = gradients
         hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T = ctx.saved_tensors
         head, reference = Head(weight_VH, up_VR, *ctx.form), _reference(reference_VH, ctx.form)
         kept, ctx.kept = ctx.kept, None  # used up in place; a second backward pass computes them again
@@ -99,7 +116,7 @@ class _TokenScores(torch.autograd.Function):
             if slope_CV is not None:
                 grad_CV.mul_(slope_CV)
             sums.add(part, grad_CV.to(hidden_TH.dtype))
-        return (*sums.totals(), None, None, None, None, None)
+        return (*sums.totals(), *[None] * 6)
 
 
 class _Gradients:
@@ -158,6 +175,16 @@ def _kl(log_CV: Tensor, policy_CV: Tensor) -> Tensor:
     return kl_C
 
 
+def _collision(policy_CV: Tensor) -> Tensor:
+    """Log of the sum of squared probabilities of each row; between -log V, for the uniform one, and 0."""
+    # As _kl, in parts of CHUNK_BYTES. The sum is at least 1 / V: what underflows in it is nothing beside that.
+    collision_C = torch.empty_like(policy_CV[:, 0])
+    for part in _parts(policy_CV.shape[0], policy_CV.shape[1], policy_CV, False):
+        probs_CV = policy_CV[part].exp()
+        collision_C[part] = torch.einsum("cv,cv->c", probs_CV, probs_CV).log_()
+    return collision_C
+
+
 def _parts(total: int, vocabulary: int, like: Tensor, whole: bool) -> Iterator[slice]:
     """All positions at once, or equal parts whose logits fit into CHUNK_BYTES each."""
     count = 1 if whole else max(1, -(-total * vocabulary * like.element_size() // CHUNK_BYTES))
@@ -179,8 +206,9 @@ def token_scores(
     reference_hidden_TH: Tensor | None = None,
     reference_VH: Tensor | None = None,
     head_memory: HeadMemory = HeadMemory.auto,
-) -> tuple[Tensor, Tensor]:
-    """(logps_T, kl_T) in nats, at least fp32, at T scored positions; kl_T is zero without a reference.
+    collision: bool = False,
+) -> TokenScores:
+    """Scores of T positions; `collision` asks for the log collision probability as well.
 
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
     first); the reference's head is scaled and capped as the policy's. Gradients flow to `hidden_TH`, `low_TR` and the
@@ -197,8 +225,8 @@ def token_scores(
     # Cast above and switched off here: autocast does not reach a custom Function's backward pass, which would else
     # multiply in another format than the forward pass did.
     with torch.autocast(hidden_TH.device.type, enabled=False):
-        logps_T, kl_T = _TokenScores.apply(  # type: ignore[no-untyped-call]
-            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, form,
+        scores = _TokenScores.apply(  # type: ignore[no-untyped-call]
+            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, form, collision,
             kept and torch.is_grad_enabled(),
         )  # fmt: skip
-    return logps_T, kl_T
+    return TokenScores(*scores)

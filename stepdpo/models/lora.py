@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.ranges import at_least, positive
+from stepdpo.models.quantise import Merge
 from stepdpo.runtime.secrets import redact_text
 
 NAME = "default"
@@ -24,8 +25,25 @@ ALL = "all-linear"
 NEEDS_PEFT = "adapter=lora needs peft: pip install 'stepdpo[lora]'"
 
 
+class FrozenBase(Protocol):
+    """How the frozen matrices of a model are held."""
+
+    @property
+    def merge(self) -> Merge:
+        """What a finished adapter is added to."""
+        ...
+
+    def quantise(self, model: Any, device: torch.device) -> None:
+        """Change the model in place, on `device`."""
+        ...
+
+    def key(self, computed: torch.dtype) -> Mapping[str, Any]:
+        """What tells it from others, for a model that computes in this format."""
+        ...
+
+
 class Adapter(Protocol):
-    """A part of the group `adapter`: which weights of a model are trained."""
+    """A part of the group `adapter`: which weights of a model are trained. One with a `base` has it frozen so."""
 
     def attach(self, model: Any) -> Any:
         """The model, changed in place, with `requires_grad` on what is trained alone."""
@@ -58,6 +76,8 @@ class Lora:
     """s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
     seed: int = 0
     """Seed of the first weights of every A."""
+    base: FrozenBase | None = None
+    """How the frozen matrices are held; null: as they are trained otherwise (QLoRA: `quantise.Nf4`)."""
 
     package: ClassVar[tuple[str, str]] = ("peft", NEEDS_PEFT)
     """What is imported once it is opened, and what is said where that is missing."""
@@ -89,11 +109,19 @@ class Lora:
             torch.manual_seed(self.seed)  # within the fork: what is drawn after an adapter does not depend on it
             model = peft.inject_adapter_in_model(config, model, adapter_name=NAME)
         # peft keeps adapters of bfloat16 models in float32. Here a model has one number format, and DeepSpeed keeps
-        # master weights in float32 of its own.
+        # master weights in float32 of its own. Beside a quantised base there is none to follow: small updates would be
+        # lost in 16 bits, and codes of 4 bits are no numbers.
         for layer in layers(model).values():
+            dtype = torch.float32 if self.base else layer.base_layer.weight.dtype
             for part in (layer.lora_A[NAME], layer.lora_B[NAME]):
-                part.to(layer.base_layer.weight.dtype).requires_grad_(True)
+                part.to(dtype).requires_grad_(True)
         return model
+
+
+def base_of(adapter: Adapter) -> FrozenBase | None:
+    """How the frozen matrices of all models of a run are held, where that is not as they were loaded."""
+    base: FrozenBase | None = getattr(adapter, "base", None)
+    return base
 
 
 def targets(model: Any, wanted: str | list[str], head: bool) -> list[str]:
@@ -172,8 +200,10 @@ def head_parts(head: Any) -> tuple[nn.Parameter, nn.Parameter | None, nn.Paramet
     return head.base_layer.weight, head.lora_A[NAME].weight, head.lora_B[NAME].weight, float(head.scaling[NAME])
 
 
-def merged(weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: str | None) -> dict[str, Tensor]:
-    """A state dict under the names of the model without adapters, each adapted matrix as W + s B A.
+def merged(
+    weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: str | None, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """A state dict under the names of the model without adapters, each adapted matrix as W + s B A, in `dtype` or W's.
 
     `scaling` holds s by layer. `tied` names the embeddings that an adapted head shares its matrix with: where the
     state dict has that matrix only once, the head takes it from there.
@@ -187,7 +217,7 @@ def merged(weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: st
         base_OI = plain[name] if name in plain or tied is None else plain[tied]
         # Merged in float32: a product of low-rank factors is often smaller than bfloat16's step at the weight.
         update_OI = s * (up_OR.float() @ down_RI.float())
-        plain[name] = (base_OI.float() + update_OI).to(base_OI.dtype)
+        plain[name] = (base_OI.float() + update_OI).to(dtype or base_OI.dtype)
     return plain
 
 

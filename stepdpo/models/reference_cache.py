@@ -1,11 +1,13 @@
 """The reference's scores on disc: written once, read row by row for every run that trains from the same weights.
 
-For losses without a KL two numbers a pair; with one, the reference's final hidden states at the scored positions
-(H numbers instead of V), from which its frozen head gives exact log-probabilities again.
+A number a response; for losses with a KL also the reference's final hidden states at the scored positions (H numbers
+instead of V), from which its frozen head gives exact log-probabilities again; for losses that look at steps the
+log-probability of every scored token.
 
     reference/90ab.../
         key.json                        what the scores were made from
-        train-00000-0000.safetensors    of process 0: ids, logps (n, 2), starts (n + 1), hidden (predictions, H)
+        train-00000-0000.safetensors    of process 0: ids, responses (n), logps (responses), starts (n + 1),
+                                        hidden (predictions, H), tokens (predictions)
         train.json                      every file with its size and sha256
 """
 
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from stepdpo.models.scorer import Scores
 from stepdpo.runtime.atomic_io import write_json
-from stepdpo.tokens.batch import SIDES, TreeBatch
+from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.batch_sampler import MicroBatch
 from stepdpo.tokens.token_store import TokenStore
 
@@ -52,10 +54,10 @@ def write_shards(
     shard = _Shard(trees, keep_hidden)
     number = 0
     for micro_batch in micro_batches:
-        logps_B2, _, _, hidden_TH = score(micro_batch.batch)
+        scores = score(micro_batch.batch)
         if micro_batch.weight == 0:  # a stand-in, that all processes make equally many passes
             continue
-        shard.add(micro_batch.batch, logps_B2, hidden_TH)
+        shard.add(micro_batch.batch, scores)
         if shard.bytes >= FULL or len(shard.ids) >= MANY:
             shard.write(folder / f"{name}-{rank:05d}-{number:04d}.safetensors")
             shard, number = _Shard(trees, keep_hidden), number + 1
@@ -68,27 +70,33 @@ class _Shard:
     def __init__(self, trees: TokenStore, keep_hidden: bool) -> None:
         self.trees, self.keep_hidden = trees, keep_hidden
         self.ids: list[int] = []
+        self.responses: list[int] = []
         self.logps: list[Tensor] = []
-        self.hidden: list[Tensor] = []
+        self.predictions: dict[str, list[Tensor]] = {}
+        """By name: a row for every prediction."""
         self.bytes = 0
 
-    def add(self, batch: TreeBatch, logps_B2: Tensor, hidden_TH: Tensor) -> None:
+    def add(self, batch: TreeBatch, scores: Scores) -> None:
         self.ids += batch.pair_ids
-        self.logps.append(logps_B2.cpu())
-        if self.keep_hidden:
-            # A tree of several pairs holds a shared prediction once. On disc every pair has its own copy, so that any
-            # batch can be put together from the rows of its pairs.
+        self.responses += batch.responses
+        self.logps.append(scores.logps_R.cpu())
+        kept = {"hidden": scores.hidden_TH if self.keep_hidden else None, "tokens": scores.logps_T}
+        for name, values in kept.items():
+            if values is None:
+                continue
+            # A tree of several examples holds a shared prediction once. On disc every example has its own copy, so
+            # that any batch can be put together from the rows of its examples.
             own = batch.prediction_P
-            self.hidden.append((hidden_TH if own is None else hidden_TH[own.to(hidden_TH.device)]).cpu())
-            self.bytes += self.hidden[-1].nbytes
+            rows = (values if own is None else values[own.to(values.device)]).cpu()
+            self.predictions.setdefault(name, []).append(rows)
+            self.bytes += rows.nbytes
 
     def write(self, path: Path) -> None:
         counts = torch.tensor([0, *self.trees.predictions(self.ids).tolist()])
         tensors = {"ids": torch.tensor(self.ids, dtype=torch.int64), "starts": counts.cumsum(0)}
-        tensors["logps"] = torch.cat(self.logps) if self.logps else torch.zeros(0, SIDES)
-        if self.keep_hidden:
-            tensors["hidden"] = torch.cat(self.hidden) if self.hidden else torch.zeros(0, 1)
-        save_file(tensors, path)
+        tensors["responses"] = torch.tensor(self.responses, dtype=torch.int64)
+        tensors["logps"] = torch.cat(self.logps) if self.logps else torch.zeros(0, dtype=torch.float64)
+        save_file({**tensors, **{name: torch.cat(rows) for name, rows in self.predictions.items()}}, path)
 
 
 def seal(folder: Path, name: str) -> None:
@@ -119,29 +127,34 @@ def _hash(path: Path) -> str:
 
 
 class ReferenceScores:
-    """The scores of one set of pairs, by the numbers of the pairs.
+    """The scores of one set of examples, by their numbers.
 
-    Two numbers a pair are held in memory. Hidden states are read when a batch asks for them, from files that are
-    opened for that and closed again: what a memory map once touched would stay in memory.
+    A number a response is held in memory. What there is of every prediction is read when a batch asks for it, from
+    files that are opened for that and closed again: what a memory map once touched would stay in memory.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        ids, logps, starts, counts, files = [], [], [], [], []
-        self.has_hidden = bool(paths)
+        ids, logps, responses, starts, counts, files = [], [], [], [], [], []
+        self.names: set[str] = set()
+        """What there is of every prediction."""
         for number, path in enumerate(self.paths):
             with safe_open(path, framework="pt") as file:
                 ids.append(file.get_tensor("ids").numpy().copy())
                 logps.append(file.get_tensor("logps").clone())
+                responses.append(file.get_tensor("responses").numpy().copy())
                 bounds = file.get_tensor("starts").numpy()
-                self.has_hidden &= "hidden" in file.keys()  # noqa: SIM118 - not a dict
+                self.names |= {"hidden", "tokens"} & set(file.keys())
             starts.append(bounds[:-1].copy())
             counts.append(np.diff(bounds).astype(np.int32))
             files.append(np.full(len(ids[-1]), number, np.int32))
         everything = np.concatenate(ids)
         order = np.argsort(everything, kind="stable")
         self.ids = everything[order]
-        self.logps_B2 = torch.cat(logps)[torch.from_numpy(order)]
+        self.logps_R = torch.cat(logps)
+        each = np.concatenate(responses)
+        self.responses, self.first = each[order], (each.cumsum() - each)[order]
+        """How many responses an example has, and which row of `logps_R` is its first."""
         self.starts, self.counts, self.files = (np.concatenate(part)[order] for part in (starts, counts, files))
 
     @classmethod
@@ -159,22 +172,29 @@ class ReferenceScores:
             raise KeyError(f"no reference scores for some of the pairs {batch.pair_ids[:5]}...")
         return dataclasses.replace(
             batch,
-            reference_logps_B2=self.logps_B2[torch.from_numpy(rows)],
-            reference_hidden_TH=self._hidden(batch, rows) if self.has_hidden else None,
+            reference_logps_R=self.logps_R[torch.from_numpy(self._responses(rows))],
+            reference_hidden_TH=self._predictions("hidden", batch, rows) if "hidden" in self.names else None,
+            reference_logps_T=self._predictions("tokens", batch, rows) if "tokens" in self.names else None,
         )
 
-    def _hidden(self, batch: TreeBatch, rows: Any) -> Tensor:
-        """Hidden states in the order of the batch's predictions."""
+    def _responses(self, rows: Any) -> Any:
+        """The rows of `logps_R` of some examples, one after another."""
+        counts = self.responses[rows]
+        before = np.repeat(counts.cumsum() - counts, counts)
+        return np.repeat(self.first[rows], counts) + np.arange(len(before)) - before
+
+    def _predictions(self, name: str, batch: TreeBatch, rows: Any) -> Tensor:
+        """What there is of every prediction, in the order of the batch's."""
         parts: dict[int, Tensor] = {}
         for number in np.unique(self.files[rows]).tolist():
             with safe_open(self.paths[number], framework="pt") as file:
-                stored = file.get_slice("hidden")
+                stored = file.get_slice(name)
                 for place in np.flatnonzero(self.files[rows] == number).tolist():
                     start, count = int(self.starts[rows[place]]), int(self.counts[rows[place]])
                     # Cloned: a view would hold the file's mapping, and with it every page that was read.
                     parts[place] = stored[start : start + count].clone()
-        hidden = torch.cat([parts[place] for place in range(len(rows))])
+        values = torch.cat([parts[place] for place in range(len(rows))])
         if batch.prediction_P is None:
-            return hidden
-        # Of predictions that several pairs share, any pair's copy will do: they are of one position of one model.
-        return hidden.new_zeros(len(batch.target_T), hidden.shape[1]).index_copy(0, batch.prediction_P, hidden)
+            return values
+        # Of predictions that several examples share, any copy will do: they are of one position of one model.
+        return values.new_zeros(len(batch.target_T), *values.shape[1:]).index_copy(0, batch.prediction_P, values)

@@ -16,9 +16,13 @@ from torch import Tensor
 from stepdpo.data.template_card import CARD
 from stepdpo.models.base_files import CONFIG
 from stepdpo.models.lora import NAME, adapter_weights, layers, merged
+from stepdpo.models.quantise import dequantised
 
 ADAPTER = "adapter"
 """The folder of the adapter alone, for `PeftModel.from_pretrained(base, folder / ADAPTER)`."""
+
+QUANTISED = "quantised.json"
+"""In the adapter's folder: how its base was quantised, and from which weights."""
 
 
 class SaveDtype(Enum):
@@ -39,10 +43,14 @@ def save_dtype(wanted: SaveDtype, base: Mapping[str, Any]) -> torch.dtype | None
     return None if wanted is SaveDtype.trained else getattr(torch, named)
 
 
-def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None = None) -> None:
+def write_model(
+    model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None = None,
+    told: Mapping[str, Any] | None = None, original: Mapping[str, Tensor] | None = None,
+) -> None:  # fmt: skip
     """`weights` is the model's state dict on the CPU; adapters are merged into what they adapt.
 
-    `dtype` is the number format to write, None for that of the weights.
+    `dtype` is the number format to write, None for that of the weights. Of a model in 4 bits `told` is written beside
+    its adapter, and `original` are the matrices to merge into, None for the dequantised ones.
     """
     adapted = layers(model)
     if not adapted:
@@ -54,13 +62,15 @@ def write_model(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: 
     untie = tied and head in adapted.values()
     scaling = {name: float(layer.scaling[NAME]) for name, layer in adapted.items()}
     # Merged before saving, so that a checkpoint is a plain model to programs that know nothing of adapters.
-    whole = merged(weights, scaling, f"{embeddings}.weight" if untie else None)
+    whole = merged(dequantised(model, weights, original), scaling, f"{embeddings}.weight" if untie else None, dtype)
     _save(_without_adapters(model, untie), whole, folder, dtype)
     (folder / ADAPTER).mkdir(exist_ok=True)
     save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = copy.copy(model.peft_config[NAME])
     settings.target_modules = sorted(settings.target_modules)  # a set, whose order differs from process to process
     settings.save_pretrained(folder / ADAPTER)
+    if told:
+        (folder / ADAPTER / QUANTISED).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _save(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None) -> None:

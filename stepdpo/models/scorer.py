@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,31 @@ from torch import Tensor, nn
 from stepdpo.models.attention.registry import fitted, tree_inputs
 from stepdpo.models.compatibility import refuse_unsupported
 from stepdpo.models.head import Head
-from stepdpo.models.logprobs import HeadMemory, token_scores
+from stepdpo.models.logprobs import HeadMemory, TokenScores, token_scores
 from stepdpo.models.lora import head_parts
-from stepdpo.tokens.batch import SIDES, TreeBatch, sum_by_owner
+from stepdpo.tokens.batch import TreeBatch, sum_by_owner
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
 """Makes partitioned parameters whole inside a `with` block."""
-Scores = tuple[Tensor, Tensor, Tensor, Tensor]
-"""(logps_B2, kl_B2, tokens_B2, hidden_TH) of Scorer.forward."""
+
+
+class Scores(NamedTuple):
+    """What one forward pass says of a batch; a tuple, since DeepSpeed finds the tensors of nothing else."""
+
+    logps_R: Tensor
+    """Log-probability of each response, in nats: a sum over its scored tokens, in fp64."""
+    kl_R: Tensor
+    """Summed KL(reference, policy); zero unless the batch carries the reference's hidden states."""
+    tokens_R: Tensor
+    """How many tokens are scored."""
+    hidden_TH: Tensor
+    """The final hidden states that predict the scored tokens; detached."""
+    logps_T: Tensor | None = None
+    """Log-probability of each scored token, where the batch has steps."""
+    collision_R: Tensor | None = None
+    """Summed log collision probability (`TokenScores`), without a gradient; None where the loss does not ask."""
+    values_S: Tensor | None = None
+    """What the value head says at the last token of each step, where there is a head; not yet squashed."""
 
 
 class Scorer(nn.Module):
@@ -28,16 +45,18 @@ class Scorer(nn.Module):
     With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
     gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
     Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
+    `collision` asks for collision probabilities besides, a `value_head` says a number a step.
     """
 
     reference_head_VH: Tensor | None
 
     def __init__(
         self, model: Any, keep_reference_head: bool, gather: Gather, head_memory: HeadMemory = HeadMemory.auto,
-        reference_head_VH: Tensor | None = None,
+        reference_head_VH: Tensor | None = None, collision: bool = False, value_head: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.head_memory = model, head_memory
+        self.value_head = value_head
+        self.model, self.head_memory, self.collision = model, head_memory, collision
         refuse_unsupported(model)
         self.scale, self.cap = logit_form(model.config)
         kept = reference_head_VH
@@ -47,27 +66,39 @@ class Scorer(nn.Module):
         self.register_buffer("reference_head_VH", kept, persistent=False)
 
     def forward(self, batch: TreeBatch) -> Scores:
-        """(logps_B2, kl_B2, tokens_B2, hidden_TH): sums over scored tokens, and the final hidden states there.
+        """Sums over the scored tokens of each response, and the final hidden states there."""
+        hidden_PH, batch = self._hidden(batch)
+        hidden_TH = hidden_PH[batch.source_T]
+        logps_T, kl_T, collision_T = self._token_scores(hidden_TH, batch)
+        responses = sum(batch.responses)
+        # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
+        summed = [
+            sum_by_owner(values_T, batch.term_E, batch.owner_E, responses)
+            for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
+        ]
+        tokenwise_T = logps_T if batch.steps is not None else None
+        collision_R = (
+            sum_by_owner(collision_T, batch.term_E, batch.owner_E, responses) if collision_T is not None else None
+        )
+        values_S = self.value_head(hidden_PH[batch.steps.end_S]) if self.value_head and batch.steps else None
+        return Scores(summed[0], summed[1], summed[2], hidden_TH.detach(), tokenwise_T, collision_R, values_S)
 
-        kl is zero unless the batch carries the reference's hidden states. hidden_TH is detached.
-        """
+    def step_hidden(self, batch: TreeBatch) -> Tensor:
+        """The final hidden state at the last token of each step: (S, H). No output head is computed."""
+        assert batch.steps is not None
+        return self._hidden(batch)[0][batch.steps.end_S]
+
+    def _hidden(self, batch: TreeBatch) -> tuple[Tensor, TreeBatch]:
+        """The final hidden states of all positions, and the batch as the attention wants it."""
         # The backbone alone: the model's own forward pass would put the head on every position of every row.
         backbone = getattr(self.model, self.model.base_model_prefix)
         batch = fitted(batch, self.model)
         hidden_RLH = backbone(
             input_ids=batch.input_ids_RL, position_ids=batch.position_ids_RL, **tree_inputs(batch)
         ).last_hidden_state
-        hidden_TH = hidden_RLH.reshape(-1, hidden_RLH.shape[-1])[batch.source_T]
-        logps_T, kl_T = self._token_scores(hidden_TH, batch)
-        responses = SIDES * batch.pairs
-        # Sums in fp64 (sum_by_owner): a loss is a small difference of sums of hundreds of nats.
-        summed = [
-            sum_by_owner(values_T, batch.term_E, batch.owner_E, responses).view(-1, SIDES)
-            for values_T in (logps_T, kl_T, torch.ones_like(logps_T))
-        ]
-        return summed[0], summed[1], summed[2], hidden_TH.detach()
+        return hidden_RLH.reshape(-1, hidden_RLH.shape[-1]), batch
 
-    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> tuple[Tensor, Tensor]:
+    def _token_scores(self, hidden_TH: Tensor, batch: TreeBatch) -> TokenScores:
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
         # The adapter's first factor here, by autograd; logprobs.py takes low_TR as one more input of the head.
         low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
@@ -77,7 +108,9 @@ class Scorer(nn.Module):
             # A frozen head is the reference's too, so the policy's own serves and is not copied.
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
-        return token_scores(hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory)
+        return token_scores(
+            hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory, self.collision
+        )
 
 
 def head_of(model: Any, gather: Gather) -> Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from stepdpo.core.errors import UserError
+from stepdpo.models import value_head
 from stepdpo.models.compatibility import refuse_sliding_window
 from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import Adapter
+from stepdpo.models.lora import Adapter, base_of
+from stepdpo.models.quantise import Merge, told
 from stepdpo.models.scorer import Gather, Scorer, head_of, logit_form
+from stepdpo.tokens.step_scores import Trunk, ValueHeadSpec
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class ScorerSpec:
     head_memory: HeadMemory
     with_kl: bool
     """Whether the loss wants the KL, for which the reference's output head is kept beside the policy."""
+    computed: torch.dtype
+    """Number format that the engine computes in; a model whose frozen matrices are quantised is loaded in it."""
+    device: torch.device
+    """Where a model is quantised: on a CPU that takes minutes for a billion numbers."""
+    with_collision: bool = False
+    """Whether the loss wants the policy's collision probabilities."""
+    value_head: ValueHeadSpec | None = None
+    """The value head that is trained with the policy."""
 
     def tokenizer(self) -> Any:
         """The policy's. UserError where the reference has other tokens: its scores would be about other texts."""
@@ -39,25 +51,53 @@ class ScorerSpec:
             raise UserError(f"reference_model: {self.reference.source!r} has other tokens than the model")
         return tokenizer
 
-    def reference_weights(self) -> str:
-        """What tells the reference's weights from others."""
-        return (self.reference or self.policy).fingerprint()
+    def reference_key(self) -> dict[str, Any]:
+        """What the reference's scores depend on besides the tokens and the engine."""
+        key: dict[str, Any] = {"weights": (self.reference or self.policy).fingerprint(), "attention": self.attention}
+        base = base_of(self.adapter)
+        return key | ({"base": dict(base.key(self.computed))} if base else {})
+
+    def base_told(self) -> dict[str, Any]:
+        """What is kept with an adapter of the base it was trained beside, where that is quantised; else nothing."""
+        base = base_of(self.adapter)
+        return told(base.key(self.computed), self.policy.fingerprint()) if base else {}
+
+    def merged_into(self) -> Callable[[], Mapping[str, torch.Tensor]] | None:
+        """The weights that a finished adapter is added to, where they are not those it was trained beside."""
+        base = base_of(self.adapter)
+        if base is None or base.merge is Merge.dequantised:
+            return None
+        return lambda: self.policy.model(self.attention, self.computed).state_dict()
 
     def build_policy(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that is trained, its adapter attached."""
         model = self._load(self.policy, dtype)
-        head_VH = self._other_head(self.reference, model, dtype, gather) if self.reference and self.with_kl else None
-        return Scorer(self.adapter.attach(model), self.with_kl, gather, self.head_memory, head_VH)
+        head_VH = (
+            self._other_head(self.reference, model, self._dtype(dtype), gather)
+            if self.reference and self.with_kl
+            else None
+        )
+        adapted = self.adapter.attach(model)
+        head = value_head.make(self.value_head, model, self.policy.folder()) if self.value_head else None
+        if self.value_head and self.value_head.trunk is Trunk.frozen:
+            adapted.requires_grad_(False)
+        return Scorer(adapted, self.with_kl, gather, self.head_memory, head_VH, self.with_collision, head)
 
     def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that the policy is held against, as a model of its own."""
         return Scorer(self._load(self.reference or self.policy, dtype), False, gather, self.head_memory)
 
     def _load(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
-        model = spec.model(self.attention, dtype)
+        model = spec.model(self.attention, self._dtype(dtype))
         refuse_sliding_window(model.config, self.max_length)
         refuse_unknown_tokens(spec.tokenizer(), model, spec.source)
+        if base := base_of(self.adapter):
+            base.quantise(model, self.device)
         return model
+
+    def _dtype(self, trained: torch.dtype) -> torch.dtype:
+        """Beside a quantised base nothing but adapters needs more bits than are computed with."""
+        return self.computed if base_of(self.adapter) else trained
 
     def _other_head(self, reference: ModelSpec, model: Any, dtype: torch.dtype, gather: Gather) -> torch.Tensor:
         """Another model's head; UserError where the policy's logits are not made as its are."""

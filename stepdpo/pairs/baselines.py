@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stepdpo.core.steps import cut_step
-from stepdpo.core.types import Preference, Problem
-from stepdpo.pairs.sampled import instance_pairs
-from stepdpo.pairs.solutions import Solution, distinct
+from stepdpo.core.types import Mark, Preference, Problem
+from stepdpo.pairs.solutions import Solution, distinct, instance_pairs
 
 EXTRA = "extra samples"
 """Drawn for `more_right_solutions` alone."""
@@ -45,7 +44,17 @@ def baselines(
 def supervised(problem: Problem, solutions: Iterable[Solution]) -> tuple[Preference, ...]:
     """Whole solutions to be trained on, each text once."""
     return tuple(
-        _row(problem, "", solution.text, "", whole=True, sample=solution.id) for solution in distinct(list(solutions))
+        _row(
+            problem,
+            "",
+            solution.text,
+            "",
+            whole=True,
+            label=float(solution.correct),
+            steps=solution.marks(),
+            sample=solution.id,
+        )
+        for solution in distinct(list(solutions))
     )
 
 
@@ -56,10 +65,21 @@ def continuation(problem: Problem, index: int, solution: Solution) -> Preference
     """
     prefix = solution.prefix(index)
     step, rest = cut_step(solution.up_to_error[len(prefix) :])
-    return _row(problem, prefix, step, rest, whole=False, sample=solution.id, step=index, first_wrong=solution.error)
+    about = {"sample": solution.id, "step": index, "first_wrong": solution.error}
+    right = solution.marks()[: solution.error]
+    return _row(problem, prefix, step, rest, whole=False, label=None, steps=right, **about)
 
 
-def _row(problem: Problem, prefix: str, chosen: str, rest: str, whole: bool, **about: Any) -> Preference:
+def _row(
+    problem: Problem,
+    prefix: str,
+    chosen: str,
+    rest: str,
+    whole: bool,
+    label: float | None,
+    steps: tuple[Mark, ...],
+    **about: Any,
+) -> Preference:
     """A row without a rejected side."""
     return Preference(
         question=problem.question,
@@ -69,5 +89,7 @@ def _row(problem: Problem, prefix: str, chosen: str, rest: str, whole: bool, **a
         chosen_rest=rest,
         answer=", ".join(problem.answers),
         whole=whole,
+        label=label,
+        chosen_steps=steps,
         meta={"problem": problem.id, **about},
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stepdpo.core.steps import cut_step
-from stepdpo.core.types import Preference
+from stepdpo.core.types import Mark, Preference
 from stepdpo.pairs.solutions import Solution
-from stepdpo.pairs.tree.tree import Tree, preference, shared_label
+from stepdpo.pairs.tree.step_marks import marks
+from stepdpo.pairs.tree.step_pair import preference, shared_label
+from stepdpo.pairs.tree.tree import Tree
 from stepdpo.pairs.tree.values import PrefixStats, RolloutStart, advantages, lowest, step_texts
 
 STATEMENT = re.compile(r"\s*\b(?:the )?(?:final )?answer is\b.*\Z", re.IGNORECASE | re.DOTALL)
@@ -131,8 +133,15 @@ def _pair(tree: Tree, pit: Pit, prefix: str, chosen: str, rejected: str) -> Pref
         answer=tree.answer,
         chosen_value=1.0,
         rejected_value=tree.value(pit.node),
+        chosen_steps=next((marks(tree, i) for i in tree.endings(0) if tree.text(i) == prefix + chosen), ()),
+        rejected_steps=_cut(marks(tree, pit.node), len(prefix + rejected)),
         meta={"problem": tree.problem, **_meta(pit)},
     )
+
+
+def _cut(found: tuple[Mark, ...], length: int) -> tuple[Mark, ...]:
+    """The marks of a text of which the end was cut off, within its last step."""
+    return (*found[:-1], replace(found[-1], end=min(found[-1].end, length))) if found else ()
 
 
 def _step(pit: Pit) -> tuple[str, str, int]:

@@ -109,8 +109,8 @@ class Localise:
         for solution in [*(s for s in sampled if s.correct), *(chosen for _, chosen in sides)]:
             if solution.text not in verdicts:
                 verdicts[solution.text] = yield from judged.judge(solution)
-        looked_at = [replace(s, error=verdicts.get(s.text)) for s in sampled]
-        chosen = [(int(pair.meta["step"]), replace(s, error=verdicts[s.text])) for pair, s in sides]
+        looked_at = [replace(s, error=verdicts.get(s.text), checked=s.text in verdicts) for s in sampled]
+        chosen = [(int(pair.meta["step"]), replace(s, error=verdicts[s.text], checked=True)) for pair, s in sides]
         judged.counts["tokens of search"] += judged.cache.tokens
         rows = baselines(judged.problem, looked_at, (), chosen, self.max_pairs_per_problem)
         return replace(result, baselines=rows)
@@ -150,7 +150,11 @@ class Localise:
         turns[wrong_step.prefix] += len(chosen)
         meta = {"prefix_rate": round(rate, 4)}
         index, wrong = wrong_step.index, wrong_step.wrong
-        pairs = [(next_steps(judged.problem, index, one, wrong, **meta), one) for one in chosen]
+        rejected = replace(wrong, error=index)
+        # By the pair itself the chosen step is right, whoever has looked at the rest.
+        pairs = [
+            (next_steps(judged.problem, index, judged.told(one), rejected, index + 1, **meta), one) for one in chosen
+        ]
         return "judge found the right step wrong", pairs
 
     def _approved(

@@ -7,15 +7,14 @@ correctness as the preference).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stepdpo.core.ranges import at_least, within
-from stepdpo.core.types import Preference, Problem
+from stepdpo.core.types import Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, Requests, Result
-from stepdpo.pairs.solutions import SampledBatch, Solution, distinct, read_solutions
+from stepdpo.pairs.solutions import SampledBatch, instance_pairs, read_solutions
 
 
 @dataclass(frozen=True)
@@ -49,26 +48,3 @@ class Sampled:
         pairs = instance_pairs(problem, solutions, self.max_pairs_per_problem, solve_rate=round(rate, 4))
         why = "no usable sample" if not solutions else "no right sample" if not right else "no wrong sample"
         return Result(pairs, "pairs" if pairs else why, counts)
-
-
-def instance_pairs(
-    problem: Problem, solutions: Sequence[Solution], max_pairs: int, **meta: Any
-) -> tuple[Preference, ...]:
-    """Right against wrong solutions, in the order of the samples; no solution is in two pairs."""
-    right = distinct([s for s in solutions if s.correct])
-    wrong = distinct([s for s in solutions if not s.correct])
-    sides = list(zip(right, wrong, strict=False))[:max_pairs]
-    return tuple(_preference(problem, chosen, rejected, meta) for chosen, rejected in sides)
-
-
-def _preference(problem: Problem, chosen: Solution, rejected: Solution, meta: Mapping[str, Any]) -> Preference:
-    """Two whole responses, which end with the end-of-text token."""
-    return Preference(
-        question=problem.question,
-        prefix="",
-        chosen=chosen.text,
-        rejected=rejected.text,
-        answer=", ".join(problem.answers),
-        whole=True,
-        meta={"problem": problem.id, "chosen_sample": chosen.id, "rejected_sample": rejected.id, **meta},
-    )

@@ -107,7 +107,7 @@ def _why_none(solutions: Sequence[Solution], faulty: Sequence[Solution], wrong_s
 
 def with_first_errors(problem: Problem, solutions: Sequence[Solution], checker: Checker) -> list[Solution]:
     """The solutions with their first wrong steps, in the eyes of an exact checker."""
-    return [replace(s, error=checker.first_error(problem, s.steps)) for s in solutions]
+    return [replace(s, error=checker.first_error(problem, s.steps), checked=True) for s in solutions]
 
 
 def count(solutions: Sequence[Solution], samples: int, counts: Counter[str]) -> None:

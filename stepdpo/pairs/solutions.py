@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from stepdpo.core.steps import cut_step, prefix_before, split_steps
-from stepdpo.core.types import CORRECT, Completion, Preference, Problem
+from stepdpo.core.steps import cut_step, prefix_before, split_steps, step_ends
+from stepdpo.core.types import CORRECT, Completion, Mark, Preference, Problem
 from stepdpo.pairs.engine.requests import GradeAnswers
 
 
@@ -25,6 +25,8 @@ class Solution:
     """Whether its final answer is right, in the eyes of the grader."""
     error: int | None = None
     """Index of the first wrong step, where a checker has looked."""
+    checked: bool = False
+    """Whether a checker or a judge has looked for it to the end."""
 
     @property
     def text(self) -> str:
@@ -44,6 +46,17 @@ class Solution:
     def prefix(self, index: int) -> str:
         """The text up to and including the label of a step."""
         return prefix_before(self.head, self.steps, index)
+
+    def marks(self, right: int = 0) -> tuple[Mark, ...]:
+        """Its steps: right before the first wrong one, wrong there, unknown after it.
+
+        Where nobody has looked, the first `right` of them are right by what else is known, and there is none for 0.
+        """
+        ends = step_ends(self.head, self.steps)
+        if self.checked or self.error is not None:
+            right = len(ends) if self.error is None else self.error
+        values = [1.0 if i < right else 0.0 if i == self.error else None for i in range(len(ends))]
+        return tuple(map(Mark, ends, values)) if right or self.error is not None else ()
 
     def goes_on_rightly(self, prefix: str, index: int) -> bool:
         """Whether it begins with this prefix and its step `index`, which follows, is right."""
@@ -163,8 +176,13 @@ def distinct(solutions: Sequence[Solution]) -> list[Solution]:
     return list(first.values())
 
 
-def next_steps(problem: Problem, index: int, chosen: Solution, rejected: Solution, **meta: Any) -> Preference:
-    """Step `index` of two solutions that share what is before it, with the rest of both."""
+def next_steps(
+    problem: Problem, index: int, chosen: Solution, rejected: Solution, right: int = 0, **meta: Any
+) -> Preference:
+    """Step `index` of two solutions that share what is before it, with the rest of both.
+
+    Where nobody has looked at the chosen one, its first `right` steps count as right all the same.
+    """
     prefix = rejected.prefix(index)
     step, rest = cut_step(chosen.text[len(prefix) :])
     wrong_step, wrong_rest = cut_step(rejected.text[len(prefix) :])
@@ -177,5 +195,32 @@ def next_steps(problem: Problem, index: int, chosen: Solution, rejected: Solutio
         chosen_rest=rest,
         rejected_rest=wrong_rest,
         answer=", ".join(problem.answers),
+        chosen_steps=chosen.marks(right),
+        rejected_steps=rejected.marks(),
         meta={**about, **meta},
+    )
+
+
+def instance_pairs(
+    problem: Problem, solutions: Sequence[Solution], max_pairs: int, **meta: Any
+) -> tuple[Preference, ...]:
+    """Right against wrong solutions, in the order of the samples; no solution is in two pairs."""
+    right = distinct([s for s in solutions if s.correct])
+    wrong = distinct([s for s in solutions if not s.correct])
+    sides = list(zip(right, wrong, strict=False))[:max_pairs]
+    return tuple(_whole_pair(problem, chosen, rejected, meta) for chosen, rejected in sides)
+
+
+def _whole_pair(problem: Problem, chosen: Solution, rejected: Solution, meta: Mapping[str, Any]) -> Preference:
+    """Two whole responses, which end with the end-of-text token."""
+    return Preference(
+        question=problem.question,
+        prefix="",
+        chosen=chosen.text,
+        rejected=rejected.text,
+        answer=", ".join(problem.answers),
+        whole=True,
+        chosen_steps=chosen.marks(),
+        rejected_steps=rejected.marks(),
+        meta={"problem": problem.id, "chosen_sample": chosen.id, "rejected_sample": rejected.id, **meta},
     )

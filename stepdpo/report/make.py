@@ -9,7 +9,7 @@ from typing import Any
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.focus import SIGNIFICANCE
-from stepdpo.report.render import as_json, comparison, markdown, show, terminal
+from stepdpo.report.render import as_json, clean, comparison, escape, markdown, show, terminal
 from stepdpo.report.sections import sections
 from stepdpo.report.tables import (
     GRADER,
@@ -21,6 +21,7 @@ from stepdpo.report.tables import (
     short_names,
 )
 from stepdpo.runtime.atomic_io import write_text
+from stepdpo.runtime.run_folder import METRICS, passed_bounds, whole_lines
 
 
 def report(
@@ -55,12 +56,23 @@ def report(
     show(terminal(rows))
     for section in below:
         section.print()
+    warned = [sentence for run in names if (sentence := _warned(run, names[run]))]
+    print(*warned, sep="\n", end="\n" if warned else "", flush=True)
     sentences = _against_control([run for run in runs if run != control], control) if control else []
+    guarded = "\n" + "\n".join(f"- {escape(sentence)}" for sentence in warned) + "\n" if warned else ""
     controlled = "\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n" if sentences else ""
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "report.md", markdown(rows) + controlled + "".join(section.markdown() for section in below))
+    sections_below = "".join(section.markdown() for section in below)
+    write_text(out / "report.md", markdown(rows) + guarded + controlled + sections_below)
     write_text(out / "report.json", as_json(rows))
     return rows
+
+
+def _warned(run: Path, name: str) -> str:
+    """What the guard of a training found; empty where it found nothing, or there was none."""
+    seen = passed_bounds(whole_lines(run / METRICS))
+    bounds = ", ".join(f"{bound} from update {update:,} on" for bound, update in seen.items())
+    return f"{clean(name)}: its training passed bounds of its guard ({clean(bounds)})" if bounds else ""
 
 
 def _against_control(runs: Sequence[Path], control: Path) -> list[str]:

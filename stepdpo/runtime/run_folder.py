@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ RESPONSES = "responses.partial.jsonl"
 REPLACED = ".replaced"
 """What lay in a folder that force=true gave to a new run, until that has begun."""
 METRICS = "metrics.jsonl"
+GUARD = "guard/"
+"""Of the names in metrics.jsonl under which a training's guard keeps what has passed its bounds."""
 SECONDS = "seconds.json"
 """Beside the folders of a round: what its training took."""
 LONGEST = 200
@@ -84,7 +86,7 @@ def has_begun(folder: Path) -> bool:
         or _size(folder / RESPONSES)
     ):
         return True
-    if any(int(row.get("step", 0)) > 0 for row in _whole_lines(folder / METRICS)):
+    if any(int(row.get("step", 0)) > 0 for row in whole_lines(folder / METRICS)):
         return True
     return any(has_begun(stage) for stage in folder.glob("round-*/*") if stage.is_dir())
 
@@ -140,11 +142,21 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _whole_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def whole_lines(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of a JSON Lines file that a killed process may have torn."""
     with suppress(OSError, ValueError), path.open("rb") as lines:
         for line in lines:
             yield json.loads(line)
+
+
+def passed_bounds(lines: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Which bounds of its guard a training passed, each with the first update after which it had, by metrics.jsonl."""
+    first: dict[str, int] = {}
+    for line in lines:
+        for name in line if isinstance(line, dict) and isinstance(line.get("step"), int) else ():
+            if name.startswith(GUARD):
+                first.setdefault(name.removeprefix(GUARD), line["step"])
+    return first
 
 
 @contextmanager

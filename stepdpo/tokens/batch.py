@@ -1,13 +1,14 @@
 """The tensors a training step passes on, with their shapes.
 
-Shape letters: R rows, L positions of a row, T scored tokens, E (token, response) terms, P scored tokens counted pair
-by pair, B pairs, H hidden, V vocabulary.
+Shape letters: L positions of a row (of which there is one), T scored tokens, E (token, response) terms, P scored
+tokens counted example by example, B examples (mostly pairs), R responses, S steps of responses, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,27 @@ from stepdpo.tokens.token_tree import Segment
 
 CHOSEN, REJECTED = 0, 1
 SIDES = 2
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The steps of a batch's responses, response by response."""
+
+    step_E: Tensor
+    """The step that a term belongs to."""
+    weight_E: Tensor
+    """What the data say a term counts; 1 where they say nothing."""
+    end_S: Tensor
+    """Flat index of the hidden state at the last token of each step."""
+    response_S: Tensor
+    label_S: Tensor
+    """How right each step is, in [0, 1]; NaN where nobody knows."""
+    label_R: Tensor
+    """How right each response is as a whole, in [0, 1]; NaN where nobody knows."""
+
+    def to(self, device: torch.device | str) -> StepBatch:
+        """The same with all its tensors on a device."""
+        return StepBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -39,23 +61,30 @@ class TreeBatch:
     term_E: Tensor
     """Index into T; a scored token of the trunk has a term for each response."""
     owner_E: Tensor
-    """Response the term counts for: 2 * pair + side, side 0 chosen and 1 rejected."""
+    """Response the term counts for. Those of an example follow one another: in pairs 2 * pair + side, the chosen side
+    first."""
     confidence_B: Tensor
     pair_ids: tuple[int, ...]
-    """Index of each pair in the data set: the key of its reference scores."""
+    """Number of each example in the data set: the key of its reference scores."""
+    responses: tuple[int, ...]
+    """How many responses each example has: 2 in a pair, 1 where there is no rejected side."""
     prediction_P: Tensor | None = None
-    """Index into T: pair by pair, the predictions of the tree that the pair makes alone, in that tree's order.
+    """Index into T: example by example, the predictions of the tree that it makes alone, in that tree's order.
 
-    None where no tree is of several pairs: then it is 0, 1, 2, ...
+    None where no tree is of several examples: then it is 0, 1, 2, ...
     """
-    reference_logps_B2: Tensor | None = None
-    """The reference's summed log-probability of each side, in nats; None where the loss knows no reference."""
+    steps: StepBatch | None = None
+    """For losses that look at steps."""
+    reference_logps_R: Tensor | None = None
+    """The reference's summed log-probability of each response, in nats; None where the loss knows no reference."""
     reference_hidden_TH: Tensor | None = None
     """The reference's final hidden states that predict the scored tokens, for a KL; None without one."""
+    reference_logps_T: Tensor | None = None
+    """The reference's log-probability of each scored token, where there are steps."""
 
     @property
     def pairs(self) -> int:
-        """B: how many pairs the batch holds."""
+        """B: how many examples the batch holds, which mostly are pairs."""
         return len(self.pair_ids)
 
     def to(self, device: torch.device | str) -> TreeBatch:
@@ -63,7 +92,7 @@ class TreeBatch:
         moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            moved[f.name] = value.to(device) if isinstance(value, Tensor) else value
+            moved[f.name] = value.to(device) if isinstance(value, Tensor | StepBatch) else value
         return TreeBatch(**moved)
 
 
@@ -75,7 +104,9 @@ class PairScores:
     are in fp32.
 
     Log-probabilities are in nats and summed, never averaged. Reference values carry no gradient. `kl` is the
-    sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first).
+    sum over scored positions of KL(reference, policy) over the whole vocabulary (reference first); `collision` the sum
+    of the policy's log collision probabilities there, log sum_v pi(v)^2: how likely two draws are the same token. It
+    carries no gradient.
     """
 
     chosen_logps_B: Tensor
@@ -89,6 +120,11 @@ class PairScores:
     rejected_kl_B: Tensor | None = None
     reference_point: Tensor | None = None
     """Scalar: mean log-ratio of mismatched (question, response) pairs over the global batch, not below 0 (KTO)."""
+    chosen_collision_B: Tensor | None = None
+    rejected_collision_B: Tensor | None = None
+    rest_logps_B: Tensor | None = None
+    """Log-probability of the chosen side together with the rest of its solution, as far as that is right."""
+    rest_tokens_B: Tensor | None = None
 
     @property
     def chosen_logratios_B(self) -> Tensor:
@@ -102,6 +138,21 @@ class PairScores:
         assert self.reference_rejected_logps_B is not None, "the loss does not declare that it needs the reference"
         return self.rejected_logps_B - self.reference_rejected_logps_B
 
+    @property
+    def chosen_logps_per_token_B(self) -> Tensor:
+        """Mean log-probability of the chosen side's scored tokens, in nats; 0 where none is scored."""
+        return self.chosen_logps_B / self.chosen_tokens_B.clamp(min=1)
+
+    @property
+    def chosen_logratios_per_token_B(self) -> Tensor:
+        """Mean log-ratio of the chosen side's scored tokens, in nats; 0 where none is scored."""
+        return self.chosen_logratios_B / self.chosen_tokens_B.clamp(min=1)
+
+    @property
+    def rejected_logps_per_token_B(self) -> Tensor:
+        """The same of the rejected side."""
+        return self.rejected_logps_B / self.rejected_tokens_B.clamp(min=1)
+
 
 @dataclass(frozen=True)
 class LossOutput:
@@ -114,18 +165,71 @@ class LossOutput:
     metrics_B: dict[str, Tensor] = field(default_factory=dict)
     """Further detached per-pair values, averaged over pairs by the training loop."""
 
+    def with_nll(self, scores: PairScores, weight: float) -> LossOutput:
+        """`weight` times -chosen_logp / tokens added, reported as `nll` (arXiv 2404.19733); with 0 it is as before.
 
-NEEDS = frozenset({"rejected", "reference", "kl", "reference_point"})
-"""What can be computed for a loss besides the chosen side."""
+        Of the chosen side with its rest, where the loss needs that.
+
+        A mean over the pair's own tokens: it depends on no other pair, and a long side weighs as much as a short one.
+        """
+        if not weight:
+            return self
+        nll_B = -scores.chosen_logps_per_token_B
+        if scores.rest_logps_B is not None and scores.rest_tokens_B is not None:
+            nll_B = -scores.rest_logps_B / scores.rest_tokens_B.clamp(min=1)
+        metrics_B = {**self.metrics_B, "nll": nll_B.detach()}
+        return replace(self, losses_B=self.losses_B + weight * nll_B, metrics_B=metrics_B)
+
+
+NEEDS = frozenset(
+    {
+        "rejected", "reference", "kl", "reference_point", "collision", "rest",
+        "steps", "unpaired", "group", "labels", "values",
+    }
+)  # fmt: skip
+"""What can be computed for a loss besides the chosen side.
+
+An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
+`labels` only responses are used of which the data say how right they are. A loss with `steps` is given StepScores; with
+`values` a value head is trained, which its `value_head` describes.
+"""
+
+
+class SftScope(Enum):
+    """What a supervised term beside a preference loss is about."""
+
+    scored = "scored"
+    """The chosen side as the preference loss scores it."""
+    rest = "rest"
+    """The chosen step and the rest of its solution, up to the first step of the rest that is known to be wrong."""
+
+    def check(self, weight: float) -> None:
+        """ValueError where the scope is set and the term has no weight."""
+        if self is SftScope.rest and not weight:
+            raise ValueError("sft_scope=rest is about a term that sft_weight=0 leaves out: set sft_weight, 1 say")
+
+    def needs(self, weight: float, *words: str) -> frozenset[str]:
+        """The needs of a loss, with what its supervised term wants besides."""
+        return frozenset(words) | ({"rest"} if weight and self is SftScope.rest else set())
 
 
 class Loss(Protocol):
     """PairScores -> LossOutput."""
 
-    needs: ClassVar[frozenset[str]]
-    """What must be computed for it, of `NEEDS`."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be computed for it, of `NEEDS`; a class variable does."""
+        ...
 
     def __call__(self, scores: PairScores) -> LossOutput: ...
+
+
+@runtime_checkable
+class LengthNormalised(Protocol):
+    """A loss that says whether a mean over scored tokens enters it, so that scoring a shared prefix changes it."""
+
+    @property
+    def length_normalised(self) -> bool: ...
 
 
 def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:

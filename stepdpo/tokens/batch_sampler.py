@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -172,10 +173,7 @@ def _batch(trees: TokenStore, packs: Sequence[Sequence[int]]) -> TreeBatch:
 
 
 def merged(trees: TokenStore, members: Sequence[int]) -> TokenTree:
-    """Several pairs as one tree; response 2 * k + side is a side of pair k."""
-    sequences = [
-        replace(sequence, owner=2 * number + sequence.owner)
-        for number, member in enumerate(members)
-        for sequence in trees.sequences(member)
-    ]
-    return build_tree(sequences, members, [trees.confidence(member) for member in members])
+    """Several examples as one tree; the responses of each follow those of the one before."""
+    examples = [trees.sequences(member) for member in members]
+    sequences = [replace(one, owner=owner) for owner, one in enumerate(chain.from_iterable(examples))]
+    return build_tree(sequences, members, [trees.confidence(member) for member in members], list(map(len, examples)))

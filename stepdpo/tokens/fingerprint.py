@@ -14,17 +14,22 @@ from stepdpo.core.package_data import ROOT, sources
 from stepdpo.core.protocols import Level, Template
 from stepdpo.data.preference_file import fingerprint
 from stepdpo.data.validation import DatasetSpec, Fingerprinted, Loaded
+from stepdpo.tokens.examples import unit_of
 from stepdpo.tokens.lengths import Lengths
 
-FORMAT = 1
+FORMAT = 2
 """Layout of the files of an entry."""
 SOURCES = (
     "core/steps.py",
     "core/types.py",
     "data/*.py",
     "tinymath/solutions.py",
+    "tokens/examples.py",
     "tokens/lengths.py",
     "tokens/preprocess_worker.py",
+    "tokens/side_marks.py",
+    "tokens/step_file.py",
+    "tokens/step_spans.py",
     "tokens/token_store.py",
     "tokens/token_store_writer.py",
     "tokens/tokenization.py",
@@ -46,7 +51,8 @@ def cache_key(
         "template": described(template),
         "tokenizer": tokenizer_identity(tokenizer),
         "lengths": described(lengths),
-        "sides": "both" if "rejected" in needs else "chosen",
+        "examples": unit_of(needs).value,
+        "also": sorted({"steps", "labels", "rest"} & needs),
         "mismatched": "reference_point" in needs,
         "code": _code_of([level, template]),
     }

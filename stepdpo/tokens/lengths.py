@@ -10,7 +10,8 @@ import numpy as np
 from stepdpo.core.errors import UserError
 from stepdpo.core.ranges import at_least
 from stepdpo.tokens.batch import SIDES
-from stepdpo.tokens.token_tree import Ints, TokenSequence
+from stepdpo.tokens.step_spans import Ints
+from stepdpo.tokens.token_tree import TokenSequence
 
 
 class Overlong(Enum):
@@ -61,7 +62,7 @@ def usable_part(sequences: list[TokenSequence], number: int, lengths: Lengths) -
         sequences = _truncate(sequences, lengths)
     if any(s.first_scored < 1 or s.first_scored >= len(s.tokens) for s in sequences):
         return "nothing to score"
-    same = len(sequences) == SIDES and np.array_equal(sequences[0].tokens, sequences[1].tokens)
+    same = len(sequences) >= SIDES and np.array_equal(sequences[-2].tokens, sequences[-1].tokens)
     if same and lengths.equal is Equal.drop:
         return "same tokens on both sides"
     return sequences
@@ -77,5 +78,6 @@ def _truncate(sequences: list[TokenSequence], lengths: Lengths) -> list[TokenSeq
         longest = max(len(s.tokens) - max(0, s.first_scored - lengths.max_prompt_length) for s in sequences)
         if longest > lengths.max_length:  # the longer side decides for both, as in trl
             tokens = tokens[: first + lengths.max_length - lengths.max_prompt_length]
-        truncated.append(TokenSequence(tokens, first, sequence.owner))
+        steps = sequence.steps.cut(skip, len(tokens), first) if sequence.steps else None
+        truncated.append(TokenSequence(tokens, first, sequence.owner, steps))
     return truncated

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 
-from stepdpo.tokens.token_tree import Ints, TokenSequence, shared_length, sort_key
+from stepdpo.tokens.step_spans import Ints
+from stepdpo.tokens.token_tree import TokenSequence, shared_length, sort_key
 
 
 @dataclass(frozen=True, slots=True)

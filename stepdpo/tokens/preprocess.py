@@ -14,6 +14,7 @@ from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quaranti
 from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
 from stepdpo.runtime.run_folder import QUARANTINE
+from stepdpo.tokens.examples import Unit
 from stepdpo.tokens.fingerprint import cache_key, data_identity
 from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.preprocess_worker import NAMES, PreprocessReport, preprocess, read_report, verify_entry
@@ -131,7 +132,9 @@ def _announce_pairs(report: PreprocessReport, show: bool) -> None:
     if not show:
         return
     store = report.stores["train"]
-    line = f"training on {store.pairs} of {report.pairs} pairs, {store.tokens:,} tokens (shared ones counted once)"
+    plain = report.unit in (Unit.pairs.value, Unit.chosen.value)  # then an example is a row
+    of_rows = f"of {report.pairs} pairs" if plain else f"{report.unit} of {report.pairs} rows"
+    line = f"training on {store.pairs} {of_rows}, {store.tokens:,} tokens (shared ones counted once)"
     for reason, count in sorted(report.dropped.items()):
         line += f"; {count} left out: {reason}"
     print(f"{line}; the end of text follows {report.ended:,} of {report.sides:,} sides", flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from stepdpo.data.rows import BadRow, bad_row
 from stepdpo.data.validation import Loaded
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.progress import Progress
+from stepdpo.tokens.examples import Unit, batches, examples, unit_of
 from stepdpo.tokens.lengths import Lengths
 from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
 from stepdpo.tokens.token_tree import TokenSequence
@@ -51,6 +51,8 @@ class PreprocessReport:
     """Of the training pairs that were kept, those that are scored."""
     ended: int = 0
     """Those that are followed by the end of text."""
+    unit: str = "pairs"
+    """What an example is."""
 
     @classmethod
     def of(cls, loaded: Loaded) -> PreprocessReport:
@@ -70,6 +72,7 @@ def read_report(entry: Path) -> PreprocessReport:
         format=raw["format"],
         sides=raw["sides"],
         ended=raw["ended"],
+        unit=raw["unit"],
     )
 
 
@@ -101,12 +104,14 @@ def preprocess(
     dropped: Counter[str] = Counter()
     bad: dict[str, BadRow] = {}
     ends: Counter[bool] = Counter()
-    both = "rejected" in needs
-    if both and not any(preference.rejected for preference in train):
-        raise UserError("dataset: has no rejected sides, which this algo needs; train on it with algo=sft")
+    unit, steps, rest = unit_of(needs), "steps" in needs, "rest" in needs
+    if unit is Unit.pairs and not any(preference.rejected for preference in train):
+        graded = any(preference.label is not None and preference.label < 1 for preference in train)
+        fitting = "a loss of single labelled responses (algo=outcome, algo=stepkto)" if graded else "algo=sft"
+        raise UserError(f"dataset: has no rejected sides, which this algo needs; train on it with {fitting}")
 
     def pair(preference: Preference) -> Pair:
-        return keep_scored_sides(level(preference), both)
+        return keep_scored_sides(level(preference), unit is not Unit.chosen)
 
     def refuse(name: str, refused: Mapping[int, str]) -> None:
         places, preferences = {"heldout": (loaded.heldout_places, heldout)}.get(name, (loaded.places, train))
@@ -115,38 +120,49 @@ def preprocess(
             bad.setdefault(place, bad_row(place, reason, preferences[number].question))
         dropped.update({CANNOT_BE_READ: len(refused)} if name == "train" and refused else {})
 
-    def rows(name: str, count: int, pair_of: Callable[[int], Pair]) -> Iterator[TokenizedPair]:
+    def rows(
+        name: str, preferences: Sequence[Preference], unit: Unit, pair_of: Callable[[int], Pair]
+    ) -> Iterator[TokenizedPair]:
         groups: dict[bytes, int] = {}
-        with Progress(f"tokenised {name} pair", count, enabled=show, every=EVERY) as progress:
-            for first in range(0, count, CHUNK):
-                pairs = [pair_of(number) for number in range(first, min(first + CHUNK, count))]
-                done = tokenize(pairs, template, tokenizer, lengths, first=first)
-                lacking = _without_rejected(pairs, first) if both and name != "mismatched" else {}
+        left_out = dropped if name == "train" else Counter[str]()
+        with Progress(f"tokenised {name} pair", len(preferences), enabled=show, every=EVERY) as progress:
+            for numbers in batches(preferences, unit, CHUNK):
+                pairs = {number: pair_of(number) for number in numbers}
+                done = tokenize(
+                    list(pairs.values()), template, tokenizer, lengths, numbers, steps, rest and unit is Unit.pairs
+                )
+                lacking = _without_rejected(pairs) if unit is Unit.pairs else {}
                 if name != "mismatched":  # made of rows that have been looked at
                     refuse(name, done.refused | lacking)
-                for number, sequences in done.sequences.items():
-                    if number in lacking:
-                        continue
-                    one = pairs[number - first]
-                    ends.update((one.chosen_ends, one.rejected_ends)[: len(sequences)] if name == "train" else ())
-                    yield number, sequences, one.confidence, groups.setdefault(_problem(one), len(groups))
-                dropped.update(done.dropped if name == "train" else {})
+                whole = [(n, pairs[n], found) for n, found in done.sequences.items() if n not in lacking]
+                for _, one, found in whole if name == "train" else ():
+                    ends.update((one.chosen_ends, one.rejected_ends)[: len(found)])
+                left_out.update(done.dropped)
+                for number, sequences, confidence, key in examples(whole, unit, "labels" in needs, left_out):
+                    yield number, sequences, confidence, groups.setdefault(key, len(groups))
                 progress.advance(len(pairs))
 
     sources = {
-        "train": rows("train", len(train), lambda n: pair(train[n])),
-        "heldout": rows("heldout", len(heldout), lambda n: pair(heldout[n])),
+        "train": rows("train", train, unit, lambda n: pair(train[n])),
+        "heldout": rows("heldout", heldout, unit, lambda n: pair(heldout[n])),
     }
     if "reference_point" in needs:
         other = next_other_question([p.question for p in train])
+        alone = unit if unit is Unit.responses else Unit.chosen  # numbered as the examples are
         sources["mismatched"] = rows(
-            "mismatched", len(train), lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
+            "mismatched", train, alone, lambda n: mismatched(pair(train[n]), pair(train[other[n]]))
         )
     stores = write_stores(folder, sources)
     found = loaded.with_bad(bad.values())
     report = PreprocessReport.of(found)
     report = dataclasses.replace(
-        report, pairs=len(train), dropped=dict(dropped), stores=stores, sides=ends.total(), ended=ends[True]
+        report,
+        pairs=len(train),
+        dropped=dict(dropped),
+        stores=stores,
+        sides=ends.total(),
+        ended=ends[True],
+        unit=unit.value,
     )
     write_report(folder, report)
     return found
@@ -168,22 +184,19 @@ def write_report(folder: Path, report: PreprocessReport) -> None:
     write_json(folder / REPORT, {**dataclasses.asdict(report), "bad": [row.record() for row in report.bad]})
 
 
-def _problem(pair: Pair) -> bytes:
-    """What two pairs of one problem have in common."""
-    text = repr((pair.question, [(turn.role, turn.content) for turn in pair.history]))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
-
-
 def keep_scored_sides(pair: Pair, both: bool) -> Pair:
     """Without the rejected side, where the loss does not look at it."""
-    if both:
+    if both or not pair.rejected:
         return pair
-    return Pair(pair.question, pair.context, pair.chosen, "", pair.chosen_ends, False, 1.0, pair.history)
+    label = 1.0 if pair.label is None else pair.label
+    return dataclasses.replace(
+        pair, rejected="", rejected_ends=False, confidence=1.0, label=label, rejected_steps=(), rejected_weights=()
+    )
 
 
-def _without_rejected(pairs: Sequence[Pair], first: int) -> dict[int, str]:
+def _without_rejected(pairs: Mapping[int, Pair]) -> dict[int, str]:
     """Among pairs that have one: number -> what is wrong."""
-    return {n: "has no rejected side, which this algo needs" for n, p in enumerate(pairs, first) if not p.rejected}
+    return {n: "has no rejected side, which this algo needs" for n, p in pairs.items() if not p.rejected}
 
 
 def mismatched(own: Pair, other: Pair) -> Pair:

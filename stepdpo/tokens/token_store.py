@@ -1,7 +1,11 @@
-"""The token store: integers on disc, 52 bytes a pair in memory, a tree built whenever one is asked for.
+"""The token store: integers on disc, 60 bytes a pair in memory, a tree built whenever one is asked for.
 
-    train.tokens    int32: for each pair the chosen sequence, then what the rejected one has of its own
-    train.index     one INDEX_RECORD a pair
+An example is what a loss looks at as one: a pair, a single response, or all responses to one problem.
+
+    train.tokens     int32: for each example its first sequence, then what each later one has of its own
+    train.index      one EXAMPLE an example
+    train.responses  one RESPONSE a response
+    train.steps      for losses that look at steps (step_file)
 
 Tokens are read by plain reads. A memory map would count every page it ever touched as memory of this process.
 """
@@ -19,25 +23,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.token_tree import Ints, TokenSequence, TokenTree, build_pair_tree, build_tree
+from stepdpo.tokens.step_file import StepFile
+from stepdpo.tokens.step_spans import Ints
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_pair_tree, build_tree
 
-# 52 bytes an entry, so that the index of a million pairs is 52 MB: 32 bits for all but where a pair starts (a file may
-# hold more than 2^31 tokens) and its confidence, which must come back as it was given.
-INDEX_RECORD = np.dtype(
+# 60 bytes a pair, so that the index of a million is 60 MB: 32 bits for all but where an example starts (a file may hold
+# more than 2^31 tokens) and its confidence, which must come back as it was given.
+EXAMPLE = np.dtype(
     [
-        ("id", "<i4"),  # number of the pair in its data set; those of dropped pairs are absent
+        ("id", "<i4"),  # number of the example in its data set; those that were dropped are absent
         ("start", "<i8"),  # its first token in the file
-        ("chosen", "<i4"),  # length of the chosen sequence
-        ("rejected", "<i4"),  # length of the rejected sequence; 0 without one
-        ("shared", "<i4"),  # tokens that both begin with
-        ("chosen_first", "<i4"),  # first scored token
-        ("rejected_first", "<i4"),
-        ("group", "<i4"),  # pairs of one problem have one number
-        ("rank", "<i4"),  # place among the pairs of its problem, ordered by tokens
+        ("first", "<i4"),  # its first response
+        ("group", "<i4"),  # examples of one problem have one number
+        ("rank", "<i4"),  # place among the examples of its problem, ordered by tokens
         ("checksum", "<u4"),  # CRC-32 of its tokens: quick enough for every read, and made to tell damage, not malice
         ("confidence", "<f8"),
     ]
 )
+RESPONSE = np.dtype(
+    [
+        ("length", "<i4"),
+        ("shared", "<i4"),  # tokens it begins with like the response before it; 0 for the first of an example
+        ("scored", "<i4"),  # first scored token
+    ]
+)
+SIDES = 2
+"""Responses of a pair."""
 WIDTH = 4
 """Bytes a token."""
 Read = Callable[[int, int], bytes]
@@ -45,12 +56,17 @@ Read = Callable[[int, int], bytes]
 
 
 class TokenStore(Mapping[int, TokenTree]):
-    """Trees by the number of their pair, in the order of the numbers."""
+    """Trees by the number of their example, in the order of the numbers."""
 
-    def __init__(self, entries: NDArray[Any], read: Read, name: str = "memory") -> None:
-        columns = {column: np.ascontiguousarray(entries[column]) for column in INDEX_RECORD.names or ()}
+    def __init__(
+        self, examples: NDArray[Any], responses: NDArray[Any], read: Read, name: str = "memory",
+        steps: StepFile | None = None,
+    ) -> None:  # fmt: skip
+        columns = {column: np.ascontiguousarray(examples[column]) for column in EXAMPLE.names or ()}
         self.ids: Ints = columns.pop("id")
         self._columns, self._read, self._name = columns, read, name
+        self._responses = {column: np.ascontiguousarray(responses[column]) for column in RESPONSE.names or ()}
+        self._steps = steps
         # Where no pair was dropped a number is its row, and nothing need be searched.
         self._dense = len(self.ids) > 0 and int(self.ids[-1]) == len(self.ids) - 1
 
@@ -64,27 +80,33 @@ class TokenStore(Mapping[int, TokenTree]):
         return isinstance(number, int | np.integer) and self._row(int(number)) is not None
 
     def __getitem__(self, number: int) -> TokenTree:
-        chosen, *others = self.sequences(number)
+        sequences = self.sequences(number)
         number, confidence = int(number), self.confidence(number)
-        if not others:
-            return build_tree([chosen], [number], [confidence])
-        return build_pair_tree(chosen, others[0], int(self._columns["shared"][self._at(number)]), number, confidence)
+        if len(sequences) != SIDES:
+            return build_tree(sequences, [number], [confidence])
+        shared = int(self._responses["shared"][self._responses_of(self._at(number)).start + 1])
+        return build_pair_tree(sequences[0], sequences[1], shared, number, confidence)
 
     def sequences(self, number: int) -> list[TokenSequence]:
-        """The chosen sequence, and the rejected one if there is one; owners are the sides."""
+        """The responses of an example, in a pair the chosen one first; owners count from 0."""
         row = self._at(number)
-        column = self._columns
-        chosen, rejected, shared = (int(column[name][row]) for name in ("chosen", "rejected", "shared"))
-        raw = self._read(WIDTH * int(column["start"][row]), WIDTH * (chosen + max(0, rejected - shared)))
-        if zlib.crc32(raw) != column["checksum"][row]:
+        responses = self._responses_of(row)
+        lengths, shared, scored = (self._responses[name][responses].tolist() for name in ("length", "shared", "scored"))
+        total = sum(lengths) - sum(shared)
+        raw = self._read(WIDTH * int(self._columns["start"][row]), WIDTH * total)
+        if zlib.crc32(raw) != self._columns["checksum"][row]:
             raise UserError(
                 f"{self._name}: the tokens of pair {number} are damaged; delete this folder, then run again"
             )
         tokens = np.frombuffer(raw, "<i4")
-        sequences = [TokenSequence(tokens[:chosen], int(column["chosen_first"][row]), 0)]
-        if rejected:
-            own = tokens if shared == chosen else np.concatenate([tokens[:shared], tokens[chosen:]])
-            sequences.append(TokenSequence(own, int(column["rejected_first"][row]), 1))
+        sequences: list[TokenSequence] = []
+        at = 0
+        for owner, (length, alike, first) in enumerate(zip(lengths, shared, scored, strict=True)):
+            own = tokens[at : at + length - alike]
+            at += length - alike
+            whole = np.concatenate([sequences[-1].tokens[:alike], own]) if alike else own
+            steps = self._steps.of(responses.start + owner) if self._steps else None
+            sequences.append(TokenSequence(whole, first, owner, steps))
         return sequences
 
     def confidence(self, number: int) -> float:
@@ -92,26 +114,53 @@ class TokenStore(Mapping[int, TokenTree]):
 
     def sizes(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
         """Tokens of each tree, shared ones counted once; no tree is built."""
-        chosen, rejected, shared = (self.column(name, numbers) for name in ("chosen", "rejected", "shared"))
-        sizes: NDArray[np.int64] = (chosen + rejected - shared).astype(np.int64)
-        return sizes
+        length, shared = self._responses["length"], self._responses["shared"]
+        return self._summed(numbers, lambda rows: length[rows] - shared[rows])
 
     def size(self, number: int) -> int:
         """Tokens of one tree."""
         return int(self.sizes([number])[0])
 
     def predictions(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
-        """Distinct predictions of each tree: `len(tree.targets)`; no tree is built."""
-        chosen, rejected, shared = (self.column(name, numbers) for name in ("chosen", "rejected", "shared"))
-        first, second = (self.column(name, numbers) for name in ("chosen_first", "rejected_first"))
-        # A shared token that both sides score is one prediction, not two.
-        both = np.maximum(0, shared - np.maximum(first, second))
-        alone = np.where(rejected > 0, rejected - second - both, 0)
-        counts: NDArray[np.int64] = (chosen - first + alone).astype(np.int64)
+        """Distinct predictions of each tree: `len(tree.targets)`; a tree is built only of three responses or more."""
+        length, shared, scored = (self._responses[name] for name in ("length", "shared", "scored"))
+
+        def own(rows: NDArray[Any]) -> NDArray[Any]:
+            # A shared token that both sides score is one prediction, not two.
+            both = np.maximum(0, shared[rows] - np.maximum(scored[rows], scored[rows - 1]))
+            counts: NDArray[Any] = length[rows] - scored[rows] - both
+            return counts
+
+        counts = self._summed(numbers, own)
+        for place in np.flatnonzero(self.responses(numbers) > SIDES).tolist():
+            counts[place] = len(self[int(numbers[place])].targets)
         return counts
 
+    def responses(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+        """How many responses each example has."""
+        return self._summed(numbers, lambda rows: np.ones(len(rows), np.int64))
+
     def column(self, name: str, numbers: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
-        """A column of the index for some pairs; KeyError for one that is not there."""
+        """A column of the index for some examples; KeyError for one that is not there."""
+        values: NDArray[Any] = self._columns[name][self._rows(numbers)]
+        return values
+
+    def _summed(
+        self, numbers: Sequence[int] | NDArray[Any], value: Callable[[NDArray[Any]], NDArray[Any]]
+    ) -> NDArray[np.int64]:
+        """Sum of a value (of some rows of the responses) over the responses of each example."""
+        rows = self._rows(numbers)
+        first = self._columns["first"][rows].astype(np.int64)
+        after = np.minimum(rows + 1, len(self.ids) - 1)
+        stop = np.where(rows + 1 < len(self.ids), self._columns["first"][after], len(self._responses["length"]))
+        sums = np.zeros(len(rows), np.int64)
+        for later in range(int((stop - first).max(initial=0))):
+            has = first + later < stop
+            sums[has] += value(first[has] + later)
+        return sums
+
+    def _rows(self, numbers: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+        """Where examples stand in the index; KeyError for one that is not there."""
         wanted = np.asarray(numbers, np.int64)
         if self._dense:
             rows = wanted
@@ -121,8 +170,12 @@ class TokenStore(Mapping[int, TokenTree]):
             known = self.ids[rows] == wanted if len(self.ids) else np.zeros(len(wanted), bool)
         if not known.all():
             raise KeyError(int(wanted[~known][0]))
-        values: NDArray[Any] = self._columns[name][rows]
-        return values
+        return rows
+
+    def _responses_of(self, row: int) -> slice:
+        first = self._columns["first"]
+        stop = int(first[row + 1]) if row + 1 < len(first) else len(self._responses["length"])
+        return slice(int(first[row]), stop)
 
     def _at(self, number: int) -> int:
         row = self._row(number)
@@ -143,7 +196,9 @@ def open_store(folder: Path, name: str) -> TokenStore:
     # One open file, read by offset (pread): threads need no lock, and an entry that is replaced or removed meanwhile
     # stays readable.
     handle = os.open(folder / f"{name}.tokens", os.O_RDONLY)
-    entries = np.fromfile(folder / f"{name}.index", INDEX_RECORD)
-    store = TokenStore(entries, lambda first, count: os.pread(handle, count, first), str(folder))
+    examples = np.fromfile(folder / f"{name}.index", EXAMPLE)
+    responses = np.fromfile(folder / f"{name}.responses", RESPONSE)
+    steps = StepFile.read(folder / f"{name}.steps")
+    store = TokenStore(examples, responses, lambda first, count: os.pread(handle, count, first), str(folder), steps)
     weakref.finalize(store, os.close, handle)
     return store

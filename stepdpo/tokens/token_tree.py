@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int32]
+from stepdpo.tokens.step_spans import Ints, Steps, TreeSteps, tree_steps
+
 Spans = tuple[tuple[int, int], ...]
 """(start, stop) of parts of a row, in order."""
 
@@ -36,7 +36,9 @@ class TokenSequence:
     first_scored: int
     """Every token from this index on is scored; at least 1, since something must predict it."""
     owner: int
-    """Response number within the tree: 2 * pair + side."""
+    """Number of the response within its tree; those of an example follow one another, and chosen precedes rejected."""
+    steps: Steps | None = None
+    """For losses that look at steps; then every response of a tree has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +60,34 @@ class TokenTree:
     owners: Ints
     """One a (scored prediction, response): the response it counts for."""
     pair_ids: tuple[int, ...]
+    """The numbers of the examples, which mostly are pairs."""
     confidences: tuple[float, ...]
+    responses: tuple[int, ...]
+    """One an example: how many responses it has."""
+    steps: TreeSteps | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-def build_tree(sequences: Sequence[TokenSequence], pair_ids: Sequence[int], confidences: Sequence[float]) -> TokenTree:
+def build_tree(
+    sequences: Sequence[TokenSequence],
+    pair_ids: Sequence[int],
+    confidences: Sequence[float],
+    responses: Sequence[int] | None = None,
+) -> TokenTree:
     """Merge sequences into a tree: equal beginnings become one trunk, whatever the texts they came from.
 
-    The first sequence's branch comes first at every fork. Raises ValueError if there are no sequences, one is empty,
-    or the first token of one is scored.
+    `responses`: how many of the sequences each example has; where it is left out, each has as many as any other. The
+    first sequence's branch comes first at every fork. Raises ValueError if there are no sequences, one is empty, or
+    the first token of one is scored.
     """
     if not sequences or any(len(s.tokens) == 0 or s.first_scored < 1 for s in sequences):
         raise ValueError("every sequence needs a token before its first scored one")
     trie = TrieBuilder([sequence.tokens for sequence in sequences])
     trie.walk()
-    sources, targets, terms, owners = _predictions(sequences, [np.concatenate(places) for places in trie.places])
+    places = [np.concatenate(parts) for parts in trie.places]
+    sources, targets, terms, owners = _predictions(sequences, places)
     return TokenTree(
         tokens=np.concatenate(trie.tokens),
         positions=np.concatenate(trie.positions),
@@ -86,6 +99,8 @@ def build_tree(sequences: Sequence[TokenSequence], pair_ids: Sequence[int], conf
         owners=owners,
         pair_ids=tuple(pair_ids),
         confidences=tuple(confidences),
+        responses=tuple(responses or [len(sequences) // max(1, len(pair_ids))] * len(pair_ids)),
+        steps=_steps(sequences, places),
     )
 
 
@@ -106,23 +121,28 @@ def build_pair_tree(
         ends[shared:first] = first
         segments = (Segment(0, 0, first), Segment(0, first, total, ((0, shared),)))
     tokens = np.concatenate([chosen.tokens, rejected.tokens[shared:]])
-    sources, targets, terms, owners = _predictions((chosen, rejected), (_upto(first), rejected_places))
-    return TokenTree(tokens, positions, ends, segments, sources, targets, terms, owners, (pair_id,), (confidence,))
+    pair, places = (chosen, rejected), (_upto(first), rejected_places)
+    sources, targets, terms, owners = _predictions(pair, places)
+    return TokenTree(
+        tokens, positions, ends, segments, sources, targets, terms, owners, (pair_id,), (confidence,), (2,),
+        _steps(pair, places),
+    )  # fmt: skip
 
 
 def places_in(merged: TokenTree, own: Sequence[TokenTree]) -> list[Ints]:
-    """For each pair of a merged tree, where the predictions of the pair's own tree are among the merged ones.
+    """For each example of a merged tree, where the predictions of its own tree are among the merged ones.
 
-    `own[k]` is the tree that pair k makes alone. A response's terms come in the order of its sequence in both.
+    `own[k]` is the tree that example k makes alone. A response's terms come in the order of its sequence in both.
     """
     order = np.argsort(merged.owners, kind="stable")
-    starts = np.searchsorted(merged.owners[order], np.arange(2 * len(own) + 1))
+    starts = np.searchsorted(merged.owners[order], np.arange(sum(merged.responses) + 1))
     found = []
-    for number, tree in enumerate(own):
+    response = 0
+    for tree in own:
         place = np.zeros(len(tree.targets), np.int32)
-        for side in (0, 1):
-            response = 2 * number + side
+        for side in range(tree.responses[0]):
             place[tree.terms[tree.owners == side]] = merged.terms[order[starts[response] : starts[response + 1]]]
+            response += 1
         found.append(place)
     return found
 
@@ -220,6 +240,11 @@ class TrieBuilder:
 
 def _upto(count: int) -> Ints:
     return np.arange(count, dtype=np.int32)
+
+
+def _steps(sequences: Sequence[TokenSequence], places: Sequence[Ints]) -> TreeSteps | None:
+    marked = [(s.owner, s.first_scored, s.steps, place) for s, place in zip(sequences, places, strict=True) if s.steps]
+    return tree_steps(marked) if marked else None
 
 
 def _predictions(sequences: Sequence[TokenSequence], places: Sequence[Ints]) -> tuple[Ints, Ints, Ints, Ints]:

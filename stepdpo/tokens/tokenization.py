@@ -15,6 +15,7 @@ from stepdpo.core.protocols import Template
 from stepdpo.core.types import Pair, Prompt, Turn
 from stepdpo.data.fields import RowError
 from stepdpo.tokens.lengths import Lengths, usable_part
+from stepdpo.tokens.side_marks import SideMarks, side_marks
 from stepdpo.tokens.token_tree import TokenSequence
 
 NOT_FAST = "this model's tokenizer gives no character offsets; a fast (Rust) tokenizer is needed"
@@ -51,8 +52,10 @@ def encode(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[list[int], li
             yield head + list(ids), [0] * len(head) + [end for _, end in offsets]
 
 
-def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any) -> Iterator[tuple[list[int], int]]:
-    """Token ids as `encode` gives them, and which is the first token that ends after the text's boundary.
+def _encode_from(
+    texts: Sequence[str], boundaries: Sequence[Sequence[int]], tokenizer: Any
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids as `encode` gives them, and for each boundary of the text the first token that ends after it.
 
     Straight from the backend, which finds that token by itself: offsets of all tokens cost as much as the tokens.
     """
@@ -64,16 +67,21 @@ def _encode_from(texts: Sequence[str], boundaries: Sequence[int], tokenizer: Any
     for start in range(0, len(texts), BATCH):
         some = slice(start, start + BATCH)
         encodings = backend.encode_batch(list(texts[some]), add_special_tokens=False)
-        for encoding, boundary in zip(encodings, boundaries[some], strict=True):
+        for encoding, wanted in zip(encodings, boundaries[some], strict=True):
             ids = encoding.ids
-            first = encoding.char_to_token(boundary)
-            if first is None:  # between tokens, or behind the last
-                # Several tokens of one character share an end, and some have none: only a running maximum is in order.
-                ends = np.array([end for _, end in encoding.offsets], np.int64)
-                first = int(np.searchsorted(np.maximum.accumulate(ends), boundary, side="right"))
+            firsts = [_first_after(encoding, boundary) for boundary in wanted]
             # Some tokenizers write it themselves, and a template's text may begin with it: never two of them.
             needs_bos = bos is not None and (not ids or ids[0] != bos)
-            yield ([bos, *ids], first + 1) if needs_bos else (ids, first)
+            yield ([bos, *ids], [first + 1 for first in firsts]) if needs_bos else (ids, firsts)
+
+
+def _first_after(encoding: Any, boundary: int) -> int:
+    first: int | None = encoding.char_to_token(boundary)
+    if first is None:  # between tokens, or behind the last
+        # Several tokens of one character share an end, and some have none: only a running maximum is in order.
+        ends = np.array([end for _, end in encoding.offsets], np.int64)
+        first = int(np.searchsorted(np.maximum.accumulate(ends), boundary, side="right"))
+    return first
 
 
 def question_prompt(template: Template, question: str, history: Sequence[Turn], tokenizer: Any) -> Prompt:
@@ -140,8 +148,8 @@ class ControlTokens:
         return pair
 
 
-def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[str]]:
-    """The unscored text and each side's whole text.
+def _texts(pair: Pair, template: Template, tokenizer: Any, rest: bool) -> tuple[str, str, list[str]]:
+    """The unscored text, what stands before a side, and the sides.
 
     The joint is the first character of the response. A context follows it, so it is read; without one it is scored, as
     the model has to write it at evaluation (unless the template leaves it out there, as `alpaca_official` does).
@@ -149,8 +157,15 @@ def _texts(pair: Pair, template: Template, tokenizer: Any) -> tuple[str, list[st
     prompt = template.render(pair.question, pair.history, tokenizer)
     start = prompt.text + (prompt.joint if pair.context or prompt.joint_alone else "")
     unscored = start + pair.context if pair.context else prompt.text
-    sides = [pair.chosen] + ([pair.rejected] if pair.rejected else [])
-    return unscored, [start + pair.context + side for side in sides]
+    # The longest of those that begin alike first: of each, a store keeps what the one before it has not.
+    sides = [pair.chosen + pair.rest] if rest else []
+    sides += [pair.chosen] + ([pair.rejected] if pair.rejected else [])
+    return unscored, start + pair.context, sides
+
+
+def _ends(pair: Pair, rest: bool) -> list[bool]:
+    """Of each side of `_texts`, whether an end of text follows it."""
+    return [*([pair.rest_ends] if rest else []), pair.chosen_ends, *([pair.rejected_ends] if pair.rejected else [])]
 
 
 def refusals(pairs: Iterable[Pair], template: Template | None, tokenizer: Any) -> Iterator[str]:
@@ -167,40 +182,56 @@ def refusals(pairs: Iterable[Pair], template: Template | None, tokenizer: Any) -
             yield ""
 
 
-def tokenize(pairs: Sequence[Pair], template: Template, tokenizer: Any, lengths: Lengths, first: int = 0) -> Tokenized:
-    """Token sequences of all pairs, numbered from `first`. A token is scored iff it ends after the unscored text does.
+def tokenize(
+    pairs: Sequence[Pair],
+    template: Template,
+    tokenizer: Any,
+    lengths: Lengths,
+    numbers: Sequence[int] | None = None,
+    steps: bool = False,
+    rest: bool = False,
+) -> Tokenized:
+    """Token sequences of all pairs under their `numbers`, else from 0 on; with their `steps` where these are wanted.
+
+    With `rest` the chosen side together with its rest is a side of its own, in front of the others.
+
+    A token is scored iff it ends after the unscored text does, and belongs to the step that it ends in.
 
     Pairs that are too long, whose sides have the same tokens, or that score nothing are dropped and counted;
     with `overlong: error` the first over-long one raises UserError. Those that the chat template refuses, or that hold
     control tokens, are `refused`.
     """
-    unscored: list[str] = []
+    boundaries: list[list[int]] = []
     texts: list[str] = []
+    marks: list[SideMarks] = []
     readable: dict[int, Pair] = {}
     refused: dict[int, str] = {}
     control = ControlTokens(tokenizer)
-    for number, pair in enumerate(pairs, start=first):
+    for number, pair in zip(numbers or range(len(pairs)), pairs, strict=True):
         try:
             readable[number] = pair = control.checked(pair)
-            boundary, sides = _texts(pair, template, tokenizer)
+            unscored, before, sides = _texts(pair, template, tokenizer, rest)
         except RowError as error:
             readable.pop(number, None)
             refused[number] = str(error)
             continue
-        texts += sides
-        unscored += [boundary] * len(sides)
+        texts += [before + side for side in sides]
+        marked = side_marks(pair) if steps else [None] * len(sides)
+        boundaries += [[len(unscored), *(one.ends(len(before)) if one else ())] for one in marked]
+        marks += [one for one in marked if one]
     # Whole texts are tokenised, never a prompt and a response apart: the joined halves would be a sequence of tokens
     # that the model never writes. So a token may straddle the boundary; it is scored, as it would be sampled.
-    encoded = _encode_from(texts, [len(text) for text in unscored], tokenizer)
+    encoded, of_sides = _encode_from(texts, boundaries, tokenizer), iter(marks)
     kept: dict[int, list[TokenSequence]] = {}
     dropped: Counter[str] = Counter()
     for number, pair in readable.items():
         sequences = []
-        for side, ends in enumerate([pair.chosen_ends, pair.rejected_ends][: 2 if pair.rejected else 1]):
-            ids, scored = next(encoded)
+        for side, ends in enumerate(_ends(pair, rest)):
+            ids, (scored, *stops) = next(encoded)
             if ends and tokenizer.eos_token_id is not None:
                 ids = [*ids, tokenizer.eos_token_id]
-            sequences.append(TokenSequence(np.asarray(ids, np.int32), scored, side))
+            found = next(of_sides).steps(stops, scored, len(ids)) if steps else None
+            sequences.append(TokenSequence(np.asarray(ids, np.int32), scored, side, found))
         usable = usable_part(sequences, number, lengths)
         if isinstance(usable, str):
             dropped[usable] += 1

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import Template
 from stepdpo.data.template_card import card_entry, own_sources
+from stepdpo.models import value_head
 from stepdpo.models.base_files import BaseFiles, take_over
 from stepdpo.models.save import SaveDtype, save_dtype, write_card, write_model
 from stepdpo.runtime.atomic_io import read_json, write_json
@@ -25,6 +28,7 @@ from stepdpo.runtime.checkpoint_files import (
 )
 from stepdpo.runtime.disk_space import size_of, writing
 from stepdpo.runtime.run_folder import keep_new
+from stepdpo.tokens.step_scores import ValueHeadSpec
 from stepdpo.training.engine.settings import Engine
 
 STATE = "state"
@@ -44,7 +48,13 @@ class Checkpointer:
         keep: int,
         base: BaseFiles,
         dtype: SaveDtype,
+        values: ValueHeadSpec | None = None,
+        told: Mapping[str, Any] | None = None,
+        merged_into: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
+        """`told` of a quantised base; `merged_into`: the weights that an adapter is added to, if not its base's."""
+        self.values = values
+        self.told, self.merged_into = dict(told or {}), merged_into
         self.engine, self.folder, self.keep = engine, folder, keep
         self.tokenizer, self.fingerprint = tokenizer, fingerprint
         self.card, self.sources = card_entry(template, tokenizer), own_sources(template)  # as they are now
@@ -100,18 +110,22 @@ class Checkpointer:
         self.engine.barrier()
 
     def _write_model(self, folder: Path) -> None:
-        weights = self.engine.weights()
+        weights, head = self.engine.weights(), self.engine.value_head()
         if self.engine.rank != 0:
             return
+        if self.values:
+            value_head.write(folder, head, self.values.squash)
         # What ZeRO 3 yields where a parameter was not gathered; transformers would save it without a word.
         empty = [name for name, tensor in weights.items() if tensor.numel() == 0]
         if empty:
             raise RuntimeError(f"weights came out empty ({empty[0]}, ...): the checkpoint would be useless")
-        write_model(self.engine.model, weights, folder, self.dtype)
+        original = self.merged_into() if self.merged_into else None
+        write_model(self.engine.model, weights, folder, self.dtype, self.told, original)
         take_over(self.base, self.tokenizer, folder)
         for name, content in self.sources.items():
             (folder / name).write_bytes(content)
-        write_card(folder, {**self.card, "run": self.folder.name})
+        merged = {"base": "dequantised" if original is None else "original", "quantised": self.told}
+        write_card(folder, {**self.card, **(merged if self.told else {}), "run": self.folder.name})
 
     def tidy(self) -> None:
         """Remove what killed processes left in the run folder."""

@@ -10,12 +10,14 @@ from stepdpo.data.validation import DatasetSpec
 from stepdpo.models.attention.registry import Attention
 from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import Adapter, NoAdapter
+from stepdpo.models.lora import Adapter, NoAdapter, base_of
 from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.lengths import Lengths
+from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import EngineSpec
+from stepdpo.training.guard import Drift, Guard
 from stepdpo.training.optimizer import AdamW
 from stepdpo.training.reference import ReferenceMode
 
@@ -33,6 +35,7 @@ class Training:
     engine: EngineSpec
     track: TrackerSpec
     adapter: Adapter = field(default_factory=NoAdapter)
+    guard: Guard = field(default_factory=Drift)
     reference: ReferenceMode = ReferenceMode.cache
     reference_model: ModelSpec | str | None = None
     """What the policy is held against: a folder or hub id, or a part of the group model; null: the policy's start."""
@@ -61,6 +64,14 @@ class Training:
             raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
         if self.reference is ReferenceMode.adapter_off and self.reference_model is not None:
             raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
+
+        if self.guard.sample and not isinstance(self.engine, Local):
+            raise ValueError("guard: sample needs engine=local, where one process has the whole policy")
+        if base_of(self.adapter) is not None and getattr(self.engine, "stage", 0) == 3:
+            raise ValueError(
+                "adapter=qlora cannot be trained at ZeRO 3, which splits numbers and not the codes of a quantised "
+                "matrix with its scales: engine.stage=2, where each process holds the whole base in 4 bits"
+            )
 
     @property
     def reference_spec(self) -> ModelSpec | None:

@@ -17,6 +17,7 @@ from stepdpo.tokens.preprocess import TokenizedDataset
 from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
 from stepdpo.training.step import StepInputs, TrainStep
+from stepdpo.training.watch import Drifted, Watch
 
 
 class Diverged(Exception):
@@ -28,10 +29,10 @@ class Loop:
 
     def __init__(
         self, spec: Training, tokenized: TokenizedDataset, train_step: TrainStep, checkpointer: Checkpointer,
-        tracker: Tracker,
+        tracker: Tracker, watch: Watch,
     ) -> None:  # fmt: skip
         self.spec, self.tokenized, self.train_step = spec, tokenized, train_step
-        self.checkpointer, self.tracker = checkpointer, tracker
+        self.checkpointer, self.tracker, self.watch = checkpointer, tracker, watch
         self.engine = train_step.engine
         self.batch_sampler = BatchSampler(tokenized.train, spec.seed, spec.batch)
         self.per_epoch = self.batch_sampler.per_epoch
@@ -49,13 +50,19 @@ class Loop:
         signals: StopSignals,
     ) -> dict[str, float]:  # fmt: skip
         spec = self.spec
+        self.say = progress.say
         training: dict[str, float] = {}
         heldout: dict[str, float] = {}
         if start in (0, self.total_steps):
             heldout = self._evaluate(start, progress, logged=start == 0)
+        if start == 0:
+            self.watch.sample(0, progress.say)
         for step in range(start, self.total_steps):
             try:
                 window.add(self._update(step, prefetcher))
+            except Drifted:
+                self.checkpointer.save(step, window.sums)  # the update that was looked at is not made
+                raise
             except Exception as error:
                 error.add_note(f"update {step + 1}")
                 raise
@@ -67,11 +74,13 @@ class Loop:
                 self.tracker.log(training, done)
             if last or (spec.eval_every and done % spec.eval_every == 0):
                 heldout = self._evaluate(done, progress)
+            self._sample(done, window, progress)
             stop = signals.agreed()
             if stop or (spec.save_every and done % spec.save_every == 0 and not last):
                 self.checkpointer.save(done, window.sums)
             if stop:
                 raise Interrupted(stop)
+        self.watch.end(progress.say)
         return heldout or training
 
     def _inputs(self, step: int) -> StepInputs:
@@ -84,11 +93,20 @@ class Loop:
         metrics = self.train_step.compute(prefetcher.take(step), learn=True)
         if not math.isfinite(metrics["loss"]):
             raise Diverged(f"the loss of update {step + 1} is {metrics['loss']}; lower optim.lr, or look at the data")
+        self.watch.look(metrics, step + 1, self.say)
         lr = self.spec.optim.lr_at(step, self.total_steps)
         norm = self.engine.step(lr)
         if not math.isfinite(norm):
             raise Diverged(f"the gradient's norm at update {step + 1} is {norm}; lower optim.lr, or look at the data")
         return {**metrics, "lr": lr, "grad_norm": norm, "seconds": time.perf_counter() - began}
+
+    def _sample(self, done: int, window: MetricWindow, progress: Progress) -> None:
+        """Let the guard ask the policy, where it is to."""
+        try:
+            self.watch.sample(done, progress.say)
+        except Drifted:
+            self.checkpointer.save(done, window.sums)
+            raise
 
     @torch.no_grad()
     def _evaluate(self, done: int, progress: Progress, logged: bool = True) -> dict[str, float]:

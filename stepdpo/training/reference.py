@@ -32,7 +32,7 @@ from stepdpo.tokens.preprocess import TokenizedDataset
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.training.engine.settings import Engine
 
-FORMAT = 1
+FORMAT = 2
 CHECKED = 8
 """Pairs that are scored again whenever cached scores are used: enough to notice other weights, too few to wait for."""
 ROOM = {True: (1e-4, 1e-5), False: (0.02, 5e-3)}
@@ -88,7 +88,9 @@ class CachedReference:
         self.engine, self.batch, self.keep_hidden = engine, batch, "kl" in needs
         self.build_reference = build_reference
         self.score: Score = engine.score
-        self.key = {**key, "format": FORMAT, "numbers": engine.dtype, "hidden": self.keep_hidden}
+        self.key = {
+            **key, "format": FORMAT, "numbers": engine.dtype, "hidden": self.keep_hidden, "tokens": "steps" in needs
+        }  # fmt: skip
         self.scores: dict[str, ReferenceScores] = {}
 
     def prepare(self, tokenized: TokenizedDataset) -> None:
@@ -147,11 +149,11 @@ class CachedReference:
         (a_token, a_share), wrong = ROOM[self.engine.dtype == "float32"], False
         for micro_batch in micro_batches(trees, trees.ids[places].tolist(), self.batch.tokens, 0, 1):
             batch = stored.attach(micro_batch.batch)
-            logps_B2, kl_B2, tokens_B2, _ = self.score(batch)
-            assert batch.reference_logps_B2 is not None
-            known_B2 = batch.reference_logps_B2.to(logps_B2.device)
-            room_B2 = tokens_B2 * a_token + logps_B2.abs() * a_share
-            wrong |= bool((((logps_B2 - known_B2).abs() > room_B2) | (kl_B2.abs() > room_B2)).any())
+            logps_R, kl_R, tokens_R = self.score(batch)[:3]
+            assert batch.reference_logps_R is not None
+            known_R = batch.reference_logps_R.to(logps_R.device)
+            room_R = tokens_R * a_token + logps_R.abs() * a_share
+            wrong |= bool((((logps_R - known_R).abs() > room_R) | (kl_R.abs() > room_R)).any())
         return "the model scores some pairs otherwise than they were kept" if wrong else ""
 
     def _compute(self, entry: Path, key: Mapping[str, Any], trees: TokenStore, name: str) -> None:
@@ -201,9 +203,12 @@ class OnlineReference:
     @torch.no_grad()
     def attach_online(self, batch: TreeBatch) -> TreeBatch:
         """The batch with the reference's numbers; every process must call it equally often."""
-        logps_B2, _, _, hidden_TH = self.score(batch)
+        known = self.score(batch)
         return dataclasses.replace(
-            batch, reference_logps_B2=logps_B2, reference_hidden_TH=hidden_TH if self.keep_hidden else None
+            batch,
+            reference_logps_R=known.logps_R,
+            reference_hidden_TH=known.hidden_TH if self.keep_hidden else None,
+            reference_logps_T=known.logps_T,
         )
 
 
@@ -217,10 +222,9 @@ def open_reference(
     if "reference" not in needs:
         return NoReference()
     if mode is ReferenceMode.cache:
-        key = {"weights": scorers.reference_weights(), "attention": scorers.attention}
         another = scorers.reference is not None
         build = (lambda: engine.build_reference(scorers.build_reference)) if another else None
-        return CachedReference(engine, needs, batch, key, build)
+        return CachedReference(engine, needs, batch, scorers.reference_key(), build)
     if mode is ReferenceMode.online:
         return OnlineReference(engine.build_reference(scorers.build_reference), "kl" in needs)
     return OnlineReference(without_adapter(engine), "kl" in needs)

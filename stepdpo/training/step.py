@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.batch import CHOSEN, REJECTED, Loss, LossOutput, PairScores
+from stepdpo.models.loss_inputs import pair_scores, step_scores
+from stepdpo.tokens.batch import Loss, LossOutput, PairScores
 from stepdpo.tokens.batch_sampler import BatchSize, MicroBatch, micro_batches
 from stepdpo.tokens.preprocess import TokenizedDataset
+from stepdpo.tokens.step_scores import StepLoss, StepScores
 from stepdpo.tokens.token_store import TokenStore
 from stepdpo.training.engine.settings import Engine
 from stepdpo.training.reference import Reference
@@ -31,7 +34,7 @@ class StepInputs:
 class TrainStep:
     """An engine, a loss, and the reference's numbers."""
 
-    def __init__(self, engine: Engine, loss: Loss, batch: BatchSize, reference: Reference) -> None:
+    def __init__(self, engine: Engine, loss: Loss | StepLoss, batch: BatchSize, reference: Reference) -> None:
         self.engine, self.loss, self.batch, self.reference = engine, loss, batch, reference
         self.mismatched: TokenStore | None = None
 
@@ -69,8 +72,7 @@ class TrainStep:
         point = self._reference_point(inputs)
         sums: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(inputs.micro_batches):
-            scores = self._scores(micro_batch, point)
-            out = self.loss(scores)
+            scores, out = self._losses(micro_batch, point)
             if out.losses_B.shape != scores.confidence_B.shape:  # a mean would be summed as if it were one pair's loss
                 shape, pairs = tuple(out.losses_B.shape), micro_batch.batch.pairs
                 raise UserError(f"algo: the loss returned shape {shape} for {pairs} pairs; expected one number a pair")
@@ -84,36 +86,38 @@ class TrainStep:
         metrics = {n: v / (1 if n == "tokens" else inputs.pairs) for n, v in zip(names, totals, strict=True)}
         return {**metrics, "pairs": float(inputs.pairs)}
 
-    def _tally(self, sums: dict[str, Tensor], micro_batch: MicroBatch, scores: PairScores, out: LossOutput) -> None:
+    def _losses(self, micro_batch: MicroBatch, point: Tensor | None) -> tuple[PairScores | StepScores, LossOutput]:
+        batch = self.reference.attach_online(micro_batch.batch)
+        found = self.engine.score(batch)
+        if batch.steps is not None:
+            steps = step_scores(batch, found, point)
+            return steps, cast(StepLoss, self.loss)(steps)
+        scores = pair_scores(batch, found, point)
+        return scores, cast(Loss, self.loss)(scores)
+
+    def _tally(
+        self, sums: dict[str, Tensor], micro_batch: MicroBatch, scores: PairScores | StepScores, out: LossOutput
+    ) -> None:
         values = {"loss": out.losses_B, "logps/chosen": scores.chosen_logps_B, **out.metrics_B}
-        if "rejected" in self.loss.needs:
+        values["logps/chosen_per_token"] = scores.chosen_logps_per_token_B
+        if {"rejected", "group"} & self.loss.needs:
+            if "reference" in self.loss.needs:
+                values["logratios/chosen"] = scores.chosen_logratios_B
+                values["chosen_fell"] = (scores.chosen_logratios_B < 0).float()
+                values["logratios/chosen_per_token"] = scores.chosen_logratios_per_token_B
+                # Of those that fell alone: in the mean of all, what others have gained would hide it.
+                values["chosen_lost_per_token"] = (-scores.chosen_logratios_per_token_B).clamp(min=0)
             values["logps/rejected"] = scores.rejected_logps_B
+            values["logps/rejected_per_token"] = scores.rejected_logps_per_token_B
             values["rewards/chosen"], values["rewards/rejected"] = out.chosen_rewards_B, out.rejected_rewards_B
             values["rewards/margins"] = out.chosen_rewards_B - out.rejected_rewards_B
             values["rewards/accuracies"] = (values["rewards/margins"] > 0).float()
+        if isinstance(scores, PairScores) and scores.chosen_kl_B is not None:
+            values["kl/chosen_per_token"] = scores.chosen_kl_B / scores.chosen_tokens_B.clamp(min=1)
         values["tokens"] = torch.tensor(float(micro_batch.batch.input_ids_RL.numel()))
         for key, value in values.items():
             summed = value.detach().double().sum().cpu() * micro_batch.weight
             sums[key] = sums[key] + summed if key in sums else summed
-
-    def _scores(self, micro_batch: MicroBatch, point: Tensor | None = None) -> PairScores:
-        batch = self.reference.attach_online(micro_batch.batch)
-        logps_B2, kl_B2, tokens_B2, _ = self.engine.score(batch)
-        device = logps_B2.device
-        known = batch.reference_logps_B2.to(device) if batch.reference_logps_B2 is not None else None
-        has_kl = batch.reference_hidden_TH is not None
-        return PairScores(
-            chosen_logps_B=logps_B2[:, CHOSEN],
-            rejected_logps_B=logps_B2[:, REJECTED],
-            chosen_tokens_B=tokens_B2[:, CHOSEN],
-            rejected_tokens_B=tokens_B2[:, REJECTED],
-            confidence_B=batch.confidence_B.to(device),
-            reference_chosen_logps_B=known[:, CHOSEN] if known is not None else None,
-            reference_rejected_logps_B=known[:, REJECTED] if known is not None else None,
-            chosen_kl_B=kl_B2[:, CHOSEN] if has_kl else None,
-            rejected_kl_B=kl_B2[:, REJECTED] if has_kl else None,
-            reference_point=point.to(device) if point is not None else None,
-        )
 
     @torch.no_grad()
     def _reference_point(self, inputs: StepInputs) -> Tensor | None:
@@ -122,7 +126,8 @@ class TrainStep:
             return None
         total = count = 0.0
         for micro_batch in inputs.mismatched:
-            ratios_B = self._scores(micro_batch).chosen_logratios_B.double()
+            batch = self.reference.attach_online(micro_batch.batch)
+            ratios_B = pair_scores(batch, self.engine.score(batch)).chosen_logratios_B.double()
             total += float(ratios_B.sum()) * micro_batch.weight
             count += len(ratios_B) * micro_batch.weight
         total, count = self.engine.all_reduce_sum([total, count])

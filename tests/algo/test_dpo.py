@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.scores import pair_scores
 
-from stepdpo.algo.dpo import DPO, Form
+from stepdpo.algo.dpo import DPO, Form, Normalise
+from stepdpo.tokens.batch import PairScores
 
 CHOSEN, REJECTED = [-3.0, -7.5, -1.0], [-4.0, -2.0, -9.0]
 REFERENCE_CHOSEN, REFERENCE_REJECTED = [-3.5, -5.0, -1.25], [-3.0, -4.5, -2.0]
@@ -153,3 +154,45 @@ def test_settings_without_a_meaning_are_refused(settings: dict[str, object], mes
 def test_a_loss_that_was_not_given_the_reference_says_so() -> None:
     with pytest.raises(AssertionError, match="needs the reference"):
         DPO()(pair_scores(CHOSEN, REJECTED))
+
+
+TOKENS, REJECTED_TOKENS = [4, 3, 2], [2, 5, 6]
+MEAN_Z = [0.5 / 4 + 1.0 / 2, -2.5 / 3 - 2.5 / 5, 0.25 / 2 + 7.0 / 6]
+"""The difference of the log-ratios a token."""
+
+
+def long_scores(tokens: list[int] = TOKENS, rejected_tokens: list[int] = REJECTED_TOKENS) -> PairScores:
+    return pair_scores(
+        CHOSEN, REJECTED, REFERENCE_CHOSEN, REFERENCE_REJECTED, tokens=tokens, rejected_tokens=rejected_tokens,
+        dtype=torch.float64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_of_means_it_is_each_formula_with_log_ratios_a_token(beta: float) -> None:
+    expected = {
+        Form.sigmoid: [-log_sigmoid(beta * z) for z in MEAN_Z],
+        Form.hinge: [max(0.0, 1 - beta * z) for z in MEAN_Z],
+        Form.ipo: [(z - 1 / (2 * beta)) ** 2 for z in MEAN_Z],
+    }
+    for form, losses in expected.items():
+        out = DPO(beta=beta, form=form, normalise=Normalise.mean)(long_scores())
+        torch.testing.assert_close(out.losses_B, torch.tensor(losses, dtype=torch.float64), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(out.chosen_rewards_B, beta * torch.tensor([0.5 / 4, -2.5 / 3, 0.25 / 2]).double())
+    torch.testing.assert_close(out.rejected_rewards_B, beta * torch.tensor([-1.0 / 2, 2.5 / 5, -7.0 / 6]).double())
+
+
+def test_of_means_and_with_n_tokens_on_either_side_it_is_a_loss_of_sums() -> None:
+    """At beta / n; IPO, a square, divided by n squared besides."""
+    equal, n = long_scores([5, 5, 5], [5, 5, 5]), 5
+    for form in (Form.sigmoid, Form.hinge, Form.ipo):
+        of_means = DPO(beta=2.0, form=form, normalise=Normalise.mean)(equal).losses_B
+        of_sums = DPO(beta=2.0 / n, form=form)(equal).losses_B
+        if form is Form.ipo:
+            of_sums = of_sums / n**2
+        torch.testing.assert_close(of_means, of_sums, rtol=1e-10, atol=1e-10)
+
+
+def test_the_robust_form_is_not_normalised() -> None:
+    with pytest.raises(ValueError, match="normalise=mean"):
+        DPO(form=Form.robust, normalise=Normalise.mean)

@@ -8,7 +8,8 @@ from support.scripted import LONG, spoil
 
 from benchmarks.search import SOLVED, UNSOLVED, WELL, ranked, rightness, share, verdict
 from stepdpo.core.steps import split_steps
-from stepdpo.pairs.tree.tree import Node, Tree, preference
+from stepdpo.pairs.tree.step_pair import preference
+from stepdpo.pairs.tree.tree import Node, Tree
 
 HEAD, STEPS = split_steps(LONG.solution)
 FIRST, SECOND = HEAD + STEPS[0].removesuffix("\n"), "\n" + STEPS[1].removesuffix("\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,28 @@ def test_it_learns_and_its_model_is_one_like_any_other(words: list[str], tmp_pat
         assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 4
     done = stepdpo("eval", "run=x", "task=tinymath", "task.limit=2", "decode.max_tokens=8", cwd=tmp_path)
     assert done.code == 0, done.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [("engine=local",), ("engine=zero", "engine.stage=1")], ids=["local", "zero-1"])
+def test_beside_a_base_in_4_bits_it_goes_on_as_it_began(
+    words: list[str], engine: tuple[str, ...], blocks_model: Path, tmp_path: Path
+) -> None:
+    """Cut off after update 3 and resumed: the same lines, the same bytes."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'stepdpo[qlora]'")
+    kept = [word for word in words if not word.startswith(("model=", "engine=", "adapter="))]
+    start = [*kept, f"model={blocks_model}", "adapter=qlora", *engine]
+    done = stepdpo(*start, cwd=tmp_path)
+    assert done.code == 0, done.said
+    run = tmp_path / "runs" / "x"
+    lines, model = metrics(run), (run / "model" / "model.safetensors").read_bytes()
+    assert lines[0]["heldout/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    shutil.rmtree(run / "model")
+    for folder in (run / "checkpoints").iterdir():
+        if folder.name != "step-000003":
+            shutil.rmtree(folder)
+    done = stepdpo("train", "run=x", "resume=true", cwd=tmp_path)
+    assert done.code == 0, done.said
+    assert "resuming after update 3" in done.said
+    assert metrics(run) == lines
+    assert (run / "model" / "model.safetensors").read_bytes() == model

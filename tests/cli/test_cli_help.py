@@ -79,7 +79,8 @@ def test_cfg_prints_the_configuration(tmp_path: Path) -> None:
     done = stepdpo("train", "algo=tdpo", "algo.beta=0.2", "--cfg", "job", cwd=tmp_path)
     assert done.code == 0
     config = yaml.safe_load(done.out)
-    assert config["algo"] == {"_target_": "stepdpo.algo.tdpo.TDPO", "beta": 0.2, "alpha": 0.5, "form": "tdpo2"}
+    given = {"_target_": "stepdpo.algo.tdpo.TDPO", "beta": 0.2, "alpha": 0.5, "form": "tdpo2"}
+    assert config["algo"] == {**given, "sft_weight": 0.0, "sft_scope": "scored"}
     assert not list(tmp_path.iterdir())
 
 
@@ -87,4 +88,4 @@ def test_no_words_show_the_verbs(tmp_path: Path) -> None:
     said = stepdpo(cwd=tmp_path).said
     verbs = {command.callback.__name__ for command in app.registered_commands if command.callback}
     assert verbs > set(VERBS)
-    assert all(verb in said for verb in verbs)
+    assert all(verb.replace("_", "-") in said for verb in verbs)

@@ -24,6 +24,7 @@ from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import steps_per_epoch
 from stepdpo.tokens.lengths import Equal
 from stepdpo.training.engine.settings import EngineSpec
+from stepdpo.training.guard import Guard
 
 
 class _Optim(Protocol):
@@ -45,6 +46,7 @@ SEAMS: dict[str, type] = {
     "task": TaskSpec,
     "optim": _Optim,
     "engine": EngineSpec,
+    "guard": Guard,
     "track": protocols.TrackerSpec,
 }
 """What each group's options must offer. A new group needs a line here."""

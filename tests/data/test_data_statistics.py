@@ -111,3 +111,8 @@ def test_of_several_problems_the_first_is_named() -> None:
     posed = [Problem(f"quiz/{i}", f"{words(100 * i, 13)} {words(10_000 + 100 * i, 40)}", ("1",)) for i in range(40)]
     (item,) = shared_questions([asked], {"quiz": posed})
     assert (item.likeness, item.problem_id) == (Likeness.RUN, "quiz/0")
+
+
+def test_single_responses_to_one_question_are_no_variants_of_each_other() -> None:
+    found = survey.duplicates([Preference("q", "", text, "") for text in ("a", "b", "b")])
+    assert list(found.values()) == [1, 0, 0]

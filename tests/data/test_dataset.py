@@ -170,8 +170,7 @@ def test_conversations_that_are_none(row: dict[str, Any], reason: str, tmp_path:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "Q", "completion": "5", "label": True}, "rows of KTO"),
-        ({"prompt": "Q", "completions": ["5"], "labels": [True]}, "labels of steps"),
+        ({"problem": "p", "question": "Q", "answer": "5", "nodes": [{"parent": -1}]}, "trees.*dataset=trees"),
         ({"prompt": "Q", "completion": "5"}, r"set format=solutions and columns=\{question: prompt, solution: compl"),
         ({"chosen": "Q 5", "rejected": "Q 6"}, "nobody can tell where it ends"),
         ({"promt": "Q", "chosen": "5", "rejected": "6"}, "(?s)no known format.*column 'promt': did you mean 'prompt'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.core.types import Preference, Turn
+from stepdpo.core.types import Mark, Preference, Turn
 from stepdpo.data.dataset import Dataset
-from stepdpo.data.preference_file import fingerprint, from_row, to_row, write_preferences
+from stepdpo.data.fields import RowError
+from stepdpo.data.preference_file import fingerprint, from_row, sides, to_row, write_preferences
 from stepdpo.data.validation import enforce
 
 SAFE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -23,7 +25,27 @@ JSON = st.recursive(
     max_leaves=6,
 )
 VALUE = st.none() | st.floats(-1, 1)
-PREFERENCES = st.builds(
+
+
+def _marks(draw: st.DrawFn, length: int, high: float) -> tuple[Mark, ...]:
+    ends = sorted(draw(st.sets(st.integers(1, length), max_size=3)) if length else [])
+    return tuple(Mark(end, draw(st.none() | st.floats(0, high))) for end in ends)
+
+
+@st.composite
+def preferences(draw: st.DrawFn) -> Preference:
+    """A preference of any kind, with marks that lie within its texts."""
+    plain = draw(PLAIN)
+    lengths = {side: len(plain.prefix) + sum(map(len, sides(plain, side))) for side in ("chosen", "rejected")}
+    return dataclasses.replace(
+        plain,
+        label=draw(st.none() | st.floats(0, 1)),
+        **{f"{side}_steps": _marks(draw, length, 1) for side, length in lengths.items()},
+        **{f"{side}_weights": _marks(draw, length, 1e9) for side, length in lengths.items()},
+    )
+
+
+PLAIN = st.builds(
     Preference,
     question=FULL, prefix=SAFE, chosen=FULL, rejected=SAFE, chosen_rest=SAFE, rejected_rest=SAFE, answer=SAFE,
     confidence=st.floats(0.5, 1), chosen_value=VALUE, rejected_value=VALUE,
@@ -32,9 +54,28 @@ PREFERENCES = st.builds(
 )  # fmt: skip
 
 
-@given(PREFERENCES)
+@given(preferences())
 def test_preferences_survive_the_round_trip(preference: Preference) -> None:
     assert from_row(json.loads(json.dumps(to_row(preference)))) == preference
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason"),
+    [
+        ([[4, 1]], r"a mark ends at 4, and prefix \+ chosen \+ chosen_rest has 3 characters"),
+        ([[1, 0], [1, 1]], "mark 1: ends at 1, not after the one before it"),
+        ([[1, 1.5]], "mark 0: 1.5 is not between 0 and 1"),
+        ([[1, float("nan")]], "mark 0: nan is not between 0 and 1"),
+        ([[1, True]], "mark 0: expected a number or null"),
+        ([[1.0, 1]], r"mark 0: expected \[end, value\], got"),
+        ([[1]], r"mark 0: expected \[end, value\], got"),
+        ({"1": 1}, r"expected a list of \[end, value\], got an object"),
+    ],
+)
+def test_marks_that_cannot_be_meant_are_told(marks: Any, reason: str) -> None:
+    row = {"question": "Q", "prefix": "p", "chosen": "a", "chosen_rest": "r", "rejected": "b", "chosen_steps": marks}
+    with pytest.raises(RowError, match=reason):
+        from_row(row)
 
 
 def test_default_fields_are_not_written() -> None:

@@ -27,7 +27,8 @@ ROW = re.compile(r"^\| \[[^]]+\]\(#([\w-]+)\) \| ([^|]+) \| ([^|]+) \| `([^`]+)`
 KINDS = {".py": "Python", ".yaml": "YAML", ".jsonl": "JSON Lines"}
 TEST_LINES = 10
 LEFT = {
-    "a-loss": ("simpo/metrics.jsonl", '"step": 2'),
+    "a-loss": ("apo/metrics.jsonl", '"step": 2'),
+    "a-loss-on-steps": ("fading/metrics.jsonl", '"step": 2'),
     "a-template": ("qa/model/stepdpo.json", '"name": "qa"'),
     "a-task": ("sums/eval/sums/summary.json", '"n": 2'),
     "a-data-set-whose-columns-map": ("ranked/metrics.jsonl", '"step": 1'),
@@ -100,7 +101,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_has_all_parts() -> None:
     assert set(table()) == set(sections())
-    assert len(table()) == 8
+    assert len(table()) == 9
 
 
 @pytest.mark.parametrize("anchor", ANCHORS)

@@ -5,7 +5,17 @@ import math
 import pytest
 
 from stepdpo.core.types import Attempt, Grade
-from stepdpo.evaluation.statistics import Paired, mcnemar, paired, stderr, summarise, verdicts, wilson
+from stepdpo.evaluation.statistics import (
+    Paired,
+    auc,
+    first_error_f1,
+    mcnemar,
+    paired,
+    stderr,
+    summarise,
+    verdicts,
+    wilson,
+)
 
 
 def attempt(problem_id: str, strict: str, official: str, tokens: int = 10, finish: str = "eos") -> Attempt:
@@ -97,3 +107,21 @@ def test_summarise() -> None:
 def test_nothing_to_summarise() -> None:
     with pytest.raises(ValueError, match="no attempts"):
         summarise([])
+
+
+def test_auc_counts_who_lies_above() -> None:
+    """Positives 3, 1 against negatives 1, 0: 3 lies above both, 1 above one and level with the other."""
+    assert auc([3.0, 1.0, 1.0, 0.0], [True, True, False, False]) == (2 + 1 + 0.5) / 4
+    assert auc([5.0, 5.0, 5.0], [True, False, False]) == 0.5
+    assert auc([1.0, 2.0], [True, False]) == 0.0
+    assert math.isnan(auc([1.0], [True]))
+
+
+def test_first_errors_are_named_exactly_or_not_at_all() -> None:
+    """Of three wrong solutions one is named, of two right ones one is passed: 2 (1/3)(1/2) / (1/3 + 1/2)."""
+    f1, named, passed = first_error_f1([0, 2, -1, -1, 1], [0, 1, 3, -1, -1])
+    assert (named, passed) == (1 / 3, 1 / 2)
+    assert f1 == pytest.approx(0.4)
+    assert first_error_f1([-1, -1], [0, 1])[0] == 0.0  # nothing right of either kind is no division by 0
+    assert first_error_f1([-1] * 4, [1, 1, -1, -1])[0] == 0.0  # whoever never objects
+    assert first_error_f1([0] * 4, [1, 1, -1, -1])[0] == 0.0  # whoever always objects to the first step

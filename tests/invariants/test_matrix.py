@@ -52,7 +52,7 @@ def computed(case: Case, folder: Path) -> tuple[dict[str, float], twins.Gradient
     attention, kl = register(BACKENDS[case[6]]), "kl" in LOSSES[case[0]][0].needs
 
     def build(_: torch.dtype, gather: Any) -> Scorer:
-        return Scorer(make(attention).double(), kl, gather, head_memory)
+        return Scorer(make(attention).double(), kl, gather, head_memory, collision="collision" in algo.needs)
 
     material = prepare(
         Rows(MANY), LEVELS[case[1]], tiny.CHAT, algo.needs, tiny.tokenizer(), Lengths(max_length=512), folder

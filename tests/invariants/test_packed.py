@@ -26,11 +26,17 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from stepdpo.algo.dpo import DPO
+from stepdpo.algo.cpo import CPO
+from stepdpo.algo.dpo import DPO, Normalise
+from stepdpo.algo.dpo import Form as DPOForm
+from stepdpo.algo.dpop import DPOP
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA
+from stepdpo.algo.orpo import ORPO
 from stepdpo.algo.sft import SFT
+from stepdpo.algo.simpo import SimPO
 from stepdpo.algo.tdpo import TDPO, Form
+from stepdpo.algo.wpo import WPO
 from stepdpo.data.level import AppendEos, Instance, Prefix, Step
 
 LOSSES = {
@@ -40,6 +46,16 @@ LOSSES = {
     "sft": (SFT(), twins.sft),
     "kto": (KTO(), twins.kto),
     "nca": (NCA(), twins.nca),
+    "dpop": (DPOP(penalty=5.0), twins.dpop),
+    "simpo": (SimPO(), twins.simpo),
+    "cpo": (CPO(), twins.cpo),
+    "orpo": (ORPO(), twins.orpo),
+    "wpo": (WPO(), twins.wpo),
+    "irpo": (DPO(sft_weight=1.0), lambda chosen, *rest: twins.dpo(chosen, *rest) - chosen.mean),
+    "ipo-mean": (
+        DPO(form=DPOForm.ipo, normalise=Normalise.mean),
+        lambda chosen, rejected, *_: (chosen.mean_logratio - rejected.mean_logratio - 1 / 0.8) ** 2,
+    ),
 }
 LEVELS = {
     "step": Step(),
@@ -94,6 +110,38 @@ def test_kl_metrics_are_the_twins(tmp_path: Path) -> None:
     assert metrics["kl/margin"] == pytest.approx(float((chosen.kl - rejected.kl).mean()), rel=1e-3, abs=1e-4)
     assert metrics["rewards/chosen"] == pytest.approx(float(0.4 * (chosen.logratio + chosen.kl).mean()), rel=1e-4)
     assert metrics["rewards/rejected"] == pytest.approx(float(0.4 * (rejected.logratio + rejected.kl).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("algo", [DPO(sft_weight=0.5), SimPO(), SFT()], ids=["irpo", "simpo", "sft"])
+def test_means_over_tokens_and_who_fell_are_the_twins(algo: Any, tmp_path: Path) -> None:
+    """Means of each pair's own means, not of all tokens; a rejected side or a reference only where the loss looks."""
+    setting = Setting(algo, Instance())
+    metrics, _ = ours(setting, tmp_path)
+    seen = twin(setting, twins.dpo)
+    chosen, rejected = seen.chosen, seen.rejected
+    assert metrics["logps/chosen_per_token"] == pytest.approx(float(chosen.mean.mean()), rel=1e-6)
+    assert metrics["logps/chosen_per_token"] != pytest.approx(float(chosen.logps.sum() / chosen.tokens.sum()), rel=1e-4)
+    if "rejected" in algo.needs:
+        assert metrics["logps/rejected_per_token"] == pytest.approx(float(rejected.mean.mean()), rel=1e-6)
+    assert ("logps/rejected_per_token" in metrics) is ("rejected" in algo.needs)
+    if "reference" in algo.needs:
+        fell = (chosen.logratio < 0).double().mean()
+        assert 0 < float(fell) < 1
+        assert metrics["chosen_fell"] == pytest.approx(float(fell))
+        assert metrics["logratios/chosen"] == pytest.approx(float(chosen.logratio.mean()), rel=1e-5)
+        assert metrics["nll"] == pytest.approx(-float(chosen.mean.mean()), rel=1e-6)
+    assert ("chosen_fell" in metrics) is ("reference" in algo.needs)
+
+
+def test_the_weight_is_the_twins(tmp_path: Path) -> None:
+    """WPO's, from the sums of squares of whole distributions; not all pairs may weigh alike."""
+    setting = Setting(WPO(), Instance())
+    metrics, _ = ours(setting, tmp_path)
+    expected = twin(setting, twins.wpo)
+    sides = (expected.chosen, expected.rejected)
+    weight = sum((side.logps - side.collision) / side.tokens for side in sides).exp().clamp(max=1)
+    assert metrics["weight"] == pytest.approx(float(weight.mean()), rel=1e-6)
+    assert float(weight.std()) > 1e-3
 
 
 def llama(attention: str) -> Any:
@@ -158,6 +206,15 @@ def build(config_class: Any, model_class: Any, attention: str, **more: Any) -> A
     )
     config._attn_implementation = attention
     return model_class(config).train()
+
+
+@pytest.mark.parametrize("make", [scaled, cohere, untied])
+def test_collision_probabilities_of_other_heads(make: Any, tmp_path: Path) -> None:
+    setting = Setting(WPO(beta=0.4), Step(), make=make)
+    metrics, gradient = ours(setting, tmp_path)
+    expected = twin(setting, lambda *sides: twins.wpo(*sides, beta=0.4))
+    assert metrics["loss"] == pytest.approx(expected.loss, rel=1e-6)
+    close(gradient, expected.gradient)
 
 
 @pytest.mark.parametrize("make", [llama, mistral, qwen3, granite, scaled, cohere, gemma3, untied])

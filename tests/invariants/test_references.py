@@ -70,19 +70,20 @@ def test_stored_scores_are_the_direct_ones(
             write_shards(done.engine.score, rank, share, trees, keep_hidden, tmp_path, "train")
         stored = read(tmp_path, "train")
         assert len(stored.paths) >= (ranks + 1 if keep_hidden and ranks < 5 else ranks)
-        assert stored.has_hidden == keep_hidden
+        assert stored.names == ({"hidden"} if keep_hidden else set())
         with torch.no_grad():
             for asked in ([3, 0], [1], [4, 2, 3, 1, 0]):
                 batch = collate([trees[i] for i in asked])
                 known = stored.attach(batch)
-                logps_B2, _, _, hidden_TH = done.engine.score(batch)
-                torch.testing.assert_close(known.reference_logps_B2, logps_B2)
+                scores = done.engine.score(batch)
+                logps_R, hidden_TH = scores.logps_R, scores.hidden_TH
+                torch.testing.assert_close(known.reference_logps_R, logps_R)
                 if not keep_hidden:
                     assert known.reference_hidden_TH is None
                     continue
                 torch.testing.assert_close(known.reference_hidden_TH, hidden_TH)
-                kl_B2 = done.engine.score(known)[1]
-                torch.testing.assert_close(kl_B2, torch.zeros_like(kl_B2), rtol=0, atol=1e-10)
+                kl_R = done.engine.score(known)[1]
+                torch.testing.assert_close(kl_R, torch.zeros_like(kl_R), rtol=0, atol=1e-10)
 
 
 def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
@@ -95,8 +96,8 @@ def test_a_process_without_pairs_writes_an_empty_file(tmp_path: Path) -> None:
         stored = read(tmp_path, "train")
         assert len(stored.paths) == 2
         known = stored.attach(collate([material.train[0]]))
-        assert known.reference_logps_B2 is not None
-        assert known.reference_logps_B2.shape == (1, 2)
+        assert known.reference_logps_R is not None
+        assert known.reference_logps_R.shape == (2,)
         with pytest.raises(KeyError, match="no reference scores"):
             stored.attach(replace(collate([material.train[0]]), pair_ids=(7,)))
 
@@ -330,4 +331,4 @@ def test_what_was_kept_says_what_it_was_made_from(home: Path, tmp_path: Path) ->
     (entry,) = (home / "reference").iterdir()
     key = json.loads((entry / artifact_cache.KEY).read_text())
     assert key["weights"] == "mine"
-    assert key.keys() == {"weights", "attention", "format", "numbers", "hidden", "data"}
+    assert key.keys() == {"weights", "attention", "format", "numbers", "hidden", "tokens", "data"}

@@ -59,6 +59,16 @@ def test_from_a_checkpoint(runs: Runs) -> None:
     assert_same(runs.root / "whole", folder)
 
 
+def test_a_weighed_loss_goes_on_too(runs: Runs) -> None:
+    """WPO, whose weights are of the policy as it is at each update; and it learns."""
+    whole = runs.local("wpo", "log_every=4", "algo=wpo", "algo.beta=0.4")
+    folder = runs.cut("wpo-cut", "wpo", *EARLIER)
+    assert runs.go_on(folder) == (0, "")
+    assert_same(whole, folder)
+    losses = [line["loss"] for line in metrics(whole) if "loss" in line]
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("update", [1, 3, 6])
 def test_stopped_by_a_signal(runs: Runs, monkeypatch: pytest.MonkeyPatch, update: int, signum: int, code: int) -> None:

@@ -11,15 +11,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from support import tiny
+from support.scores import pair_scores
 from support.twins import Rows, Setting, close, gradient_of, moved, ours
 
-from stepdpo.algo.dpo import DPO, Form
+from stepdpo.algo.cpo import CPO
+from stepdpo.algo.dpo import DPO, Form, Normalise
 from stepdpo.algo.nca import NCA
+from stepdpo.algo.orpo import ORPO
+from stepdpo.algo.simpo import SimPO
+from stepdpo.algo.wpo import WPO
 from stepdpo.core.types import Preference
 from stepdpo.data.level import AppendEos, Instance, Step
 from stepdpo.tokens.lengths import Lengths
@@ -67,7 +73,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name)
 
 
-def trainer(level: Any, setting: Setting, folder: Path, loss: str) -> Any:
+def trainer(level: Any, setting: Setting, folder: Path, loss: str, **more: Any) -> Any:
     from datasets import Dataset
 
     policy, reference = (setting.make("sdpa").to(setting.dtype) for _ in range(2))
@@ -85,6 +91,7 @@ def trainer(level: Any, setting: Setting, folder: Path, loss: str) -> Any:
             per_device_train_batch_size=len(SURE),
             report_to="none",
             disable_tqdm=True,
+            **more,
         ),
         train_dataset=Dataset.from_list(rows(level)),
         processing_class=tiny.tokenizer(),
@@ -114,7 +121,7 @@ def test_loss_rewards_and_gradient(level: Any, tmp_path: Path) -> None:
 def test_tokens_are_the_same(level: Any, tmp_path: Path) -> None:
     setting = Setting(DPO(), level, preferences=SURE)
     theirs = trainer(level, setting, tmp_path / "trl", "sigmoid")
-    material = prepare(Rows(SURE), level, tiny.CHAT, DPO.needs, tiny.tokenizer(), Lengths(), tmp_path / "ours")
+    material = prepare(Rows(SURE), level, tiny.CHAT, DPO().needs, tiny.tokenizer(), Lengths(), tmp_path / "ours")
     for number, example in enumerate(theirs.train_dataset):
         tree = material.train[number]
         for owner, side in enumerate(("chosen", "rejected")):
@@ -129,7 +136,14 @@ def test_tokens_are_the_same(level: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
-    ("loss", "algo"), [("hinge", DPO(beta=0.4, form=Form.hinge)), ("nca_pair", NCA(beta=0.4))], ids=["hinge", "nca"]
+    ("loss", "algo"),
+    [
+        ("hinge", DPO(beta=0.4, form=Form.hinge)),
+        ("nca_pair", NCA(beta=0.4)),
+        ("ipo", DPO(beta=0.4, form=Form.ipo, normalise=Normalise.mean)),
+        ("sigmoid_norm", DPO(beta=0.4, normalise=Normalise.mean)),
+    ],
+    ids=["hinge", "nca", "ipo", "sigmoid_norm"],
 )
 def test_other_losses_that_trl_has(loss: str, algo: Any, tmp_path: Path) -> None:
     level = LEVELS["instance"]
@@ -140,3 +154,36 @@ def test_other_losses_that_trl_has(loss: str, algo: Any, tmp_path: Path) -> None
     metrics, gradient = ours(setting, tmp_path / "ours")
     assert metrics["loss"] == pytest.approx(value.item(), rel=ROUNDING)
     close(gradient, gradient_of(theirs.model), rtol=ROUNDING)
+
+
+@pytest.mark.usefixtures("offline")
+def test_weights_of_pairs(tmp_path: Path) -> None:
+    """WPO's. TRL does not clamp them, so that only below 1 they are the same."""
+    level = LEVELS["instance"]
+    setting = Setting(WPO(beta=0.4), level, preferences=SURE, dtype=torch.float32)
+    theirs = trainer(level, setting, tmp_path / "trl", "sigmoid", use_weighting=True)
+    value = theirs.compute_loss(theirs.model, theirs.data_collator(list(theirs.train_dataset)))
+    value.backward()
+    metrics, gradient = ours(setting, tmp_path / "ours")
+    assert metrics["weight"] < 0.9
+    assert metrics["weight_clamped"] == 0
+    assert metrics["loss"] == pytest.approx(value.item(), rel=ROUNDING)
+    close(gradient, gradient_of(theirs.model), rtol=ROUNDING)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_losses_without_a_reference() -> None:
+    """TRL's functions of means (SimPO, ORPO) and sums (CPO) alone; `simpo_gamma` is gamma, ORPO's beta our alpha."""
+    cpo = pytest.importorskip("trl.experimental.cpo").CPOTrainer.cpo_loss
+    orpo = pytest.importorskip("trl.experimental.orpo").ORPOTrainer.odds_ratio_loss
+    logps: Any = torch.tensor([-3.0, -7.5, -1.0]), torch.tensor([-4.0, -2.0, -9.0])
+    tokens = [4, 3, 2], [2, 5, 6]
+    scores = pair_scores(*(side.tolist() for side in logps), tokens=tokens[0], rejected_tokens=tokens[1])
+    means = [side / torch.tensor(n) for side, n in zip(logps, tokens, strict=True)]
+    plain = {"alpha": 0.0, "label_smoothing": 0.0, "accelerator": SimpleNamespace(device="cpu")}
+    theirs = cpo(SimpleNamespace(loss_type="simpo", beta=2.5, simpo_gamma=1.375, **plain), *means)[0]
+    torch.testing.assert_close(SimPO(beta=2.5, gamma_beta_ratio=0.55)(scores).losses_B, theirs)
+    theirs = cpo(SimpleNamespace(loss_type="sigmoid", beta=0.1, **plain), *logps)[0]
+    torch.testing.assert_close(CPO(sft_weight=0.0)(scores).losses_B, theirs)
+    theirs = orpo(SimpleNamespace(beta=0.1, **plain), *means)[0]  # to be taken from the supervised loss
+    torch.testing.assert_close(ORPO(alpha=0.1)(scores).losses_B, -means[0] - theirs)

@@ -42,7 +42,7 @@ def from_logits(policy: Tensor, reference: Tensor, target: Tensor) -> tuple[Tens
 
 def grads(case: Case, *, head_memory: HeadMemory = HeadMemory.auto, reference: bool = True) -> tuple[Tensor, ...]:
     known = (case.reference_hidden_TH, case.reference_head_VH) if reference else (None, None)
-    logps_T, kl_T = token_scores(
+    logps_T, kl_T, _ = token_scores(
         case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, head_memory=head_memory
     )
     loss = (case.weights_2T[0] * logps_T).sum() + (case.weights_2T[1] * kl_T).sum()
@@ -75,7 +75,7 @@ def test_gradients_are_finite_differences(head_memory: HeadMemory) -> None:
     known = (case.reference_hidden_TH.double(), case.reference_head_VH.double())
 
     def scores(hidden: Tensor, weight: Tensor, low: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        return token_scores(hidden, Head(weight, up, 0.7, 3.0), case.target_T, low, *known, head_memory=head_memory)
+        return token_scores(hidden, Head(weight, up, 0.7, 3.0), case.target_T, low, *known, head_memory=head_memory)[:2]
 
     assert torch.autograd.gradcheck(scores, [t.detach().double().requires_grad_() for t in inputs])
 
@@ -92,7 +92,7 @@ def test_heads_that_adapt_scale_and_cap(scale: float, cap: float | None) -> None
         return scale * logits if cap is None else cap * torch.tanh(scale * logits / cap)
 
     expected = from_logits(shaped(hidden @ weight.T + low @ up.T), shaped(double[0] @ double[1].T), case.target_T)
-    got = token_scores(hidden, Head(weight, up, scale, cap), case.target_T, low, *double)
+    got = token_scores(hidden, Head(weight, up, scale, cap), case.target_T, low, *double)[:2]
     pulls = case.weights_2T.double()
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -131,7 +131,7 @@ def test_a_second_backward_pass_is_the_same(head_memory: HeadMemory) -> None:
     """Kept distributions are used up in place by the first."""
     case = Case()
     known = (case.reference_hidden_TH, case.reference_head_VH)
-    logps_T, kl_T = token_scores(
+    logps_T, kl_T, _ = token_scores(
         case.hidden_TH, Head(case.head_VH), case.target_T, None, *known, head_memory=head_memory
     )
     loss = (logps_T * case.weights_2T[0] + kl_T * case.weights_2T[1]).sum()
@@ -159,7 +159,7 @@ def test_kl_and_its_gradient_vanish_at_the_reference() -> None:
 def test_kl_is_positive_and_puts_the_reference_first() -> None:
     """Two tokens, reference (3/4, 1/4), policy (1/2, 1/2): 3/4 log(3/2) + 1/4 log(1/2)."""
     head = torch.tensor([[1.0], [0.0]])
-    _, kl_T = token_scores(
+    _, kl_T, _ = token_scores(
         torch.tensor([[0.0]]), Head(head), torch.tensor([0]), None, torch.tensor([[3.0]]).log(), head
     )
     expected = 0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log()
@@ -168,7 +168,7 @@ def test_kl_is_positive_and_puts_the_reference_first() -> None:
 
 def test_without_a_reference_the_kl_is_a_constant() -> None:
     case = Case()
-    _, kl_T = token_scores(case.hidden_TH, Head(case.head_VH), case.target_T)
+    _, kl_T, _ = token_scores(case.hidden_TH, Head(case.head_VH), case.target_T)
     assert kl_T.tolist() == [0.0] * T
     gradients = torch.autograd.grad(kl_T.sum(), (case.hidden_TH, case.head_VH))
     assert all(gradient.abs().max() == 0 for gradient in gradients)
@@ -186,7 +186,7 @@ def test_an_unlikely_token_is_no_infinity() -> None:
     """softmax().log() would give -inf at a logit gap of 200, and 0 * inf = nan in the KL."""
     head = torch.tensor([[200.0], [0.0]])
     hidden = torch.ones(1, 1, requires_grad=True)
-    logps_T, kl_T = token_scores(hidden, Head(head), torch.tensor([1]), None, torch.ones(1, 1), head)
+    logps_T, kl_T, _ = token_scores(hidden, Head(head), torch.tensor([1]), None, torch.ones(1, 1), head)
     (logps_T + kl_T).sum().backward()
     assert logps_T.tolist() == [-200.0]
     assert kl_T.tolist() == [0.0]
@@ -197,7 +197,7 @@ def test_an_unlikely_token_is_no_infinity() -> None:
 def test_bfloat16_inputs_are_scored_in_fp32() -> None:
     case = Case()
     inputs = [t.detach().bfloat16() for t in (case.hidden_TH, case.head_VH)]
-    logps_T, _ = token_scores(inputs[0], Head(inputs[1]), case.target_T)
+    logps_T, _, _ = token_scores(inputs[0], Head(inputs[1]), case.target_T)
     exact = (inputs[0] @ inputs[1].T).float().log_softmax(-1).gather(1, case.target_T[:, None]).squeeze(1)
     assert logps_T.dtype is torch.float32
     torch.testing.assert_close(logps_T, exact)
@@ -209,11 +209,65 @@ def test_autocast_computes_the_same_logits_in_both_directions() -> None:
     head = torch.cat([case.head_VH.detach(), torch.ones(V, 1)], dim=1).requires_grad_()
     hidden = torch.cat([40 * case.hidden_TH.detach(), torch.ones(T, 1)], dim=1).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        logps_T, kl_T = token_scores(hidden, Head(head), case.target_T, None, hidden.detach(), head.detach())
+        logps_T, kl_T, _ = token_scores(hidden, Head(head), case.target_T, None, hidden.detach(), head.detach())
     (kl_gradient,) = torch.autograd.grad(kl_T.sum(), hidden, retain_graph=True)
     torch.testing.assert_close(kl_gradient, torch.zeros_like(kl_gradient), rtol=0, atol=1e-3)
     (gradient,) = torch.autograd.grad(logps_T.sum(), hidden)
     torch.testing.assert_close(gradient[:, -1], torch.zeros(T), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("rows", [2, 100])
+@pytest.mark.parametrize("head_memory", HeadMemory)
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (3.0, 1.5)])
+def test_collision_probabilities_are_sums_of_squares(
+    scale: float, cap: float | None, adapted: bool, head_memory: HeadMemory, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """log sum_v p_v^2, from all probabilities in double precision, whatever the head, the chunks and what is kept."""
+    monkeypatch.setattr(logps, "CHUNK_BYTES", rows * V * 4)
+    case, generator = Case(5), torch.Generator().manual_seed(7)
+    low, up = (torch.randn(n, 2, generator=generator) for n in (T, V))
+    logits_TV = case.hidden_TH.detach().double() @ case.head_VH.detach().double().T
+    logits_TV = logits_TV + low.double() @ up.double().T if adapted else logits_TV
+    logits_TV = scale * logits_TV if cap is None else cap * torch.tanh(scale * logits_TV / cap)
+    wanted_T = logits_TV.softmax(-1).square().sum(-1).log()
+    head, factor = Head(case.head_VH, up if adapted else None, scale, cap), low if adapted else None
+    got = token_scores(case.hidden_TH, head, case.target_T, factor, head_memory=head_memory, collision=True)
+    assert got.collision_T is not None
+    assert not got.collision_T.requires_grad
+    torch.testing.assert_close(got.collision_T.double(), wanted_T, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("head_memory", HeadMemory)
+@pytest.mark.parametrize("reference", [False, True])
+def test_collision_probabilities_change_no_bit_of_the_rest(reference: bool, head_memory: HeadMemory) -> None:
+    """Nor are they computed where nobody asks."""
+    case = Case(6)
+    known = (case.reference_hidden_TH, case.reference_head_VH) if reference else (None, None)
+
+    def scored(collision: bool) -> tuple[Tensor, ...]:
+        got = token_scores(
+            case.hidden_TH, Head(case.head_VH), case.target_T, None, *known,
+            head_memory=head_memory, collision=collision,
+        )  # fmt: skip
+        assert (got.collision_T is not None) is collision
+        pull = (case.weights_2T[0] * got.logps_T).sum() + (case.weights_2T[1] * got.kl_T).sum()
+        return got.logps_T, got.kl_T, *torch.autograd.grad(pull, (case.hidden_TH, case.head_VH))
+
+    for one, other in zip(scored(False), scored(True), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_nobody_asks_for_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(logps, "_collision")
+    grads(Case())
+
+
+def test_collision_probabilities_of_a_sure_and_of_an_undecided_model() -> None:
+    """0 nats, and -log V, however far the logits lie apart."""
+    hidden, head = torch.tensor([[1.0], [0.0]]), torch.tensor([[500.0], [0.0], [0.0], [-500.0]])
+    collision_T = token_scores(hidden, Head(head), torch.tensor([1, 1]), collision=True).collision_T
+    torch.testing.assert_close(collision_T, -torch.tensor([1.0, 4.0]).log())
 
 
 def test_sums_go_to_their_owners() -> None:

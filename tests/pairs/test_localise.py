@@ -269,3 +269,42 @@ def test_judges_that_ask_another_model(lost: int) -> None:
 def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)).removeprefix("min_").removeprefix("max_")):
         Localise(**wrong)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A judge that is asked, and finds step 2 wrong wherever it is."""
+
+    needs = frozenset[str]()
+
+    def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests:
+        yield AskJudge(solution.text)
+        return Verdict(1)
+
+
+def test_a_judge_that_costs_nothing_says_how_the_chosen_side_goes_on() -> None:
+    lucky = after(1).replace(STEPS[2], STEPS[2].replace("= ", "= 1"))  # right in the end over a wrong third step
+    assert lucky != after(1)
+    finished, _ = make([spoil(LONG, 1)], {1: [lucky]}, rectify=1)
+    (preference,) = finished.result.preferences
+    values = [mark.value for mark in preference.chosen_steps]
+    assert values[:3] == [1.0, 1.0, 0.0]
+    assert set(values[3:]) <= {None}
+    assert [mark.value for mark in preference.rejected_steps[:3]] == [1.0, 0.0, None]
+    assert preference.chosen_steps[-1].end == len(whole(preference)[0])
+
+
+def test_one_that_must_be_asked_is_not_asked_about_it() -> None:
+    texts = {opened(LONG): ["\n" + spoil(LONG, 1)], opened(LONG) + "\n" + before(1): [after(1)]}
+    asked: list[str] = []
+
+    def answer(messages: Any) -> list[str]:
+        asked.extend(messages)
+        return ["" for _ in messages]
+
+    given = context(1, judge=Asked())
+    (finished,) = run(Localise(rectify=1), Scripted(texts), [LONG], given, ask_judge=answer)
+    (preference,) = finished.result.preferences
+    assert asked == [spoil(LONG, 1)]
+    # The chosen step counts as right, since the pair says so; of what follows nobody knows.
+    assert [mark.value for mark in preference.chosen_steps] == [1.0, 1.0, *[None] * (len(STEPS) - 2)]

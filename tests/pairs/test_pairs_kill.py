@@ -17,6 +17,7 @@ METHODS = {
     "sampled": ("pairs=sampled", "pairs.max_pairs_per_problem=2"),
     "localise": ("pairs=localise", "judge=rollouts", "pairs.rectify=4", "judge.rollouts=4"),
     "rollouts": ("pairs=rollouts", "pairs.rollouts=4", "pairs.max_wrong=2"),
+    "controlled": ("pairs=controlled", "pairs.tries=4", "pairs.naive=true"),
     "mcts": ("pairs=mcts", "pairs.iterations=4", "pairs.root_factor=1"),
 }
 """Ways of making pairs, each of which must survive being killed."""

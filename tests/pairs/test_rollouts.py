@@ -249,3 +249,23 @@ def test_cut_roll_outs_are_failures() -> None:
 def test_settings_that_cannot_be_meant(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         Rollouts(**settings)
+
+
+def test_steps_carry_the_shares_of_right_roll_outs() -> None:
+    found = one(make())
+    # 2/4 after step 1; the better wording of step 2 has 3/4, the wrong one 0. Of the rest of a roll-out that ends right
+    # only its end is known.
+    values = [mark.value for mark in found.chosen_steps]
+    assert values[:2] == [0.5, 0.75]
+    assert values[2:] == [*[None] * (len(values) - 3), 1.0]
+    assert [mark.value for mark in found.rejected_steps[:3]] == [0.5, 0.0, 0.25]
+
+
+@pytest.mark.parametrize("rule", [Rule.PAPER, Rule.SELF_EXPLORE])
+def test_unfinished_sides_are_marked_as_far_as_they_go(rule: Rule) -> None:
+    found = one(make(rule=rule))
+    chosen, rejected = whole(found)
+    assert found.chosen_steps[-1].value == 1.0
+    assert found.chosen_steps[-1].end == len(chosen)
+    assert [mark.value for mark in found.rejected_steps] == [0.5, 0.0]
+    assert found.rejected_steps[-1].end == len(rejected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +25,10 @@ from support.scripted import (
 )
 
 from stepdpo.core.steps import join_steps, split_steps
-from stepdpo.core.types import Preference, Problem, Prompt, Sampling
+from stepdpo.core.types import Mark, Preference, Problem, Prompt, Sampling
 from stepdpo.data.templates import MixedTemplate, TextTemplate
 from stepdpo.pairs.siblings import Siblings
+from stepdpo.pairs.solutions import Faults
 
 
 def make(
@@ -148,3 +150,28 @@ def test_every_question_may_have_a_template_of_its_own() -> None:
     }
     found = preferences(run(Siblings(), Scripted(texts), asked, replace(context(), template=mixed)))
     assert [whole(p) for p in found] == [(p.solution, spoil(p, 1)) for p in asked]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_steps_are_marked_as_the_checker_finds_them(index: int) -> None:
+    right, wrong = LONG.solution, spoil(LONG, index)
+    (preference,), _ = make({opened(LONG): ["\n" + right, "\n" + wrong]}, LONG)
+    steps = LONG.meta["steps"]
+    assert marked(right, preference.chosen_steps) == [1.0] * steps
+    assert marked(wrong, preference.rejected_steps) == [1.0] * index + [0.0] + [None] * (steps - 1 - index)
+
+
+def test_of_the_chosen_side_up_to_its_own_first_wrong_step() -> None:
+    late = LONG.meta["steps"] - 1
+    texts = {opened(LONG): ["\n" + spoil(LONG, late), "\n" + spoil(LONG, 1)]}
+    (preference,), _ = make(texts, LONG, max_pairs_per_problem=1, faults=Faults.wrong, resample=0)
+    assert marked(spoil(LONG, late), preference.chosen_steps) == [1.0] * late + [0.0]
+
+
+def marked(text: str, steps: Sequence[Mark]) -> list[float | None]:
+    """The values, once every stretch is seen to be one step of the text."""
+    starts = [0, *(mark.end for mark in steps)]
+    stretches = [text[start:end] for start, end in itertools.pairwise(starts)]
+    assert "".join(stretches) == text
+    assert all(stretch.count("Step ") == 1 and not stretch.endswith("\n") for stretch in stretches)
+    return [mark.value for mark in steps]

@@ -370,3 +370,23 @@ def test_the_focus_is_one_of_the_runs(tmp_path: Path) -> None:
     assert {row["run"] for row in rows} == {"dpo", "sft", "other"}
     # On math the focus has no answers: nothing is said of it there.
     assert (tmp_path / "out" / "report.md").read_text().count("\n- ") == 1
+
+
+def test_a_training_that_its_guard_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Strangers' lines, and names that steer or mark up, do no harm."""
+    run = make(tmp_path, "dpo", "+-")
+    quiet = make(tmp_path, "sft", "++")
+    lines: list[Any] = [{"step": 40, "guard/chosen_per_token": 0.2, "loss": 1.0}, {"step": 60, "guard/kl`\x1b": 0.3}]
+    write_jsonl(run / "metrics.jsonl", [*lines, {"guard/x": 1.0}, {"step": "7", "guard/y": 1.0}])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("[1]\n")
+    write_jsonl(quiet / "metrics.jsonl", [{"step": 10, "loss": 1.0}])
+    report([run, quiet], None, tmp_path / "out")
+    said = "dpo: its training passed bounds of its guard (chosen_per_token from update 40 on, kl"
+    out = capsys.readouterr().out
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert said in out
+    assert "\x1b" not in out + text
+    assert f"- {said}\\`" in text
+    assert "guard (x" not in out + text
+    assert "sft: its" not in out + text

@@ -13,8 +13,10 @@ from stepdpo.algo.dpo import Form as DPOForm
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA
 from stepdpo.algo.sft import SFT
+from stepdpo.algo.simpo import SimPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.algo.tdpo import Form as TDPOForm
+from stepdpo.algo.wpo import WPO
 from stepdpo.core.types import Preference
 from stepdpo.data.level import Instance, Prefix, Step
 from stepdpo.models.attention.registry import Attention
@@ -50,6 +52,8 @@ LOSSES = {
     "tdpo2": (TDPO(form=TDPOForm.tdpo2), twins.tdpo2),
     "kto": (KTO(), twins.kto),
     "nca": (NCA(), twins.nca),
+    "simpo": (SimPO(), twins.simpo),
+    "wpo": (WPO(), twins.wpo),
     "sft": (SFT(), twins.sft),
 }
 LEVELS = {

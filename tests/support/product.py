@@ -162,7 +162,7 @@ def run(
 
     def build(dtype: torch.dtype, gather: Any) -> Scorer:
         model = adapted(adapter, Pretrained(str(folder / "model")).model(attention, dtype))
-        return Scorer(model, True, gather, head_memory)
+        return Scorer(model, True, gather, head_memory, collision=True)
 
     spec = Zero(
         stage=STAGES[stage], dtype=Dtype.float32, device=Device.cpu, gradient_checkpointing=checkpointing,

@@ -19,20 +19,24 @@ def pair_scores(
     rejected_kl: Sequence[float] | None = None,
     confidence: Sequence[float] | None = None,
     tokens: Sequence[int] | None = None,
+    rejected_tokens: Sequence[int] | None = None,
     reference_point: float | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> PairScores:
+    """`rejected_tokens` are as many as `tokens` unless they are given; without either each side has 4."""
+
     def policy(values: Sequence[float] | None) -> torch.Tensor | None:
-        return torch.tensor(values, requires_grad=True) if values is not None else None
+        return torch.tensor(values, dtype=dtype, requires_grad=True) if values is not None else None
 
     def known(values: Sequence[float] | None) -> torch.Tensor | None:
-        return torch.tensor(values) if values is not None else None
+        return torch.tensor(values, dtype=dtype) if values is not None else None
 
-    count = torch.tensor(tokens, dtype=torch.float32) if tokens is not None else torch.full((len(chosen),), 4.0)
+    count = tokens if tokens is not None else [4] * len(chosen)
     return PairScores(
-        chosen_logps_B=torch.tensor(chosen, requires_grad=True),
-        rejected_logps_B=torch.tensor(rejected, requires_grad=True),
-        chosen_tokens_B=count,
-        rejected_tokens_B=count,
+        chosen_logps_B=torch.tensor(chosen, dtype=dtype, requires_grad=True),
+        rejected_logps_B=torch.tensor(rejected, dtype=dtype, requires_grad=True),
+        chosen_tokens_B=torch.tensor(count, dtype=dtype),
+        rejected_tokens_B=torch.tensor(rejected_tokens if rejected_tokens is not None else count, dtype=dtype),
         confidence_B=torch.tensor(confidence) if confidence is not None else torch.ones(len(chosen)),
         reference_chosen_logps_B=known(reference_chosen),
         reference_rejected_logps_B=known(reference_rejected),

@@ -23,6 +23,14 @@ GOOD: list[dict[str, Any]] = [
     {"instruction": "Q", "input": "2 + 3", "output": "\\boxed{5}"},
     {"messages": [{"role": "system", "content": "S"}, *turns("Q", "5")]},
     {"conversations": turns("Q"), "chosen": turns("Q", "5")[1], "rejected": turns("Q", "6")[1], "system": "S"},
+    {"prompt": "2 + 3?", "completions": ["2 + 3 = 5", "\nSo 5."], "labels": [True, False]},
+    {"prompt": turns("Q"), "completion": turns("Q", "5")[1:], "label": False},
+    {"input": "2 + 3? Step 1: 5 ки\nStep 2: 5 ки", "label": "2 + 3? Step 1: 5 +\nStep 2: 5 -", "task": "x"},
+    {"question": {"problem": "2 + 3?", "ground_truth_answer": "5"}, "label": {"finish_reason": "solution", "steps": [
+        {"completions": [{"text": "So 5.", "rating": 1}, {"text": "So 6.", "rating": -1}], "chosen_completion": 0},
+        {"completions": None, "human_completion": {"text": "# Answer\n\n5", "rating": None}}]}},
+    {"question": "2 + 3?", "chosen": "2 + 3 = 5\n5", "rejected": "", "label": 0.5, "chosen_steps": [[9, 1], [11, None]],
+     "chosen_weights": [[4, 0.5]]},
 ]  # fmt: skip
 ODD: list[Any] = [
     None, True, False, 0, -1, 10**400, "HUGE", 1e308, float("nan"), float("inf"), "", " \n", "\ud800", "a\x00b",
@@ -33,7 +41,8 @@ ODD: list[Any] = [
     turns("Q", "5"), {"role": "assistant", "content": "5"}, [["a", 1]], {"a": {"b": [{"c": None}]}},
 ]  # fmt: skip
 NAMES = sorted(
-    {name for row in GOOD for name in row} | {"rejcted", "label", "completion", "\ud83d", "", "answers", "\x1b]0;x"}
+    {name for row in GOOD for name in row}
+    | {"rejcted", "label", "completion", "\ud83d", "", "answers", "\x1b]0;x", "labels"}
 )
 
 

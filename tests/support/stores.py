@@ -17,5 +17,5 @@ def in_memory(rows: Sequence[tuple[int, Sequence[TokenSequence], float, int]]) -
     for number, sequences, confidence, group in rows:
         writer.add(number, sequences, confidence, group)
     content = buffer.getvalue()
-    entries = writer.entries(lambda first, count: content[first : first + count])
-    return TokenStore(entries, lambda first, count: content[first : first + count])
+    examples, responses = writer.entries(lambda first, count: content[first : first + count])
+    return TokenStore(examples, responses, lambda first, count: content[first : first + count], steps=writer.steps())

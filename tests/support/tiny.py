@@ -91,16 +91,16 @@ def with_bos(prepends: bool) -> Any:
     )
 
 
-def model(attention: str, *, seed: int = 0, tied: bool = True) -> Any:
+def model(attention: str, *, seed: int = 0, tied: bool = True, hidden: int = 32) -> Any:
     """A Qwen2 with two layers, grouped key-value heads, fp32 and random weights of some size."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer()),
-        hidden_size=32,
+        hidden_size=hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=64,
+        intermediate_size=2 * hidden,
         max_position_embeddings=512,
         initializer_range=0.2,
         tie_word_embeddings=tied,
@@ -123,13 +123,14 @@ def perturb(module: torch.nn.Module, *, seed: int = 1, size: float = 0.02) -> No
         parameter.copy_(moved.float())
 
 
-def save_model(folder: Path, tied: bool) -> Path:
+def save_model(folder: Path, tied: bool, hidden: int = 32) -> Path:
     """Random weights large enough that two steps differ in probability."""
     tokenizer = build()
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=64, max_position_embeddings=512, tie_word_embeddings=tied, initializer_range=0.1,
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=2 * hidden, max_position_embeddings=512, tie_word_embeddings=tied,
+        initializer_range=0.1,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)

@@ -95,7 +95,8 @@ def scoring(
     def build(_: torch.dtype, gather: Any) -> Scorer:
         with_kl, other = "kl" in setting.algo.needs, setting.reference
         head_VH = head_of(other(attention).to(setting.dtype), gather) if other and with_kl else None
-        return Scorer(setting.make(attention).to(setting.dtype), with_kl, gather, reference_head_VH=head_VH)
+        model, collision = setting.make(attention).to(setting.dtype), "collision" in setting.algo.needs
+        return Scorer(model, with_kl, gather, reference_head_VH=head_VH, collision=collision)
 
     def plain(_: torch.dtype, gather: Any) -> Scorer:
         assert setting.reference
@@ -147,13 +148,23 @@ class Sums:
     reference_logps: Tensor
     kl: Tensor
     tokens: Tensor
+    collision: Tensor
+    """log sum_v p_v^2 of the policy, a constant."""
 
     @property
     def logratio(self) -> Tensor:
         return self.logps - self.reference_logps
 
     def detach(self) -> Sums:
-        return Sums(self.logps.detach(), self.reference_logps, self.kl.detach(), self.tokens)
+        return Sums(self.logps.detach(), self.reference_logps, self.kl.detach(), self.tokens, self.collision)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logps / self.tokens
+
+    @property
+    def mean_logratio(self) -> Tensor:
+        return self.logratio / self.tokens
 
 
 def row(unscored: str, response: str, ends: bool, tokenizer: Any) -> Row:
@@ -182,11 +193,13 @@ def sums(policy: Any, reference: Any, rows: Sequence[Row], pad: int) -> Sums:
     scored = scored[:, 1:]
     targets = ids_BL[:, 1:, None]
     kl = (reference_BLV.exp() * (reference_BLV - policy_BLV)).sum(-1)[:, :-1]
+    collision = policy_BLV.detach().exp().square().sum(-1).log()[:, :-1]
     return Sums(
         logps=(policy_BLV[:, :-1].gather(-1, targets).squeeze(-1) * scored).sum(-1),
         reference_logps=(reference_BLV[:, :-1].gather(-1, targets).squeeze(-1) * scored).sum(-1),
         kl=(kl * scored).sum(-1),
         tokens=scored.sum(-1),
+        collision=(collision * scored).sum(-1),
     )
 
 
@@ -272,3 +285,26 @@ def kto(chosen: Sums, rejected: Sums, _: Tensor, mismatched: Tensor, beta: float
 def nca(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.4) -> Tensor:
     good, bad = beta * chosen.logratio, beta * rejected.logratio
     return -F.logsigmoid(good) - 0.5 * F.logsigmoid(-good) - 0.5 * F.logsigmoid(-bad)
+
+
+def dpop(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.3, penalty: float = 5.0) -> Tensor:
+    fall = (-chosen.logratio).clamp(min=0)
+    return -F.logsigmoid(beta * (chosen.logratio - rejected.logratio - penalty * fall))
+
+
+def simpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 2.0, gamma: float = 1.0) -> Tensor:
+    return -F.logsigmoid(beta * chosen.mean - beta * rejected.mean - gamma)
+
+
+def cpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.1) -> Tensor:
+    return -F.logsigmoid(beta * (chosen.logps - rejected.logps)) - chosen.mean
+
+
+def orpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, alpha: float = 0.1) -> Tensor:
+    odds = [side.mean.exp() / (1 - side.mean.exp()) for side in (chosen, rejected)]
+    return -chosen.mean - alpha * torch.sigmoid((odds[0] / odds[1]).log()).log()
+
+
+def wpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.01) -> Tensor:
+    u = sum((side.logps.detach() - side.collision) / side.tokens for side in (chosen, rejected))
+    return -torch.as_tensor(u).exp().clamp(max=1) * F.logsigmoid(beta * (chosen.logratio - rejected.logratio))

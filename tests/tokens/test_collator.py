@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 
@@ -34,10 +36,10 @@ def test_collate_packs_without_loss() -> None:
         seen = [k for k in range(source + 1) if source < ends[k]]
         assert positions[seen].tolist() == list(range(len(seen)))
         found.setdefault(owner, []).append((row[seen].tolist(), int(batch.target_T[term])))
-    for number, sides in enumerate(sequences):
-        for side, (tokens, first) in enumerate(sides):
-            expected = [(tokens[:n], tokens[n]) for n in range(first, len(tokens))]
-            assert sorted(found.pop(2 * number + side), key=lambda t: len(t[0])) == expected
+    assert batch.responses == (2, 1, 2)
+    for response, (tokens, first) in enumerate(itertools.chain(*sequences)):
+        expected = [(tokens[:n], tokens[n]) for n in range(first, len(tokens))]
+        assert sorted(found.pop(response), key=lambda t: len(t[0])) == expected
     assert not found
 
 

@@ -32,7 +32,7 @@ class Rows:
 
 
 def material(
-    folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO.needs, **more: object
+    folder: Path, rows: Rows | None = None, needs: frozenset[str] = DPO().needs, **more: object
 ) -> TokenizedDataset:
     settings = {"level": Step(), "template": tiny.CHAT, "lengths": Lengths()} | more
     return prepare(
@@ -55,6 +55,9 @@ def test_one_sided_data_need_a_one_sided_loss(tmp_path: Path) -> None:
     assert len(material(tmp_path, rows, SFT.needs).train) == len(tiny.PREFERENCES)
     with pytest.raises(UserError, match="algo=sft"):
         material(tmp_path, rows)
+    graded = Rows(tuple(replace(p, label=number % 2) for number, p in enumerate(rows.preferences)))
+    with pytest.raises(UserError, match=r"no rejected sides.*single labelled responses \(algo=outcome"):
+        material(tmp_path, graded)
 
 
 def test_nothing_left_is_said_with_its_reasons(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_the_fingerprint_is_what_is_read_and_what_is_scored(tmp_path: Path) -> N
 
 def test_only_a_loss_that_needs_them_gets_mismatched_pairs(tmp_path: Path) -> None:
     assert material(tmp_path).mismatched == {}
-    done = material(tmp_path, needs=KTO.needs)
+    done = material(tmp_path, needs=KTO().needs)
     assert sorted(done.mismatched) == sorted(done.train)
 
 

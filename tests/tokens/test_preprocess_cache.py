@@ -58,7 +58,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def material(data: Any, folder: Path, **more: Any) -> TokenizedDataset:
     dataset = Dataset(str(data), max_bad="50%", heldout=1) if isinstance(data, Path) else data
     settings: dict[str, Any] = {
-        "level": Step(), "template": tiny.CHAT, "needs": DPO.needs, "tokenizer": tiny.tokenizer(),
+        "level": Step(), "template": tiny.CHAT, "needs": DPO().needs, "tokenizer": tiny.tokenizer(),
         "lengths": Lengths(),
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def test_the_second_run_reads_no_data(
     """It says the same, quarantines the same, and trains on the same."""
     said, quarantined, prints = [], [], []
     for name in ("one", "two"):
-        done = material(file, tmp_path / name, needs=KTO.needs)
+        done = material(file, tmp_path / name, needs=KTO().needs)
         said.append(capsys.readouterr().out)
         quarantined.append((tmp_path / name / "quarantine.jsonl").read_bytes())
         prints.append((done.fingerprint, len(done.train), len(done.heldout), len(done.mismatched)))
@@ -102,7 +102,7 @@ def test_anything_that_tokens_depend_on_makes_another_entry(file: Path, tmp_path
         {"lengths": Lengths(max_length=511)},
         {"lengths": Lengths(overlong=Overlong.error)},
         {"needs": SFT.needs},
-        {"needs": KTO.needs},
+        {"needs": KTO().needs},
         {"tokenizer": other},
         {"tokenizer": own},
         {"tokenizer": tiny.with_bos(prepends=False)},

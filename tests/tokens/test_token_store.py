@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepdpo.core.errors import UserError
-from stepdpo.tokens.token_store import INDEX_RECORD, TokenStore, open_store
+from stepdpo.tokens.token_store import EXAMPLE, RESPONSE, TokenStore, open_store
 from stepdpo.tokens.token_store_writer import StoreInfo, store_writer, verify
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 from tests.support.stores import in_memory
@@ -101,13 +101,14 @@ def store(folder: Path) -> TokenStore:
 
 
 def test_files_hold_the_same(tmp_path: Path) -> None:
-    """4 + 3 tokens a pair (two are shared), and 52 bytes of index."""
+    """4 + 3 tokens a pair (two are shared), and 60 bytes of index."""
     found = store(tmp_path)
     for number, tree in in_memory(SOME).items():
         same(found[number], tree)
     assert (tmp_path / "train.tokens").stat().st_size == 3 * 4 * (4 + 3)
-    assert (tmp_path / "train.index").stat().st_size == 3 * INDEX_RECORD.itemsize
-    assert INDEX_RECORD.itemsize <= 60
+    assert (tmp_path / "train.index").stat().st_size == 3 * EXAMPLE.itemsize
+    assert (tmp_path / "train.responses").stat().st_size == 6 * RESPONSE.itemsize
+    assert EXAMPLE.itemsize + 2 * RESPONSE.itemsize == 60
 
 
 def test_a_store_outlives_its_folders_name(tmp_path: Path) -> None:

@@ -187,10 +187,10 @@ def test_own_predictions_are_found_in_the_merged_tree(sequences: Forest) -> None
 
 
 def test_one_sided_pairs_are_found_too() -> None:
-    """Owners 0, 2, 4: supervised data of one problem."""
+    """One response an example: supervised data of one problem."""
     sequences = [[1, 2, 3], [1, 2, 4], [1, 2, 3, 5]]
     merged = build_tree(
-        [TokenSequence(np.array(p, np.int32), 1, 2 * n) for n, p in enumerate(sequences)], range(3), [1.0] * 3
+        [TokenSequence(np.array(p, np.int32), 1, n) for n, p in enumerate(sequences)], range(3), [1.0] * 3
     )
     own = [build_tree([TokenSequence(np.array(p, np.int32), 1, 0)], [n], [1.0]) for n, p in enumerate(sequences)]
     found = places_in(merged, own)

@@ -140,10 +140,10 @@ def test_the_first_scored_token_is_the_first_to_end_after_the_boundary(texts: li
     tokenizer = tiny.with_bos(prepends=False) if bos else tiny.tokenizer()
     whole = [before + after for before, after in texts]
     expected = [
-        (ids, next((n for n, end in enumerate(ends) if end > len(before)), len(ids)))
+        (ids, [next((n for n, end in enumerate(ends) if end > len(before)), len(ids))])
         for (ids, ends), (before, _) in zip(encode(whole, tokenizer), texts, strict=True)
     ]
-    assert list(_encode_from(whole, [len(before) for before, _ in texts], tokenizer)) == expected
+    assert list(_encode_from(whole, [[len(before)] for before, _ in texts], tokenizer)) == expected
 
 
 # Special tokens
@@ -244,10 +244,10 @@ def test_sides_that_the_official_cut_makes_equal_may_be_kept(tokenizer: Any) -> 
     assert (sorted(done.sequences), dict(done.dropped)) == ([0, 1], {})
     model = tiny.model(register())
     trees = [build_tree(done.sequences[0], [0], [1.0]), tree_of(Pair("1", "", "2", "3"), PLAIN, tokenizer)]
-    logps_B2, _, tokens_B2, _ = Scorer(model, False, lambda _: nullcontext())(collate(trees))
-    assert logps_B2[0, 0] == logps_B2[0, 1]
-    assert tokens_B2.tolist() == [[6, 6], [1, 1]]
-    (gradient,) = torch.autograd.grad(logps_B2[0, 0] - logps_B2[0, 1], model.get_output_embeddings().weight)
+    logps_R, _, tokens_R, *_ = Scorer(model, False, lambda _: nullcontext())(collate(trees))
+    assert logps_R[0] == logps_R[1]
+    assert tokens_R.tolist() == [6, 6, 1, 1]
+    (gradient,) = torch.autograd.grad(logps_R[0] - logps_R[1], model.get_output_embeddings().weight)
     assert not gradient.any()
 
 
@@ -256,7 +256,7 @@ def test_over_long_pairs_are_dropped_and_counted(tokenizer: Any) -> None:
     done = tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10))
     assert sorted(done.sequences) == [0, 2]
     assert dict(done.dropped) == {"over-long": 2}
-    assert sorted(tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10), first=70).sequences) == [70, 72]
+    assert sorted(tokenize(pairs, PLAIN, tokenizer, Lengths(max_length=10), range(70, 74)).sequences) == [70, 72]
 
 
 def test_over_long_pairs_may_be_an_error(tokenizer: Any) -> None:

@@ -49,7 +49,7 @@ def written(folder: Path, *rows: Any) -> Dataset:
 
 
 def prepared(folder: Path, dataset: Dataset, tokenizer: Any) -> TokenizedDataset:
-    return prepare(dataset, Step(), NativeTemplate(), DPO.needs, tokenizer, Lengths(), folder)
+    return prepare(dataset, Step(), NativeTemplate(), DPO().needs, tokenizer, Lengths(), folder)
 
 
 def quarantined(folder: Path) -> list[tuple[int, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from stepdpo.core.types import Completion, Problem
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, JudgeFailed, Request
+from stepdpo.pairs.judges.verdict import Verdict
 from stepdpo.pairs.solutions import Solution
 
 
@@ -64,14 +65,37 @@ class JudgedProblem:
     context: Context
     cache: SampleCache = field(default_factory=SampleCache)
     counts: Counter[str] = field(default_factory=Counter)
+    verdicts: dict[str, int | None] = field(default_factory=dict)
+    """What the judge has found in each text it was asked about."""
 
     def judge(self, solution: Solution) -> Generator[Request, Any, int | None]:
         """The first wrong step of a solution, in the judge's eyes."""
         assert self.context.judge is not None, "a method without its judge is refused before"
-        verdict = yield from self.cache.run(self.context.judge(self.problem, solution, self.context))
+        verdict: Verdict = yield from self.cache.run(self.context.judge(self.problem, solution, self.context))
         self.counts.update(verdict.counts)
-        error: int | None = verdict.error
-        return error if error is not None and 0 <= error < len(solution.steps) else None
+        return self._keep(solution, verdict)
+
+    def told(self, solution: Solution) -> Solution:
+        """The solution with its first wrong step, where the judge has looked, or can look without a request."""
+        assert self.context.judge is not None, "a method without its judge is refused before"
+        if solution.text not in self.verdicts:
+            judging = self.context.judge(self.problem, solution, self.context)
+            try:
+                next(judging)
+            except StopIteration as end:
+                self._keep(solution, end.value)
+            except JudgeFailed:
+                return solution
+            else:
+                judging.close()
+                return solution
+        return replace(solution, error=self.verdicts[solution.text], checked=True)
+
+    def _keep(self, solution: Solution, verdict: Verdict) -> int | None:
+        error = verdict.error
+        known = error if error is not None and 0 <= error < len(solution.steps) else None
+        self.verdicts[solution.text] = known
+        return known
 
     def sample(self, prefix: str, n: int) -> Generator[Request, Any, list[Completion]]:
         """Continuations of a prefix, `n` or more; those that the judge has sampled from there count."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def read_trees(path: str) -> Iterator[Tree | BadRow]:
 
     UserError when there is nothing to read, or the columns are those of no known form.
     """
-    place = _place(path)
+    place = place_of(path)
 
     def rows() -> Iterator[Row | BadRow]:
         return read_rows(place)
@@ -34,7 +34,16 @@ def read_trees(path: str) -> Iterator[Tree | BadRow]:
     return _form(place, rows)(rows)
 
 
-def _place(path: str) -> str:
+def holds_trees(path: str) -> bool:
+    """Whether it is a file whose first readable row is a tree as a run writes it."""
+    place = Path(path).expanduser()
+    if not place.is_file():
+        return False
+    first = next((row for row in islice(read_rows(str(place)), PEEK_ROWS) if isinstance(row, Row)), None)
+    return first is not None and set(first.cells) >= set(OURS.split())
+
+
+def place_of(path: str) -> str:
     """The file meant by `path`: the trees of a run, where it is a run's folder."""
     folder = locate(path)
     if folder is None or not folder.is_dir():
@@ -72,7 +81,7 @@ def _rows_of_trees(rows: Reading) -> Iterator[Tree | BadRow]:
             continue
         try:
             _check(row.cells)
-            yield Tree.from_row(row.cells)
+            yield replace(Tree.from_row(row.cells), place=row.place)
         except (ValueError, KeyError, TypeError) as error:
             lacking = f"no {error} in it" if isinstance(error, KeyError) else str(error)
             yield row.bad(lacking)
@@ -105,8 +114,9 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "correct": (bool,),
 }
 """What each field of a node may be, where it is given."""
+OURS = "problem nodes"
 FORMS: Mapping[str, Callable[[Reading], Iterator[Tree | BadRow]]] = {
-    "problem nodes": _rows_of_trees,
+    OURS: _rows_of_trees,
     "trajectory chosen rejected": ultrainteract,
     "id text": with_parents,
 }

@@ -14,10 +14,9 @@ from random import Random
 
 from stepdpo.core.ranges import at_least, within
 from stepdpo.core.types import Preference
-from stepdpo.pairs.tree.tree import Tree, preference
+from stepdpo.pairs.tree.step_pair import preference
+from stepdpo.pairs.tree.tree import ROLLOUTS, Tree
 
-ROLLOUTS = "rollouts"
-"""`meta["visits"]` of a tree whose visits count roll-outs made after a step rather than a search's choices."""
 SURE_GAP, SURE_VISITS = 0.5, 2
 """The least gap and visits that `outcomes` accepts."""
 
@@ -145,7 +144,7 @@ def _of_siblings(
 ) -> Iterator[tuple[int, int]]:
     """The best child against others, the others in the order of preference; equally good ones take turns."""
     visits = selection.select_by is SelectBy.VISITS
-    known = [i for i in group if (visits or tree.value(i) is not None) and not _unmeasured(tree, i)]
+    known = [i for i in group if (visits or tree.value(i) is not None) and tree.measured(i)]
     if len(known) < 2:
         counts["nodes without values"] += 1
         return
@@ -188,11 +187,6 @@ def refusal(tree: Tree, chosen: int, rejected: int, selection: PairSelection) ->
     if selection.outcomes and (not _right_below(tree, chosen) or _right_below(tree, rejected)):
         return "outcomes do not bear it out"
     return ""
-
-
-def _unmeasured(tree: Tree, number: int) -> bool:
-    """Whether a node is all that is left of a roll-out: how that ended says little of its first step."""
-    return tree.meta.get("visits") == ROLLOUTS and tree.nodes[number].successes is None
 
 
 def _q(tree: Tree, number: int) -> float:

@@ -87,7 +87,8 @@ def _actions(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
             trie.nodes[node] = replace(trie.nodes[node], correct=correct.pop())
     name, _, question = key.partition("\n")
     pair = RowFields(used[0].cells).some(("task", "dataset"))
-    yield Tree(name or used[0].place, question, "", tuple(trie.nodes), meta={"whole": True, "pair": pair})
+    meta = {"whole": True, "pair": pair}
+    yield Tree(name or used[0].place, question, "", tuple(trie.nodes), meta=meta, place=used[0].place)
 
 
 def _action(cells: RowFields, trie: _ActionTrie, labels: defaultdict[int, set[bool]]) -> None:
@@ -157,7 +158,8 @@ def _steps(key: str, rows: Sequence[Row]) -> Iterator[Tree | BadRow]:
     question, answer = (_first_cell(by_name.values(), column) for column in ("question", "answer"))
     question = question or (_name(by_name[key], "text") if key in by_name else "")
     if question.strip() and len(nodes) > 1:
-        yield Tree(key if key in by_name else _first(key, rows), question, answer, tuple(nodes))
+        name = key if key in by_name else _first(key, rows)
+        yield Tree(name, question, answer, tuple(nodes), place=rows[0].place)
     elif len(nodes) > 1:
         yield rows[0].bad("no row of its tree has a 'question', nor is there a row without a parent to be one")
 

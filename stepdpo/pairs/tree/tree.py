@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from stepdpo.core.steps import STEP_LABEL, cut_step
-from stepdpo.core.types import Preference, Turn
+from stepdpo.core.types import Turn
+
+ROLLOUTS = "rollouts"
+"""`meta["visits"]` of a tree whose visits count roll-outs made after a step rather than a search's choices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Tree:
     meta: Mapping[str, Any] = field(default_factory=dict)
     """`visits`: what they count, where it is not how often a search went through (`rollouts`); `whole`: whether a
     node is a whole response; `pair`: what every pair's meta takes over."""
+    place: str = field(default="", compare=False)
+    """Where it was read, as `file:line`."""
 
     def __post_init__(self) -> None:
         """ValueError unless the nodes are a tree, the root first."""
@@ -79,6 +83,10 @@ class Tree:
         if node.successes is not None and node.visits:
             return 2 * node.successes / node.visits - 1
         return None if node.correct is None else 2.0 * node.correct - 1
+
+    def measured(self, number: int) -> bool:
+        """Whether what is known of a node is known of its first step: of all that is left of a roll-out it is not."""
+        return self.meta.get("visits") != ROLLOUTS or self.nodes[number].successes is not None
 
     def path(self, number: int) -> list[int]:
         """Indices from the root to a node."""
@@ -141,80 +149,6 @@ class Tree:
         history = tuple(Turn(turn["role"], turn["content"]) for turn in row.get("history", []))
         nodes = tuple(Node(**node) for node in row["nodes"])
         return cls(row["problem"], row["question"], row["answer"], nodes, history, row.get("meta", {}))
-
-
-def preference(
-    tree: Tree, chosen: int, rejected: int, confidence: float = 1.0, merged: bool = False, **meta: Any
-) -> Preference:
-    r"""Two nodes of one parent as a pair. The shared prefix runs up to and with the label (`...\nStep k:`).
-
-    A side's rest is the way to a finished solution below it that bears it out: a right one below the chosen side, a
-    wrong one below the rejected side, the most visited first; empty where there is none. With `merged`, a side's step
-    takes in the steps after it to which nothing else was tried.
-    """
-    one, other = tree.nodes[chosen], tree.nodes[rejected]
-    if (one.parent, one.feedback) != (other.parent, other.feedback):
-        raise ValueError(f"nodes {chosen} and {rejected} do not go on from the same node")
-    before = tree.text(chosen).removesuffix(one.text)
-    whole = bool(tree.meta.get("whole"))
-    label = "" if whole else shared_label(before, one.text, other.text)
-    (step, rest), (wrong_step, wrong_rest) = (
-        (tree.nodes[number].text, "") if whole else _side(tree, number, before + label, right, merged)
-        for number, right in ((chosen, True), (rejected, False))
-    )
-    return Preference(
-        question=tree.question,
-        prefix=before + label,
-        chosen=step,
-        rejected=wrong_step,
-        chosen_rest=rest,
-        rejected_rest=wrong_rest,
-        answer=tree.answer,
-        confidence=confidence,
-        chosen_value=_within(tree.value(chosen)),
-        rejected_value=_within(tree.value(rejected)),
-        history=tree.turns(chosen),
-        whole=whole,
-        meta={"problem": tree.problem, "step": len(tree.path(chosen)) - 2, **tree.meta.get("pair", {}), **meta},
-    )
-
-
-def _within(q: float | None) -> float | None:
-    """A value in [-1, 1]: with self-evaluation in it, or rewards above 1, a search's Q may lie outside."""
-    return None if q is None else max(-1.0, min(1.0, q))
-
-
-def _side(tree: Tree, number: int, before: str, right: bool, merged: bool) -> tuple[str, str]:
-    """The step of a node, and the rest of a solution that goes through it."""
-    found = [i for i in tree.endings(number) if tree.nodes[i].correct is right]
-    end = chain_end(tree, number) if merged else number
-    # The ending that bears the side out, never one that contradicts it: as a rest, that would teach the opposite.
-    last = max(found, key=lambda i: (tree.nodes[i].visits, -i)) if found else end
-    text = tree.text(last)[len(before) :]
-    step, rest = cut_step(text)
-    if end == number and rest:
-        return step, rest
-    at = len(tree.text(end)) - len(before)
-    goes_on = len(text) > at or tree.nodes[end].correct is None
-    at -= goes_on and text[:at].endswith("\n")  # the line break before the next step belongs to the rest
-    return text[:at], text[at:]
-
-
-def shared_label(before: str, *texts: str) -> str:
-    """What the texts, which go on after `before`, begin with up to and with a `Step k:` they share; may be empty."""
-    whole = before + texts[0]
-    for match in STEP_LABEL.finditer(whole):
-        if match.end() > len(before):
-            label = whole[len(before) : match.end()]
-            return label if all(text.startswith(label) for text in texts) else ""
-    return ""
-
-
-def chain_end(tree: Tree, number: int) -> int:
-    """The last of the nodes that follow one another from a node on without an alternative; may be the node itself."""
-    while len(below := tree.children[number]) == 1 and not tree.nodes[below[0]].feedback:
-        number = below[0]
-    return number
 
 
 def chain(texts: Sequence[str], parent: int, first: int) -> list[Node]:

@@ -9,8 +9,7 @@ from math import comb
 
 from stepdpo.core.types import Problem
 from stepdpo.pairs.solutions import Solution
-from stepdpo.pairs.tree.pair_selection import ROLLOUTS
-from stepdpo.pairs.tree.tree import Node, Tree
+from stepdpo.pairs.tree.tree import ROLLOUTS, Node, Tree
 
 
 def best_of(rollouts: int, right: int, k: int = 1) -> float:

@@ -20,6 +20,7 @@ from stepdpo.training.engine.settings import (
     Dtype,
     decay_groups,
     frozen_names,
+    head_weights,
     pick_device,
     pick_dtype,
     recompute_activations,
@@ -108,6 +109,10 @@ class LocalEngine:
     def weights(self) -> dict[str, Tensor]:
         """The model's weights on the CPU."""
         return {k: v.detach().cpu() for k, v in self.scorer.model.state_dict().items()}
+
+    def value_head(self) -> dict[str, Tensor]:
+        """The value head's weights on the CPU; none where there is no head."""
+        return head_weights(self.scorer, lambda parameters: nullcontext())
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs: fp32 weights (those that are trained) and the optimiser's state."""

@@ -70,6 +70,10 @@ class Engine(Processes, Protocol):
         """The model's weights on the CPU of process 0."""
         ...
 
+    def value_head(self) -> dict[str, Tensor]:
+        """The value head's weights in fp32 on the CPU of process 0; none where there is no head."""
+        ...
+
     def save_state(self, folder: Path) -> None:
         """Write what resuming needs into a folder; every process must call it."""
         ...
@@ -84,6 +88,9 @@ class EngineSpec(Protocol):
 
     @property
     def device(self) -> Device: ...
+
+    @property
+    def dtype(self) -> Dtype: ...
 
     def open(self, build: Build, optim: AdamW) -> AbstractContextManager[Engine]: ...
 
@@ -123,6 +130,13 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         {"params": [p for p in trained if shapes[id(p)] < 2], "weight_decay": 0.0},
     ]
     return [g for g in groups if g["params"]]
+
+
+def head_weights(scorer: Scorer, gather: Gather) -> dict[str, Tensor]:
+    """The weights of a scorer's value head, made whole first."""
+    named = dict(scorer.value_head.named_parameters()) if scorer.value_head is not None else {}
+    with gather(list(named.values())):
+        return {name: parameter.detach().float().cpu().clone() for name, parameter in named.items()}
 
 
 def frozen_names(module: nn.Module) -> set[str]:

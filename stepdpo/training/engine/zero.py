@@ -22,6 +22,7 @@ from stepdpo.training.engine.settings import (
     Dtype,
     decay_groups,
     frozen_names,
+    head_weights,
     pick_device,
     pick_dtype,
     recompute_activations,
@@ -251,6 +252,10 @@ class ZeroEngine:
         if self.rank == 0:
             gathered.update({k: v.detach().cpu() for k, v in model.named_buffers() if k in model.state_dict()})
         return gathered
+
+    def value_head(self) -> dict[str, Tensor]:
+        """The value head's weights in fp32; none where there is no head."""
+        return head_weights(self.engine.module, self.gather)
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs, in DeepSpeed's format; called by every process."""

@@ -36,6 +36,7 @@ METHODS = {
     "sampled": ("pairs=sampled",),
     "localise": ("pairs=localise", "judge=rollouts", "pairs.rectify=4", "judge.rollouts=4"),
     "rollouts": ("pairs=rollouts", "pairs.rollouts=4"),
+    "controlled": ("pairs=controlled", "pairs.naive=true", "pairs.max_right=2"),
     "mcts": ("pairs=mcts", "pairs.iterations=4", "pairs.root_factor=1"),
 }
 

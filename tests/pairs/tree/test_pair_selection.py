@@ -18,7 +18,8 @@ from stepdpo.pairs.tree.pair_selection import (
     chosen_pairs,
     most_visited_path,
 )
-from stepdpo.pairs.tree.tree import Node, Tree, chain_end, preference
+from stepdpo.pairs.tree.step_pair import chain_end, preference
+from stepdpo.pairs.tree.tree import Node, Tree
 
 SEARCHED = Tree(
     "p", "What is 2 + 3 * 4?", "14",

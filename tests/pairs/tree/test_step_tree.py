@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from stepdpo.pairs.tree.tree import Node, Tree, chain, preference, shared_label
+from stepdpo.pairs.tree.step_pair import preference, shared_label
+from stepdpo.pairs.tree.tree import Node, Tree, chain
 
 HAND = Tree(
     "p", "What is 2 + 3 * 4?", "14",

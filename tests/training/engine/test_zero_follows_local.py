@@ -27,6 +27,8 @@ PLAIN = {
     "tdpo": ("algo=tdpo",),
     "kto": ("algo=kto", "level=instance", "save_every=0"),
     "sft": ("algo=sft", "level=instance", "save_every=0"),
+    "simpo": ("algo=simpo",),
+    "wpo": ("algo=wpo", "algo.beta=0.4"),
     "stand-ins": ("algo=tdpo", *SMALL),
     "clipped": ("algo=dpo", "optim.clip=0.01", "save_every=0"),
     "unclipped": ("algo=dpo", "optim.clip=0", "optim.weight_decay=0.1", "save_every=0"),
@@ -39,7 +41,8 @@ PLAIN = {
 
 STAGES = {
     "dpo": (0, 1, 2, 3), "tdpo": (0, 1, 2, 3), "stand-ins": (0, 1, 2, 3), "untied-dpo": (2, 3), "untied-tdpo": (2, 3),
-    "clipped": (0, 2, 3), "unclipped": (0, 2, 3), "kto": (3,), "sft": (3,), "frozen": (0, 1, 2, 3),
+    "clipped": (0, 2, 3), "unclipped": (0, 2, 3), "kto": (3,), "sft": (3,), "simpo": (1, 3), "wpo": (1, 3),
+    "frozen": (0, 1, 2, 3),
     **({"lora": (0, 1, 2, 3), "lora-head": (0, 2, 3)} if PEFT else {}),
 }  # fmt: skip
 FOLLOWS = {
@@ -69,15 +72,16 @@ FOLLOWS = {
 BF16 = {f"bf16/stage-{s}": ("algo=tdpo", "engine=zero", f"engine.stage={s}", "optim.lr=1e-2") for s in range(4)}
 
 RESUMED = (
-    *(f"tdpo/stage-{s}" for s in range(4)), *(f"bf16/stage-{s}" for s in range(4)), "untied-dpo/stage-3",
+    *(f"tdpo/stage-{s}" for s in range(4)), *(f"{name}/stage-{s}" for name in ("simpo", "wpo") for s in (1, 3)),
+    *(f"bf16/stage-{s}" for s in range(4)), "untied-dpo/stage-3",
     "dpo/offload-2", "dpo/offload-3", "tdpo/offload-all-3", "tdpo/checkpointing-3",
     *(f"{name}/stage-{s}" for name in ("frozen", *(("lora",) if PEFT else ())) for s in range(4)),
 )  # fmt: skip
 
 SAMPLE = {
-    "tdpo/stage-1", "tdpo/stage-3", "stand-ins/stage-2", "untied-dpo/stage-3", "clipped/stage-3", "kto/stage-3",
-    "frozen/checkpointing-2", "lora-head/stage-3", "tdpo/offload-all-3", "dpo/offload-2", "dpo/buckets-2",
-    "bf16/stage-3",
+    "tdpo/stage-1", "tdpo/stage-3", "wpo/stage-3", "stand-ins/stage-2", "untied-dpo/stage-3", "clipped/stage-3",
+    "kto/stage-3", "frozen/checkpointing-2", "lora-head/stage-3", "tdpo/offload-all-3", "dpo/offload-2",
+    "dpo/buckets-2", "bf16/stage-3",
 }  # fmt: skip
 """What is most unlike plain torch; the rest is `exhaustive`."""
 
@@ -144,6 +148,8 @@ def test_every_metric_of_every_update(runs: Runs, name: str) -> None:
     for ours, theirs in zip(local, zero, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
+            if key.removeprefix("heldout/") == "chosen_fell" and ours["step"] <= 1:
+                continue  # log-ratios are 0 there, and their signs are rounding
             assert theirs[key] == pytest.approx(value, **tolerance(key, name)), (ours["step"], key)
 
 

@@ -1,0 +1,199 @@
+"""How well trained value heads tell right beginnings of solutions from wrong ones, on tinymath. `make bench-values`.
+
+Trees are searched, heads are trained on them, and both are held against the exact checker on solutions that the base
+samples for problems nobody has seen: a beginning is right as long as no step of it is wrong. Beside them the value by
+roll-outs: n continuations from every beginning, the share that ends right, at the tokens they cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stepdpo.core.steps import split_steps
+from stepdpo.core.types import CORRECT, Pair, Problem, Sampling
+from stepdpo.data.template_card import resolve
+from stepdpo.data.templates import NativeTemplate
+from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.evaluation.statistics import auc, first_error_f1
+from stepdpo.generation.transformers import TransformersSampler
+from stepdpo.models.attention.registry import register
+from stepdpo.models.load import Pretrained
+from stepdpo.models.step_values import step_values
+from stepdpo.tinymath.checker import TinymathChecker
+from stepdpo.tinymath.problems import problems
+
+MODEL = "pkg://tinymath/model"
+SOLUTIONS = 4
+"""Sampled of every held-out problem, at temperature 1."""
+ROLLOUTS = (2, 8)
+COMMON = ("model=tinymath", "batch.pairs=16", "optim.lr=1e-3", "eval_every=0", "save_every=0")
+IMITATION = ("algo=value", "algo.weight=1", "dataset=trees", "level=instance")
+HEADS = {
+    "value": ("algo=value", "algo.weight=1", "dataset=trees", "level=instance"),
+    "value, head alone": (
+        "algo=value",
+        "algo.weight=1",
+        "algo.sft=0",
+        "algo.trunk=frozen",
+        "dataset=trees",
+        "level=instance",
+    ),
+    "prm": ("algo=prm", "dataset=trees", "level=instance"),
+    "prm, hard labels": ("algo=prm", "dataset=trees", "dataset.labels=hard", "level=instance"),
+    "prm, pqm": ("algo=prm", "algo.form=pqm", "dataset=trees", "dataset.labels=hard", "level=instance"),
+    "svpo": ("algo=svpo", "dataset=jsonl"),
+}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A sampled solution and, from 0, its first wrong step; -1 where every step is right."""
+
+    problem: Problem
+    head: str
+    steps: tuple[str, ...]
+    error: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trees", type=Path, help="a finished run of `stepdpo pairs`; made where it is left out")
+    parser.add_argument("--problems", type=int, default=200, help="to search")
+    parser.add_argument("--heldout", type=int, default=200, help="to measure on")
+    parser.add_argument("--method", default="mcts", choices=["mcts", "rollouts"])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs-values"))
+    options = parser.parse_args()
+    trees = options.trees or options.out / options.method
+    if not (trees / "finished.jsonl").exists():
+        stepdpo(
+            "pairs",
+            f"pairs={options.method}",
+            "model=tinymath",
+            f"task.limit={options.problems}",
+            f"runs={trees.parent}",
+            f"run={trees.name}",
+        )
+    made = sampled(options.heldout)
+    truth = [solution.error for solution in made]
+    print(f"{len(made)} solutions of {options.heldout} problems, {sum(e < 0 for e in truth)} without a wrong step")
+    print("| values by | AUC | F1 | first error named | right ones passed | tokens a solution |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name, words in HEADS.items():
+        run = options.out / name.replace(", ", "-").replace(" ", "_")
+        if not (run / "model").exists():
+            place = trees / "preferences.jsonl" if "dataset=jsonl" in words else trees
+            given = (
+                f"dataset.path={place}",
+                "model=tinymath",
+                f"epochs={options.epochs}",
+                "batch.pairs=16",
+                "optim.lr=1e-3",
+            )
+            stepdpo("train", *words, *given, "eval_every=0", "save_every=0", f"runs={run.parent}", f"run={run.name}")
+        show(name, by_head(made, run / "model"), made, 0)
+    for count in ROLLOUTS:
+        values, tokens = by_rollouts(made, count)
+        show(f"{count} roll-outs a step", values, made, tokens / len(made))
+
+
+def stepdpo(*words: str) -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "stepdpo", *words], check=True, stdout=subprocess.DEVNULL)
+    print(f"# {' '.join(words)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def sampled(count: int) -> list[Solution]:
+    spec, check = Pretrained(path=MODEL), TinymathChecker().first_error
+    known = list(problems("test", count))
+    template, _ = resolve(NativeTemplate(), spec.source, spec.tokenizer())
+    with TransformersSampler(progress=False).open(spec) as sampler:
+        prompts = [template.render(p.question, (), spec.tokenizer()).text for p in known]
+        drawn = sampler.sample(prompts, Sampling(SOLUTIONS, 1.0, 1.0, 400, (), 0))
+    found = []
+    for problem, responses in zip(known, drawn, strict=True):
+        for response in responses:
+            head, steps = split_steps(response.text)
+            if steps:
+                error = check(problem, steps)
+                found.append(Solution(problem, head, tuple(steps), -1 if error is None else error))
+    return found
+
+
+def by_head(made: Sequence[Solution], folder: Path) -> list[list[float]]:
+    """The value of every step of every solution."""
+    spec = Pretrained(path=str(folder))
+    tokenizer, model = spec.tokenizer(), spec.model(register(), torch.float32)
+    template, _ = resolve(NativeTemplate(), folder, tokenizer)
+    pairs = [Pair(one.problem.question, "", one.head + "".join(one.steps), "") for one in made]
+    values, dropped = step_values(pairs, model, folder, template, tokenizer, torch.device("cpu"))
+    assert not dropped, dropped
+    return [values[number] for number in range(len(made))]
+
+
+def by_rollouts(made: Sequence[Solution], count: int) -> tuple[list[list[float]], int]:
+    """The share of right endings of so many continuations from every step, and the tokens drawn for them.
+
+    Equal beginnings are continued once.
+    """
+    spec, grade = Pretrained(path=MODEL), Strict().grade
+    tokenizer = spec.tokenizer()
+    template, _ = resolve(NativeTemplate(), spec.source, tokenizer)
+    begun: dict[tuple[str, str], Problem] = {}
+    for one in made:
+        prompt = template.render(one.problem.question, (), tokenizer).text
+        begun.update({(prompt, text): one.problem for text in beginnings(one)})
+    with TransformersSampler(progress=False).open(spec) as sampler:
+        prompts = [prompt + text for prompt, text in begun]
+        drawn = sampler.sample(prompts, Sampling(count, 1.0, 1.0, 400, (), 1))
+    tokens = sum(response.tokens for responses in drawn for response in responses)
+    shares = {
+        key: sum(grade(key[1] + response.text, problem).verdict == CORRECT for response in responses) / count
+        for (key, problem), responses in zip(begun.items(), drawn, strict=True)
+    }
+    values = []
+    for one in made:
+        prompt = template.render(one.problem.question, (), tokenizer).text
+        values.append([shares[prompt, text] for text in beginnings(one)])
+    return values, tokens
+
+
+def beginnings(one: Solution) -> list[str]:
+    """The solution up to the end of each step."""
+    return [one.head + "".join(one.steps[: number + 1]) for number in range(len(one.steps))]
+
+
+def show(name: str, values: Sequence[Sequence[float]], made: Sequence[Solution], tokens: float) -> None:
+    """One row: the threshold is chosen on the problems of even number, and everything measured on the others."""
+    known = {one.problem.id: number for number, one in enumerate(made)}
+    even = {problem for place, problem in enumerate(known) if place % 2 == 0}
+    tuned, rest = ([n for n, one in enumerate(made) if (one.problem.id in even) is kind] for kind in (True, False))
+    grid = sorted({value for n in tuned for value in values[n]})
+    truth = [one.error for one in made]
+
+    def judged(threshold: float, numbers: Sequence[int]) -> tuple[float, float, float]:
+        return first_error_f1([first_below(values[n], threshold) for n in numbers], [truth[n] for n in numbers])
+
+    threshold = max(grid[:: max(1, len(grid) // 200)], key=lambda value: judged(value, tuned)[0])
+    f1, named, passed = judged(threshold, rest)
+    states = [(value, truth[n] < 0 or step < truth[n]) for n in rest for step, value in enumerate(values[n])]
+    area = auc([value for value, _ in states], [right for _, right in states])
+    print(
+        f"| {name} | {area:.3f} | {100 * f1:.1f} | {100 * named:.1f} | {100 * passed:.1f} | {tokens:,.0f} |", flush=True
+    )
+
+
+def first_below(values: Sequence[float], threshold: float) -> int:
+    return next((step for step, value in enumerate(values) if value < threshold), -1)
+
+
+if __name__ == "__main__":
+    main()
