@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.token_tree import Segment
+from stepdpo.tokens.trie import Segment
 
 CHOSEN, REJECTED = 0, 1
 SIDES = 2

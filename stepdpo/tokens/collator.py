@@ -10,7 +10,8 @@ import torch
 
 from stepdpo.tokens.batch import StepBatch, TreeBatch
 from stepdpo.tokens.step_spans import Ints, TreeSteps
-from stepdpo.tokens.token_tree import Segment, TokenTree, places_in
+from stepdpo.tokens.token_tree import TokenTree, places_in
+from stepdpo.tokens.trie import Segment
 
 
 def collate(trees: Sequence[TokenTree], own: Mapping[int, Sequence[TokenTree]] | None = None) -> TreeBatch:

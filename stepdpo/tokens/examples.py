@@ -10,7 +10,8 @@ from dataclasses import replace
 from enum import Enum
 
 from stepdpo.core.types import Pair, Preference, Turn
-from stepdpo.tokens.token_tree import TokenSequence, sort_key
+from stepdpo.tokens.token_tree import TokenSequence
+from stepdpo.tokens.trie import sort_key
 
 
 class Unit(Enum):

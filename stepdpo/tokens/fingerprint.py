@@ -33,10 +33,11 @@ SOURCES = (
     "tokens/token_store.py",
     "tokens/token_store_writer.py",
     "tokens/tokenization.py",
+    "tokens/trie.py",
 )
 """Our own code that decides which tokens come of which data; another version of it makes other entries.
 
-Not the trie, the packing and the collator: they work on what an entry holds, whenever it is read.
+Not the token tree, the packing and the collator: they work on what an entry holds, whenever it is read.
 """
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from heapq import heapreplace
 
 from stepdpo.tokens.step_spans import Ints
-from stepdpo.tokens.token_tree import TokenSequence, shared_length, sort_key
+from stepdpo.tokens.token_tree import TokenSequence
+from stepdpo.tokens.trie import shared_length, sort_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from stepdpo.tokens.step_file import StepFile
 from stepdpo.tokens.step_spans import Ints, Steps
 from stepdpo.tokens.token_store import EXAMPLE, RESPONSE, WIDTH, Read
-from stepdpo.tokens.token_tree import TokenSequence, shared_length, sort_key
+from stepdpo.tokens.token_tree import TokenSequence
+from stepdpo.tokens.trie import shared_length, sort_key
 
 SMALL = 64 * 2**20
 """Bytes of tokens up to which a store is hashed before it is used; a larger one would hold up the start of a run."""

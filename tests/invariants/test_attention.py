@@ -18,7 +18,8 @@ from stepdpo.models.attention import cpu_block
 from stepdpo.models.attention.registry import Attention, fitted, padded, register, tree_inputs
 from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
-from stepdpo.tokens.token_tree import Segment, TokenSequence, TokenTree, build_tree
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
+from stepdpo.tokens.trie import Segment
 from stepdpo.training.engine.settings import recompute_activations
 
 

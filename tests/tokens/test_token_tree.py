@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepdpo.tokens.token_tree import (
-    TokenSequence,
-    TokenTree,
-    build_pair_tree,
-    build_tree,
-    places_in,
-    shared_length,
-)
+from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_pair_tree, build_tree, places_in
+from stepdpo.tokens.trie import shared_length
 
 Forest = list[tuple[list[int], int]]
 """(tokens, first scored) of every sequence."""

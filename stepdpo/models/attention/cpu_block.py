@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.token_tree import Segment
+from stepdpo.tokens.trie import Segment
 
 BLOCK = 64
 """Queries a block: 48 to 96 were fastest; fewer and the calls cost more, more and masked keys do."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from stepdpo.tokens.token_tree import Segment
+from stepdpo.tokens.trie import Segment
 
 BLOCK = 128
 """Positions a block of the block mask."""

@@ -21,7 +21,7 @@ from stepdpo.models.attention import dense, flex, segments
 from stepdpo.models.attention.metadata import BLOCK, TreeMask
 from stepdpo.models.head import as_autocast
 from stepdpo.tokens.batch import TreeBatch
-from stepdpo.tokens.token_tree import Segment
+from stepdpo.tokens.trie import Segment
 
 
 class Attention(Enum):

@@ -11,7 +11,7 @@ from torch import Tensor
 from stepdpo.models.attention import cpu_block
 from stepdpo.models.attention.dense import softmax_attention
 from stepdpo.models.attention.metadata import TreeMask
-from stepdpo.tokens.token_tree import Segment
+from stepdpo.tokens.trie import Segment
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, tree: TreeMask, scale: float, softcap: float | None) -> Tensor:
