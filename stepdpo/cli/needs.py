@@ -54,6 +54,9 @@ def _models(spec: Any) -> None:
         path = model if isinstance(model, str) else getattr(model, "path", None)
         if isinstance(path, str) and not (isinstance(spec, PairsConfig) and "trees" in spec.pairs.needs):
             must_exist(path, packaged(path), name)
+    for name in ("positive", "negative") if isinstance(spec, PairsConfig) else ():  # those of pairs=critical
+        if isinstance(path := getattr(spec.pairs, name, None), str):
+            must_exist(path, packaged(path), f"pairs.{name}")
     if isinstance(getattr(spec, "sampler", None), VllmSampler) and isinstance(spec.model, Fresh):
         raise UserError(NEEDS_CHECKPOINT)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from stepdpo.core.errors import UserError
 from stepdpo.core.steps import final_answer_stated
 from stepdpo.core.types import Mark, Pair, Preference
 from stepdpo.data.step_marks import right_rest, within
@@ -58,6 +59,18 @@ def _valued(text: str, value: float | None) -> tuple[Mark, ...]:
     return () if value is None else (Mark(len(text), (value + 1) / 2),)
 
 
+def swapped(preference: Preference) -> Preference:
+    """The rejected side in place of the chosen one, and the other way round. UserError without a rejected side."""
+    if not preference.rejected:
+        raise UserError(f"level.swap: there is no rejected side to put first (question: {preference.question[:60]!r})")
+    p = preference
+    return replace(
+        p, chosen=p.rejected, rejected=p.chosen, chosen_rest=p.rejected_rest, rejected_rest=p.chosen_rest,
+        chosen_value=p.rejected_value, rejected_value=p.chosen_value, chosen_steps=p.rejected_steps,
+        rejected_steps=p.chosen_steps, chosen_weights=p.rejected_weights, rejected_weights=p.chosen_weights,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Step:
     """Score one step on each side.
@@ -85,8 +98,11 @@ class Instance:
 
     prefix: Prefix = Prefix.response
     append_eos: AppendEos = AppendEos.auto
+    swap: bool = False
+    """The sides change places: what a model of mistakes is trained on."""
 
     def __call__(self, preference: Preference) -> Pair:
+        preference = swapped(preference) if self.swap else preference
         chosen = preference.chosen + preference.chosen_rest
         rejected = preference.rejected + preference.rejected_rest
         if self.append_eos is AppendEos.auto:
