@@ -115,12 +115,27 @@ class StoreWriter:
                 os.fsync(file.fileno())
         content = self.digest.hexdigest()
         # The fingerprint is the same hash, gone on with where each sequence ends and from where it is scored.
-        self.digest.update(examples["first"].tobytes())
-        for name in RESPONSE.names or ():
-            self.digest.update(responses[name].tobytes())
+        for column in _columns(examples, responses):
+            self.digest.update(column.tobytes())
         if steps:
             self.digest.update(self.path.with_suffix(".steps").read_bytes())
         return StoreInfo(len(examples), self.size, _hash(self.path), content, self.digest.hexdigest())
+
+
+def _columns(examples: NDArray[Any], responses: NDArray[Any]) -> list[Ints]:
+    """What a fingerprint knows of responses. Of pairs, in the columns by which earlier versions hashed them.
+
+    The checkpoints of a run name it, and a run is gone on with whatever version began it.
+    """
+    first = examples["first"]
+    counts = np.diff(first, append=len(responses))
+    names = ("length", "shared", "scored")
+    if (counts > 2).any():
+        return [first, *(responses[name] for name in names)]
+    length, shared, scored = (np.append(responses[name], 0) for name in names)  # one more, for who has no second
+    second = np.where(counts == 2, first + 1, len(responses))
+    columns = (length[first], length[second], shared[second], scored[first], scored[second])
+    return [column.astype("<i4") for column in columns]
 
 
 def index_files(path: Path) -> list[Path]:

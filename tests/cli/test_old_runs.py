@@ -106,7 +106,8 @@ def test_resume(place: Path) -> None:
     wanted, got = metrics(OLD / "runs" / "old"), metrics(run)
     assert [line["step"] for line in got] == [line["step"] for line in wanted]
     for before, after in zip(wanted, got, strict=True):
-        assert after == pytest.approx(before, rel=1e-3, abs=1e-5)
+        known = {name: after[name] for name in before}  # today's lines say more
+        assert known == pytest.approx(before, rel=1e-3, abs=1e-5)
     assert (run / "model" / "model.safetensors").is_file()
     assert json.loads((run / "eval" / "gsm8k" / "summary.json").read_text())["n"] == 6
     assert (run / "report.json").is_file()
@@ -120,6 +121,12 @@ def test_other_settings_are_refused_by_their_name(place: Path) -> None:
     assert "template" not in done.err
 
 
+def rows(text: str) -> list[str]:
+    """Pairs in any order, without what is known of their steps, which was not written then."""
+    found = [json.loads(line) for line in text.splitlines()]
+    return sorted(json.dumps({k: v for k, v in row.items() if not k.endswith("_steps")}) for row in found)
+
+
 @pytest.mark.slow
 def test_pairs_resume(place: Path) -> None:
     """Killed after four problems: the others are worked on, and the same pairs come of it."""
@@ -131,5 +138,5 @@ def test_pairs_resume(place: Path) -> None:
     (run / "summary.json").unlink()
     done = stepdpo("pairs", "pairs=recut", "pairs.path=trees.jsonl", "run=oldpairs", "resume=true", cwd=place)
     assert done.code == 0, done.said
-    assert sorted((run / "preferences.jsonl").read_text().splitlines()) == sorted(wanted.splitlines())
+    assert rows((run / "preferences.jsonl").read_text()) == rows(wanted)
     assert json.loads((run / "summary.json").read_text())["counts"]["problems"] == len(finished)
