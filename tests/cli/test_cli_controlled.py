@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from support.commands import stepdpo
 from support.scripted import grade, whole
 
@@ -16,6 +17,7 @@ from stepdpo.tinymath.problems import problems
 KNOWN = {problem.id: problem for problem in problems("preference", 12)}
 
 
+@pytest.mark.slow
 def test_pairs_are_made_and_trained_on(tmp_path: Path) -> None:
     small = ("limit=12", "n=4", "max_tokens=160", "sampler.device=cpu", "pairs.naive=true", "run=made")
     done = stepdpo("pairs", "pairs=controlled", *small, cwd=tmp_path)

@@ -193,6 +193,7 @@ def test_diverged(tmp_path: Path) -> None:
     assert not list((tmp_path / "runs" / "x").glob("**/*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_missing(tmp_path: Path) -> None:
     """Not drawn at random and trained on."""
     folder = save_model(tmp_path / "base", tied=True)

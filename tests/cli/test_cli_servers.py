@@ -80,6 +80,7 @@ def test_pairs_from_a_server_are_right_and_the_same_every_time(shipped: LocalSam
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     with serving(lambda *_: texts("x"), key="another") as served:
         done = stepdpo("pairs", "limit=2", *words(served), "run=x", cwd=tmp_path, OPENAI_API_KEY=KEY)

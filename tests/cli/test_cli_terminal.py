@@ -61,6 +61,7 @@ def test_no_color(words: list[str], tmp_path: Path) -> None:
     assert "\x1b[3" not in drawn.replace("\x1b[3m", "")
 
 
+@pytest.mark.slow
 def test_plain_lines(words: list[str], tmp_path: Path) -> None:
     done = stepdpo(*words, cwd=tmp_path)
     assert done.code == 0, done.said

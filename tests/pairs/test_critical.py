@@ -99,6 +99,7 @@ def test_data_without_rejected_sides_are_refused(tmp_path: Path, tiny_model: Pat
         list(Critical(str(tmp_path / "p.jsonl"), str(tiny_model), str(tiny_model)).problems())
 
 
+@pytest.mark.slow
 def test_from_pairs_to_cdpo(tmp_path: Path, preferences: Path, tiny_model: Path, negative: Path) -> None:
     models = (f"pairs.positive={tiny_model}", f"pairs.negative={negative}")
     done = stepdpo("pairs", "pairs=critical", f"pairs.path={preferences}", *models, "run=weighed", cwd=tmp_path)

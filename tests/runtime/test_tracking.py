@@ -177,6 +177,7 @@ assert time.monotonic() - start < 10, time.monotonic() - start
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "bad", "0123456789012345678901234567890123456789"])
 def test_online_without_a_network(tmp_path: Path, key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, a malformed key, or a server that cannot be reached: within 10 s it goes on offline.

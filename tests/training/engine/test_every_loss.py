@@ -20,6 +20,8 @@ RECIPES = {name: (f"algo={name}", "level=instance", "batch.group=problem") for n
     "value-frozen": ("algo=value", "algo.trunk=frozen", "algo.sft=0", "level=instance"),
     "svpo-step": ("algo=svpo",),
 }
+SAMPLE = {"tpo", "stepkto", "svpo-step", "tdpo-rest", "simpo"}
+"""Of each kind one, among the tests that every change passes."""
 STATELESS = ("algo.dropout=0",)
 """Dropout differs from process to process, as the passes do."""
 COMMON = ("batch.pairs=3", "epochs=2", "optim.lr=1e-3", "log_every=1", "eval_every=0", "template=alpaca", "~recipe")
@@ -47,7 +49,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.exhaustive) for name in RECIPES]
+)
 def test_it_resumes_bit_for_bit(runs: Runs, name: str) -> None:
     """From the checkpoint in the middle; dropout goes on where it was."""
     words = (*RECIPES[name], "save_every=2", "max_steps=4", "keep=9")
