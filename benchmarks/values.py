@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=200, help="to measure on")
     parser.add_argument("--method", default="mcts", choices=["mcts", "rollouts"])
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--out", type=Path, default=Path("runs-values"))
     options = parser.parse_args()
     trees = options.trees or options.out / options.method
@@ -87,7 +88,7 @@ def main() -> None:
     print(f"{len(made)} solutions of {options.heldout} problems, {sum(e < 0 for e in truth)} without a wrong step")
     print("| values by | AUC | F1 | first error named | right ones passed | tokens a solution |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name, words in HEADS.items():
+    for name, words in ((name, HEADS[name]) for name in options.heads):
         run = options.out / name.replace(", ", "-").replace(" ", "_")
         if not (run / "model").exists():
             place = trees / "preferences.jsonl" if "dataset=jsonl" in words else trees
