@@ -14,10 +14,9 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, SIDES, Format, Layout, detect, make, misspelt, unreadable
-from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
-from stepdpo.data.validation import Loaded, check_heldout, gather, share
+from stepdpo.data.validation import Loaded, check_settings, gather, share
 
 PEEK_ROWS = 100
 """Rows that the format is told from: a few bad ones at the front must not decide it."""
@@ -51,12 +50,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        try:
-            share(self.max_bad)
-        except ValueError as error:
-            raise ValueError(f"max_bad: {error}") from None
-        check_heldout(self.heldout)
-        check_limit(self.limit)
+        check_settings(self.max_bad, self.heldout, self.limit)
         known = frozenset().union(*(layout.uses for layout in LAYOUTS.values()))
         for column in self.columns:
             if column not in known:

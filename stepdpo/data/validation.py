@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from stepdpo.core.errors import UserError
+from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Preference
 from stepdpo.data.preference_file import write_lines
 from stepdpo.data.rows import BadRow
@@ -101,6 +102,16 @@ def share(value: float | str) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"expected a share between 0 and 1 (or 0% and 100%), got {value!r}")
     return number
+
+
+def check_settings(max_bad: float | str, heldout: float | str, limit: int | None) -> None:
+    """ValueError, under the setting's name, for settings of data that cannot be meant."""
+    try:
+        share(max_bad)
+    except ValueError as error:
+        raise ValueError(f"max_bad: {error}") from None
+    check_heldout(heldout)
+    at_least(1, limit=limit)
 
 
 def check_heldout(value: float | str) -> None:

@@ -11,10 +11,9 @@ from enum import Enum
 
 from stepdpo.core.package_data import sources
 from stepdpo.core.types import Preference
-from stepdpo.data.problem_stream import check_limit
 from stepdpo.data.readers import local_files
 from stepdpo.data.rows import BadRow
-from stepdpo.data.validation import Loaded, check_heldout, gather, share
+from stepdpo.data.validation import Loaded, check_settings, gather, share
 from stepdpo.pairs.tree.files import place_of, read_trees
 from stepdpo.pairs.tree.step_marks import Labels, marked_steps
 from stepdpo.pairs.tree.tree import Tree
@@ -53,12 +52,7 @@ class TreeResponses:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
-        try:
-            share(self.max_bad)
-        except ValueError as error:
-            raise ValueError(f"max_bad: {error}") from None
-        check_heldout(self.heldout)
-        check_limit(self.limit)
+        check_settings(self.max_bad, self.heldout, self.limit)
 
     def load(self) -> Loaded:
         """Read every tree and take its responses."""
