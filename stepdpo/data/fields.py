@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +71,7 @@ class RowFields:
         return tuple(text for item in items if (text := str(item).strip()))
 
     def marks(self, column: str, high: float) -> tuple[Mark, ...]:
-        """Stretches of a text as a list of [end, value], the ends rising, each value in [0, high] or null."""
+        """Stretches of a text as a list of [end, value], the ends rising, values in [0, high] or null (`high` is finite)."""
         value = self._get(column, "a list of [end, value]", [])
         if not isinstance(value, list):
             raise self._wrong(column, "a list of [end, value]", value)
@@ -86,7 +85,7 @@ class RowFields:
                 raise RowError(f"{at}: ends at {end}, not after the one before it")
             if isinstance(given, bool) or not isinstance(given, int | float | None):
                 raise RowError(f"{at}: expected a number or null, got {str(given)[:40]}")
-            if (given is not None and not 0 <= given <= high) or given == math.inf:
+            if given is not None and not 0 <= given <= high:
                 raise RowError(f"{at}: {str(given)[:20]} is not between 0 and {high:g}")
             marks.append(Mark(end, None if given is None else float(given)))
             before = end

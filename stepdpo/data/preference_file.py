@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,8 @@ WRITTEN = ("question", "prefix", "chosen", "rejected")
 """Fields that every line has."""
 MARKS = ("chosen_steps", "rejected_steps", "chosen_weights", "rejected_weights")
 """Fields that are written as lists of [end, value]."""
+MOST_WEIGHT = 1e9
+"""Far above any use, and far below where a sum over tokens is infinite in fp32."""
 
 
 def to_row(preference: Preference) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def read_preference(cells: RowFields) -> Preference:
         label=cells.number("label", None, low=0, high=1),
         chosen_steps=cells.marks("chosen_steps", high=1),
         rejected_steps=cells.marks("rejected_steps", high=1),
-        chosen_weights=cells.marks("chosen_weights", high=math.inf),
-        rejected_weights=cells.marks("rejected_weights", high=math.inf),
+        chosen_weights=cells.marks("chosen_weights", high=MOST_WEIGHT),
+        rejected_weights=cells.marks("rejected_weights", high=MOST_WEIGHT),
         meta=cells.table("meta"),
     )
     _check_marks(preference)

@@ -103,7 +103,7 @@ def _logps(logprobs: Any) -> list[float]:
         numbers = [token.get("logprob") for token in content if isinstance(token, dict)]
     if not isinstance(numbers, list):
         return []
-    logps = [float(number) for number in numbers if isinstance(number, int | float)]
+    logps = [float(number) for number in numbers if _is_logp(number)]
     # A sum over some of the tokens would be taken for one over all of them.
     return logps if len(logps) == len(numbers) else []
 
@@ -117,6 +117,11 @@ def prompt_logps(reply: Mapping[str, Any], count: int) -> list[float | None]:
     numbers = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     if not isinstance(numbers, list) or len(numbers) < count:
         raise ValueError("an answer without log-probabilities of the prompt")
-    if not all(isinstance(number, int | float) for number in numbers[1:count]):
+    if not all(_is_logp(number) for number in numbers[1:count]):
         raise ValueError("an answer with log-probabilities that are no numbers")
     return numbers[:count]
+
+
+def _is_logp(number: Any) -> bool:
+    """Whether it is a number that a sum can take: neither NaN, infinite, nor of hundreds of digits."""
+    return isinstance(number, int | float) and -1e9 <= number <= 1e9

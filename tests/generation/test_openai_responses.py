@@ -76,7 +76,8 @@ def test_log_probabilities() -> None:
     assert one(texts("ab", logprobs={"token_logprobs": [-0.5, -1.5]})).logp == -2.0
     assert one(chat("ab", logprobs={"content": [{"logprob": -0.5}, {"logprob": -0.25}]})).logp == -0.75
     assert one(texts("ab", logprobs=None)).logp is None
-    assert one(texts("ab", logprobs={"token_logprobs": [-0.5, None]})).logp is None
+    for lie in (None, 10**400, float("nan"), float("-inf")):
+        assert one(texts("ab", logprobs={"token_logprobs": [-0.5, lie]})).logp is None
 
 
 @pytest.mark.parametrize(

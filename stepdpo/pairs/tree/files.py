@@ -103,8 +103,11 @@ def _check(cells: Mapping[str, Any]) -> None:
                 raise ValueError(f"node {number} has an unknown {name!r}")
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise TypeError(f"node {number}: {name} is {value!r}")
-        if not -1 <= node.get("q", 0.0) <= 1:
-            raise ValueError(f"node {number}: q is {node['q']}, not between -1 and 1")
+        for name, (low, high) in RANGES.items():
+            if name in node and not low <= node[name] <= high:
+                raise ValueError(f"node {number}: {name} is {str(node[name])[:20]}, not between {low:g} and {high:g}")
+        if node.get("successes", 0) > node.get("visits", 0):
+            raise ValueError(f"node {number}: {node['successes']} successes of {node.get('visits', 0)} visits")
 
 
 KINDS: Mapping[str, tuple[type, ...]] = {
@@ -114,6 +117,8 @@ KINDS: Mapping[str, tuple[type, ...]] = {
     "correct": (bool,),
 }
 """What each field of a node may be, where it is given."""
+RANGES = {"q": (-1, 1), "prior": (0, 10**9), "visits": (0, 10**9), "successes": (0, 10**9)}
+"""Numbers outside would be taken for values, or be none that a float can hold."""
 OURS = "problem nodes"
 FORMS: Mapping[str, Callable[[Reading], Iterator[Tree | BadRow]]] = {
     OURS: _rows_of_trees,
