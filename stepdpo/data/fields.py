@@ -71,7 +71,7 @@ class RowFields:
         return tuple(text for item in items if (text := str(item).strip()))
 
     def marks(self, column: str, high: float) -> tuple[Mark, ...]:
-        """Stretches of a text as a list of [end, value], the ends rising, values in [0, high] or null (`high` is finite)."""
+        """Stretches of a text as a list of [end, value]: ends rise, values are null or in [0, high] (`high` finite)."""
         value = self._get(column, "a list of [end, value]", [])
         if not isinstance(value, list):
             raise self._wrong(column, "a list of [end, value]", value)
