@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,16 @@ class CPO:
     beta: float = 0.1
     sft_weight: float = 1.0
     """Weight of the second term, a mean over the chosen side's tokens; 0 leaves the preference alone."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected"})
+    sft_scope: SftScope = SftScope.scored
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected")
 
     @property
     def length_normalised(self) -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,18 @@ class SimPO:
     """gamma / beta, in nats a token, as in the authors' code; they use 0.1 to 0.8."""
     sft_weight: float = 0.0
     """Weight of the negative log-likelihood of the chosen side, a mean over its tokens."""
+    sft_scope: SftScope = SftScope.scored
 
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected"})
     length_normalised: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         at_least(0, gamma_beta_ratio=self.gamma_beta_ratio, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected")
 
     def __call__(self, scores: PairScores) -> LossOutput:
         chosen_B, rejected_B = scores.chosen_logps_per_token_B, scores.rejected_logps_per_token_B

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,18 @@ class WPO:
     """The authors' value for Llama 3, on whole responses."""
     sft_weight: float = 0.0
     """Weight of the chosen side's negative log-likelihood, a mean over its tokens, which W does not touch."""
+    sft_scope: SftScope = SftScope.scored
 
-    needs: ClassVar[frozenset[str]] = frozenset({"rejected", "reference", "collision"})
     length_normalised: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        self.sft_scope.check(self.sft_weight)
         positive(beta=self.beta)
         at_least(0, sft_weight=self.sft_weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.sft_scope.needs(self.sft_weight, "rejected", "reference", "collision")
 
     def __call__(self, scores: PairScores) -> LossOutput:
         assert scores.chosen_collision_B is not None

@@ -49,7 +49,7 @@ def test_it_is_dpo_with_a_reference_that_finds_both_sides_equally_likely(weight:
 
 
 def test_no_reference_is_needed() -> None:
-    assert CPO.needs == {"rejected"}
+    assert CPO().needs == {"rejected"}
 
 
 @pytest.mark.parametrize("settings", [{"beta": 0.0}, {"sft_weight": -1.0}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from stepdpo.algo.nca import NCA
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.simpo import SimPO
 from stepdpo.algo.tdpo import TDPO
+from stepdpo.algo.wpo import WPO
+from stepdpo.tokens.batch import SftScope
 
 CHOSEN, REJECTED = [-3.0, -7.5, -1.0], [-4.0, -2.0, -9.0]
 REFERENCE_CHOSEN, REFERENCE_REJECTED = [-3.5, -5.0, -1.25], [-3.0, -4.5, -2.0]
@@ -22,16 +25,18 @@ TOKENS = [4, 3, 2]
 LOSSES = {
     "dpo": DPO, "hinge": lambda **s: DPO(form=Form.hinge, **s), "ipo": lambda **s: DPO(form=Form.ipo, **s),
     "robust": lambda **s: DPO(form=Form.robust, label_smoothing=0.1, **s),
-    "tdpo": TDPO, "kto": KTO, "nca": NCA, "simpo": SimPO, "cpo": CPO,
+    "tdpo": TDPO, "kto": KTO, "nca": NCA, "simpo": SimPO, "cpo": CPO, "wpo": WPO,
 }  # fmt: skip
 
 
 def scores(rows: slice = slice(None), reference: list[float] = REFERENCE_CHOSEN) -> Any:
-    return pair_scores(
+    found = pair_scores(
         CHOSEN[rows], REJECTED[rows], reference[rows], REFERENCE_REJECTED[rows],
         chosen_kl=[0.5, 2.0, 0.125][rows], rejected_kl=[1.5, 0.25, 4.0][rows],
         tokens=TOKENS[rows], rejected_tokens=[2, 5, 6][rows], reference_point=0.3, dtype=torch.float64,
     )  # fmt: skip
+    collision = {"chosen_collision_B": [-2.0, -7.0, -3.0][rows], "rejected_collision_B": [-3.0, -1.0, -8.0][rows]}
+    return replace(found, **{name: torch.tensor(values, dtype=torch.float64) for name, values in collision.items()})
 
 
 def same(values: Any, expected: Any) -> None:
@@ -50,6 +55,23 @@ def test_it_adds_its_weight_times_the_mean_over_the_chosen_sides_tokens(name: st
     without.losses_B.sum().backward()
     with_it.losses_B.sum().backward()
     same(given.chosen_logps_B.grad - plain.chosen_logps_B.grad, [-0.7 / n for n in TOKENS])
+    same(given.rejected_logps_B.grad, plain.rejected_logps_B.grad)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_over_the_rest_it_is_the_mean_over_the_step_and_its_rest(name: str) -> None:
+    """loss - alpha log pi(y_w and its rest) / their tokens; the preference stays one between the steps."""
+    rest, tokens = torch.tensor([-3.0, -9.5, -6.0], dtype=torch.float64, requires_grad=True), [4, 8, 12]
+    plain, given = scores(), replace(scores(), rest_logps_B=rest, rest_tokens_B=torch.tensor(tokens))
+    without = LOSSES[name](sft_weight=0.0)(plain)
+    with_it = LOSSES[name](sft_weight=0.7, sft_scope=SftScope.rest)(given)
+    nll = [3.0 / 4, 9.5 / 8, 6.0 / 12]
+    same(with_it.losses_B - without.losses_B, [0.7 * value for value in nll])
+    same(with_it.metrics_B["nll"], nll)
+    without.losses_B.sum().backward()
+    with_it.losses_B.sum().backward()
+    same(rest.grad, [-0.7 / n for n in tokens])
+    same(given.chosen_logps_B.grad, plain.chosen_logps_B.grad)
     same(given.rejected_logps_B.grad, plain.rejected_logps_B.grad)
 
 

@@ -80,7 +80,7 @@ def test_without_a_margin_it_is_mean_dpo_held_against_certainty() -> None:
 
 
 def test_no_reference_is_needed() -> None:
-    assert SimPO.needs == {"rejected"}
+    assert SimPO().needs == {"rejected"}
 
 
 @pytest.mark.parametrize("settings", [{"beta": 0.0}, {"gamma_beta_ratio": -0.1}, {"sft_weight": -1.0}])

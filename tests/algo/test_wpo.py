@@ -110,7 +110,7 @@ def test_the_supervised_term_is_not_weighed() -> None:
 
 
 def test_what_it_needs() -> None:
-    assert WPO.needs == {"rejected", "reference", "collision"}
+    assert WPO().needs == {"rejected", "reference", "collision"}
 
 
 @pytest.mark.parametrize("settings", [{"beta": 0.0}, {"sft_weight": -1.0}])

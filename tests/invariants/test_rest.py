@@ -10,17 +10,23 @@ import pytest
 from support import tiny, twins
 from support.twins import Setting, close, gradient_of, moved, ours, row, scoring, sums
 
+from stepdpo.algo.cpo import CPO
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.nca import NCA
+from stepdpo.algo.simpo import SimPO
 from stepdpo.algo.tdpo import TDPO
+from stepdpo.algo.wpo import WPO
 from stepdpo.core.types import Mark
 from stepdpo.data.level import AppendEos, Instance, Prefix, Step
 from stepdpo.data.step_marks import right_rest
 from stepdpo.tokens.batch import SftScope
 
 REST = dict(sft_weight=0.7, sft_scope=SftScope.rest)
-LOSSES = {"dpo": (DPO, twins.dpo), "tdpo": (TDPO, twins.tdpo2), "nca": (NCA, twins.nca), "kto": (KTO, twins.kto)}
+LOSSES = {
+    "dpo": (DPO, twins.dpo), "tdpo": (TDPO, twins.tdpo2), "nca": (NCA, twins.nca), "kto": (KTO, twins.kto),
+    "simpo": (SimPO, twins.simpo), "cpo": (CPO, twins.contrast), "wpo": (WPO, twins.wpo),
+}  # fmt: skip
 TWO = tiny.PREFERENCES[1]
 WRONG = replace(
     TWO,
@@ -93,8 +99,8 @@ def test_what_is_shared_is_stored_and_computed_once(tmp_path: Path) -> None:
 
 
 def test_a_scope_without_a_weight_is_refused() -> None:
-    for kind in (DPO, TDPO, KTO, NCA):
+    for kind, _ in LOSSES.values():
         with pytest.raises(ValueError, match="sft_scope=rest"):
-            kind(sft_scope=SftScope.rest)
+            kind(sft_weight=0.0, sft_scope=SftScope.rest)
         assert "rest" not in kind().needs
         assert "rest" in kind(**REST).needs

@@ -296,8 +296,13 @@ def simpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 2.0
     return -F.logsigmoid(beta * chosen.mean - beta * rejected.mean - gamma)
 
 
-def cpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.1) -> Tensor:
-    return -F.logsigmoid(beta * (chosen.logps - rejected.logps)) - chosen.mean
+def contrast(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, beta: float = 0.1) -> Tensor:
+    """CPO's preference alone."""
+    return -F.logsigmoid(beta * (chosen.logps - rejected.logps))
+
+
+def cpo(chosen: Sums, rejected: Sums, confidence: Tensor, mismatched: Tensor) -> Tensor:
+    return contrast(chosen, rejected, confidence, mismatched) - chosen.mean
 
 
 def orpo(chosen: Sums, rejected: Sums, _: Tensor, __: Tensor, alpha: float = 0.1) -> Tensor:
