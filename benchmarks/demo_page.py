@@ -28,7 +28,7 @@ def accuracies(seeds: Seeds, names: Sequence[str], about: Mapping[str, str]) -> 
     rows = []
     for name in names:
         shares = [100 * float(seed[name].summary["accuracy"]) for seed in seeds]
-        rows.append([about[name], *(f"{share:.1f}" for share in shares), *_spread(shares, ".1f")])
+        rows.append([about[name], *(f"{share:.1f}" for share in shares), *spread(shares, ".1f")])
     errors = [float(one.summary["graders"][GRADER]["stderr"]) for seed in seeds for one in seed.values()]
     low, high = 100 * min(errors), 100 * max(errors)
     note = (
@@ -47,11 +47,11 @@ def comparisons(seeds: Seeds, names: Sequence[str], focus: str, about: Mapping[s
             continue
         pairs = [compare_paired(seed[name], seed[focus], GRADER) for seed in seeds]
         points = [100 * pair.delta for pair in pairs]
-        rows.append([about[name], *map(_paired, pairs), *_spread(points, "+.1f"), surely(pairs)])
+        rows.append([about[name], *map(_paired, pairs), *spread(points, "+.1f"), surely(pairs)])
     return table(head, rows)
 
 
-def _spread(values: Sequence[float], form: str) -> tuple[str, str]:
+def spread(values: Sequence[float], form: str) -> tuple[str, str]:
     """Mean with standard deviation, and Student's 95 % interval of the mean; neither where nothing varies."""
     middle = mean(values)
     deviation = stdev(values) if len(values) > 1 else 0.0
