@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -78,6 +78,9 @@ bench-sampling: install ## samples a second beside `generate` of transformers (t
 
 bench-step-losses: install ## what losses on steps cost beside DPO (five minutes)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.step_losses
+
+bench-losses: install ## every loss on the demo's samples beside its controls, three seeds; writes docs/losses.md (an hour and a half)
+	$(BIN)/python -m benchmarks.losses
 
 bench-values: install ## how well value heads tell right beginnings from wrong ones on tinymath (twenty minutes)
 	$(BIN)/python -m benchmarks.values

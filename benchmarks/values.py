@@ -28,14 +28,28 @@ from stepdpo.models.attention.registry import register
 from stepdpo.models.load import Pretrained
 from stepdpo.models.step_values import step_values
 from stepdpo.tinymath.checker import TinymathChecker
-from stepdpo.tinymath.problems import problems
+from stepdpo.tinymath.problems import Stories, problems
 
-MODEL = "pkg://tinymath/model"
+
+@dataclass(frozen=True)
+class Miniature:
+    """A task and its base."""
+
+    name: str
+    """Of the task and of the model."""
+    path: str
+    stories: Stories
+    tokens: int
+    """At most, of a solution."""
+
+
+MINIATURES = {
+    "tinymath": Miniature("tinymath", "pkg://tinymath/model", Stories.short, 400),
+    "tinymath_long": Miniature("tinymath_long", "pkg://tinymath/long_model", Stories.long, 200),
+}
 SOLUTIONS = 4
 """Sampled of every held-out problem, at temperature 1."""
 ROLLOUTS = (2, 8)
-COMMON = ("model=tinymath", "batch.pairs=16", "optim.lr=1e-3", "eval_every=0", "save_every=0")
-IMITATION = ("algo=value", "algo.weight=1", "dataset=trees", "level=instance")
 HEADS = {
     "value": ("algo=value", "algo.weight=1", "dataset=trees", "level=instance"),
     "value, head alone": (
@@ -65,6 +79,7 @@ class Solution:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="tinymath", choices=list(MINIATURES))
     parser.add_argument("--trees", type=Path, help="a finished run of `stepdpo pairs`; made where it is left out")
     parser.add_argument("--problems", type=int, default=200, help="to search")
     parser.add_argument("--heldout", type=int, default=200, help="to measure on")
@@ -72,18 +87,22 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--out", type=Path, default=Path("runs-values"))
+    parser.add_argument("--lr", default="1e-3")
     options = parser.parse_args()
+    mini = MINIATURES[options.task]
     trees = options.trees or options.out / options.method
     if not (trees / "finished.jsonl").exists():
         stepdpo(
             "pairs",
             f"pairs={options.method}",
-            "model=tinymath",
-            f"task.limit={options.problems}",
+            f"task={mini.name}",
+            f"model={mini.name}",
+            f"max_tokens={mini.tokens}",
+            f"limit={options.problems}",
             f"runs={trees.parent}",
             f"run={trees.name}",
         )
-    made = sampled(options.heldout)
+    made = sampled(mini, options.heldout)
     truth = [solution.error for solution in made]
     print(f"{len(made)} solutions of {options.heldout} problems, {sum(e < 0 for e in truth)} without a wrong step")
     print("| values by | AUC | F1 | first error named | right ones passed | tokens a solution |")
@@ -94,15 +113,15 @@ def main() -> None:
             place = trees / "preferences.jsonl" if "dataset=jsonl" in words else trees
             given = (
                 f"dataset.path={place}",
-                "model=tinymath",
+                f"model={mini.name}",
                 f"epochs={options.epochs}",
                 "batch.pairs=16",
-                "optim.lr=1e-3",
+                f"optim.lr={options.lr}",
             )
             stepdpo("train", *words, *given, "eval_every=0", "save_every=0", f"runs={run.parent}", f"run={run.name}")
         show(name, by_head(made, run / "model"), made, 0)
     for count in ROLLOUTS:
-        values, tokens = by_rollouts(made, count)
+        values, tokens = by_rollouts(mini, made, count)
         show(f"{count} roll-outs a step", values, made, tokens / len(made))
 
 
@@ -112,13 +131,13 @@ def stepdpo(*words: str) -> None:
     print(f"# {' '.join(words)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def sampled(count: int) -> list[Solution]:
-    spec, check = Pretrained(path=MODEL), TinymathChecker().first_error
-    known = list(problems("test", count))
+def sampled(mini: Miniature, count: int) -> list[Solution]:
+    spec, check = Pretrained(path=mini.path), TinymathChecker().first_error
+    known = list(problems("test", count, kind=mini.stories))
     template, _ = resolve(NativeTemplate(), spec.source, spec.tokenizer())
     with TransformersSampler(progress=False).open(spec) as sampler:
         prompts = [template.render(p.question, (), spec.tokenizer()).text for p in known]
-        drawn = sampler.sample(prompts, Sampling(SOLUTIONS, 1.0, 1.0, 400, (), 0))
+        drawn = sampler.sample(prompts, Sampling(SOLUTIONS, 1.0, 1.0, mini.tokens, (), 0))
     found = []
     for problem, responses in zip(known, drawn, strict=True):
         for response in responses:
@@ -140,12 +159,12 @@ def by_head(made: Sequence[Solution], folder: Path) -> list[list[float]]:
     return [values[number] for number in range(len(made))]
 
 
-def by_rollouts(made: Sequence[Solution], count: int) -> tuple[list[list[float]], int]:
+def by_rollouts(mini: Miniature, made: Sequence[Solution], count: int) -> tuple[list[list[float]], int]:
     """The share of right endings of so many continuations from every step, and the tokens drawn for them.
 
     Equal beginnings are continued once.
     """
-    spec, grade = Pretrained(path=MODEL), Strict().grade
+    spec, grade = Pretrained(path=mini.path), Strict().grade
     tokenizer = spec.tokenizer()
     template, _ = resolve(NativeTemplate(), spec.source, tokenizer)
     begun: dict[tuple[str, str], Problem] = {}
@@ -154,7 +173,7 @@ def by_rollouts(made: Sequence[Solution], count: int) -> tuple[list[list[float]]
         begun.update({(prompt, text): one.problem for text in beginnings(one)})
     with TransformersSampler(progress=False).open(spec) as sampler:
         prompts = [prompt + text for prompt, text in begun]
-        drawn = sampler.sample(prompts, Sampling(count, 1.0, 1.0, 400, (), 1))
+        drawn = sampler.sample(prompts, Sampling(count, 1.0, 1.0, mini.tokens, (), 1))
     tokens = sum(response.tokens for responses in drawn for response in responses)
     shares = {
         key: sum(grade(key[1] + response.text, problem).verdict == CORRECT for response in responses) / count
