@@ -76,7 +76,6 @@ ENTRIES = {
     "dpo, sft_scope=rest": Entry(
         "dpo algo.beta=2 algo.sft_scope=rest", STEP, PAIRS, _grid("sft_weight", "0.3 1"), "steps and the chosen rest"
     ),
-    "dpo, normalise=mean": Entry("dpo algo.normalise=mean", STEP, PAIRS, _grid("beta", "20 60"), "steps"),
     "tdpo": Entry("tdpo", STEP, PAIRS, _grid("beta", "2 5"), "steps"),
     "tdpo, sft_scope=rest": Entry(
         "tdpo algo.beta=2 algo.sft_scope=rest", STEP, PAIRS, _grid("sft_weight", "0.3 1"), "steps and the chosen rest"
@@ -102,9 +101,8 @@ ENTRIES = {
     "tpo": Entry("tpo", WHOLE, WHOLES, _grid("beta", "2 5"), "all solutions of a problem"),
     "outcome": Entry("outcome", WHOLE, WHOLES, _grid("beta", "0.5 2"), "whole solutions, right or wrong"),
     "value": Entry("value", WHOLE, WHOLES, _grid("weight", "0.01 0.1"), "right solutions, and the value of every step"),
-    "prm": Entry("prm", WHOLE, WHOLES, {"optim.lr": "2e-5 5e-5 1e-4 2e-4"}, "labels of steps alone: no policy's loss"),
 }  # fmt: skip
-"""In the order of the page; 'cdpo' reads what `stepdpo pairs pairs=critical` makes of whole solutions."""
+"""In the order of the page, all but 'prm', which trains no policy; 'cdpo' reads what `stepdpo pairs pairs=critical` makes of whole solutions."""
 LONG_FIRST = sorted(ENTRIES, key=lambda name: ENTRIES[name].level == STEP)
 """So that two at a time end together."""
 
