@@ -102,7 +102,7 @@ ENTRIES = {
     "outcome": Entry("outcome", WHOLE, WHOLES, _grid("beta", "0.5 2"), "whole solutions, right or wrong"),
     "value": Entry("value", WHOLE, WHOLES, _grid("weight", "0.01 0.1"), "right solutions, and the value of every step"),
 }  # fmt: skip
-"""In the order of the page, all but 'prm', which trains no policy; 'cdpo' reads what `stepdpo pairs pairs=critical` makes of whole solutions."""
+"""All but 'prm', which trains no policy; 'cdpo' reads what `stepdpo pairs pairs=critical` makes of whole solutions."""
 LONG_FIRST = sorted(ENTRIES, key=lambda name: ENTRIES[name].level == STEP)
 """So that two at a time end together."""
 
