@@ -9,7 +9,6 @@ Every entry has four settings, of which one is chosen on held-out problems. A ru
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,8 @@ ROOT = Path("runs/losses")
 PAGE = Path("docs/losses.md")
 FOUND = Path(__file__).with_name("losses.json")
 """What was measured."""
-HELDOUT, PROBLEMS = 300, 1000
+HELDOUT, TEST = ("task.split=heldout", "task.count=300"), ("task.count=1000",)
+"""The problems that a setting, and a loss, is judged by."""
 STEP = ("level=step",)
 WHOLE = ("level=instance",)
 REST = ("level=instance", "level.prefix=prompt")
@@ -126,7 +126,7 @@ def make_pairs(folder: Path, seed: int) -> Path:
 
 def evaluate_base(folder: Path) -> None:
     if not _done(folder / demo.BASE):
-        words = (*demo.EVALUATION, f"task.count={PROBLEMS}", "model=tinymath_long", "force=true")
+        words = (*demo.EVALUATION, *TEST, "model=tinymath_long", "force=true")
         demo.run(folder, demo.BASE, "eval", *words)
 
 
@@ -135,11 +135,11 @@ def _done(run: Path) -> bool:
 
 
 def sweep(name: str, folder: Path, pairs: Path) -> None:
-    """Every setting of an entry, each with its answers to held-out problems, in one process."""
+    """Every setting of an entry, each with its answers to held-out problems."""
     entry = ENTRIES[name]
-    left = [number for number in range(len(entry.cells())) if not _done(_cell(folder, name, number))]
-    for number in left:
-        _train(entry, entry.cells()[number], pairs, 0, _cell(folder, name, number), ("heldout", HELDOUT))
+    for number, cell in enumerate(entry.cells()):
+        if not _done(_cell(folder, name, number)):
+            _train(entry, cell, pairs, 0, _cell(folder, name, number), HELDOUT)
     print(f"  {name:<24}{' '.join(f'{100 * _accuracy(_cell(folder, name, n)):.1f}' for n in range(4))}", flush=True)
 
 
@@ -151,22 +151,11 @@ def _accuracy(run: Path) -> float:
     return float(read_json(run / "eval" / demo.TASK / "summary.json")["accuracy"])
 
 
-def _train(
-    entry: Entry, cell: Sequence[str], pairs: Path, seed: int, run: Path, asked: tuple[str, int]
-) -> None:  # fmt: skip
-    """Train, and answer so many problems of a split, by one command."""
-    split, count = asked
-    words = [
-        "train", *entry.words(pairs), *cell, f"seed={seed}", f"runs={run.parent}", f"run={run.name}", "force=true",
-        f"then=[{demo.TASK}]", f"then_with=task.split={split} task.count={count} decode.max_tokens=200",
-    ]  # fmt: skip
-    run.parent.mkdir(parents=True, exist_ok=True)
-    log = run.parent / f"{run.name}.log"
-    with log.open("w") as out:
-        command = [sys.executable, "-m", "stepdpo", *words]
-        code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=demo.environment()).returncode
-    if code:
-        raise SystemExit(f"stepdpo {' '.join(words)}\nfailed with code {code}:\n" + log.read_text()[-2000:])
+def _train(entry: Entry, cell: Sequence[str], pairs: Path, seed: int, run: Path, asked: Sequence[str]) -> None:
+    """Train, and answer the problems that `asked` names."""
+    words = (*entry.words(pairs), *cell, f"seed={seed}", "force=true")
+    demo.run(run.parent, run.name, "train", *words)
+    demo.run(run.parent, run.name, "eval", *demo.EVALUATION, *asked)
 
 
 def chosen(name: str, folder: Path) -> int:
@@ -186,7 +175,7 @@ def one_seed(seed: int, grid: Path, two: ThreadPoolExecutor) -> Path:
 def _test(name: str, folder: Path, pairs: Path, seed: int, grid: Path) -> None:
     run, entry = folder / name.replace(", ", "-"), ENTRIES[name]
     if not _done(run):
-        _train(entry, entry.cells()[chosen(name, grid)], pairs, seed, run, ("test", PROBLEMS))
+        _train(entry, entry.cells()[chosen(name, grid)], pairs, seed, run, TEST)
     print(f"  seed {seed}  {name:<24}{100 * _accuracy(run):.1f} %", flush=True)
 
 
@@ -211,7 +200,7 @@ def main() -> None:
         demo.wait([two.submit(sweep, name, grid, pairs) for name in LONG_FIRST])
         folders = [one_seed(seed, grid, two) for seed in range(given.seeds)]
     known = ", ".join(f"{name} {text}" for name, text in versions().items())
-    write_json(FOUND, {"machine": f"{machine()}; {known}", "heldout": HELDOUT, "grid": dict(settings(grid))})
+    write_json(FOUND, {"machine": f"{machine()}; {known}", "heldout": 300, "grid": dict(settings(grid))})
     about = {name: entry.about for name, entry in ENTRIES.items()}
     PAGE.write_text(losses_page.page(folders, read_json(FOUND), about, list(CONTROLS)))
     print(f"{PAGE} is written; {time.monotonic() - began:.0f} s", flush=True)
