@@ -8,7 +8,7 @@ from enum import Enum
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive, within
-from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
+from stepdpo.tokens.batch import LossOutput, PairScores, SftScope, sigmoid_loss
 
 
 class Form(Enum):
@@ -82,18 +82,15 @@ class DPO:
             chosen_B = chosen_B / scores.chosen_tokens_B.clamp(min=1)
             rejected_B = rejected_B / scores.rejected_tokens_B.clamp(min=1)
         z_B = chosen_B - rejected_B
-        # At e = 1/2 a pair teaches nothing; beyond, its sides would change places, and that is the data's business.
-        wrong_B = (1 - scores.confidence_B).clamp(min=self.label_smoothing, max=0.5)
-        # logsigmoid and not log(sigmoid): where beta z is far below zero, sigmoid is 0 and its log minus infinity.
-        right_B, flipped_B = -F.logsigmoid(self.beta * z_B), -F.logsigmoid(-self.beta * z_B)
         if self.form is Form.sigmoid:
-            losses_B = (1 - wrong_B) * right_B + wrong_B * flipped_B
+            losses_B = sigmoid_loss(self.beta, z_B, scores.confidence_B, self.label_smoothing)
         elif self.form is Form.hinge:
             losses_B = (1 - self.beta * z_B).clamp(min=0)
         elif self.form is Form.ipo:
             losses_B = (z_B - 1 / (2 * self.beta)) ** 2
         else:
-            wrong_B = wrong_B.clamp(max=0.499)  # the form divides by 1 - 2 e
+            wrong_B = (1 - scores.confidence_B).clamp(min=self.label_smoothing, max=0.499)  # not 1/2: 1 - 2 e divides
+            right_B, flipped_B = -F.logsigmoid(self.beta * z_B), -F.logsigmoid(-self.beta * z_B)
             losses_B = ((1 - wrong_B) * right_B - wrong_B * flipped_B) / (1 - 2 * wrong_B)
         out = LossOutput(losses_B, self.beta * chosen_B.detach(), self.beta * rejected_B.detach())
         return out.with_nll(scores, self.sft_weight)

@@ -7,11 +7,10 @@ from enum import Enum
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stepdpo.core.ranges import positive
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.batch import LossOutput, sigmoid_loss
 from stepdpo.tokens.step_scores import StepScores
 
 
@@ -47,12 +46,10 @@ class StepWeighted:
         weight_E = scores.weight_E * self._step_weights(scores)[scores.step_E]
         sums_B2 = scores.by_response(weight_E * scores.logratios_E).view(-1, 2)
         z_B = sums_B2[:, 0] - sums_B2[:, 1]
-        wrong_B = (1 - scores.confidence_B).clamp(min=0, max=0.5)
-        losses_B = -(1 - wrong_B) * F.logsigmoid(self.beta * z_B) - wrong_B * F.logsigmoid(-self.beta * z_B)
         plain_B2 = scores.by_response(scores.logratios_E.detach()).view(-1, 2)
         share_B2 = (scores.by_response(weight_E) / scores.tokens_R.clamp(min=1)).view(-1, 2)
         return LossOutput(
-            losses_B=losses_B,
+            losses_B=sigmoid_loss(self.beta, z_B, scores.confidence_B),
             chosen_rewards_B=self.beta * sums_B2[:, 0].detach(),
             rejected_rewards_B=self.beta * sums_B2[:, 1].detach(),
             metrics_B={

@@ -7,10 +7,9 @@ from enum import Enum
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, below_one, positive
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.batch import LossOutput, sigmoid_loss
 from stepdpo.tokens.step_scores import Squash, StepScores, Trunk, ValueHeadSpec
 
 
@@ -58,9 +57,7 @@ class SVPO:
     def __call__(self, scores: StepScores) -> LossOutput:
         assert scores.values_S is not None
         ratio_B2 = scores.by_response(scores.logratios_E).view(-1, 2)
-        z_B = ratio_B2[:, 0] - ratio_B2[:, 1]
-        wrong_B = (1 - scores.confidence_B).clamp(min=0, max=0.5)
-        dpo_B = -(1 - wrong_B) * F.logsigmoid(self.beta * z_B) - wrong_B * F.logsigmoid(-self.beta * z_B)
+        dpo_B = sigmoid_loss(self.beta, ratio_B2[:, 0] - ratio_B2[:, 1], scores.confidence_B)
         nll_B = (-scores.logps_R / scores.tokens_R.clamp(min=1)).view(-1, 2)[:, 0]
         value_B2 = scores.values_S.tanh()[scores.last_S].view(-1, 2)
         target_B2 = 2 * scores.label_S[scores.last_S].double().view(-1, 2) - 1

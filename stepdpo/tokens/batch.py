@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stepdpo.tokens.trie import Segment
@@ -230,6 +231,14 @@ class LengthNormalised(Protocol):
 
     @property
     def length_normalised(self) -> bool: ...
+
+
+def sigmoid_loss(beta: float, z_B: Tensor, confidence_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-(1 - e) log sigmoid(beta z) - e log sigmoid(-beta z): e, the larger of `label_smoothing` and 1 - confidence."""
+    # At e = 1/2 a pair teaches nothing; beyond, its sides would change places, and that is the data's business.
+    wrong_B = (1 - confidence_B).clamp(min=label_smoothing, max=0.5)
+    # logsigmoid and not log(sigmoid): where beta z is far below zero, sigmoid is 0 and its log minus infinity.
+    return -(1 - wrong_B) * F.logsigmoid(beta * z_B) - wrong_B * F.logsigmoid(-beta * z_B)
 
 
 def sum_by_owner(values_T: Tensor, term_E: Tensor, owner_E: Tensor, owners: int) -> Tensor:

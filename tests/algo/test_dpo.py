@@ -6,6 +6,7 @@ from math import exp, log
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from support.scores import pair_scores
 
 from stepdpo.algo.dpo import DPO, Form, Normalise
@@ -33,6 +34,25 @@ def same(losses: torch.Tensor, expected: list[float]) -> None:
 def test_sigmoid_is_equation_7_of_the_dpo_paper(beta: float) -> None:
     """-log sigmoid(beta log(pi(y_w)/ref(y_w)) - beta log(pi(y_l)/ref(y_l)))."""
     same(DPO(beta=beta)(scores()).losses_B, [-log_sigmoid(beta * z) for z in Z])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_to_the_bit_sigmoid_is_its_two_terms(dtype: torch.dtype, smoothing: float) -> None:
+    """Value and gradient, (1 - e) (-log sigmoid(beta z)) + e (-log sigmoid(-beta z)): runs are resumed midway."""
+    confidence = torch.tensor([1.0, 0.8, 0.55])
+    given = (REFERENCE_CHOSEN, REFERENCE_REJECTED)
+    ours, plain = (pair_scores(CHOSEN, REJECTED, *given, confidence=confidence.tolist(), dtype=dtype) for _ in "ab")
+    losses = DPO(beta=0.37, label_smoothing=smoothing)(ours).losses_B
+    z = plain.chosen_logratios_B - plain.rejected_logratios_B
+    right, flipped = -F.logsigmoid(0.37 * z), -F.logsigmoid(-0.37 * z)
+    e = (1 - confidence).clamp(min=smoothing, max=0.5)
+    expected = (1 - e) * right + e * flipped
+    assert torch.equal(losses, expected)
+    losses.mean().backward()
+    expected.mean().backward()
+    assert torch.equal(ours.chosen_logps_B.grad, plain.chosen_logps_B.grad)
+    assert torch.equal(ours.rejected_logps_B.grad, plain.rejected_logps_B.grad)
 
 
 @pytest.mark.parametrize("beta", [0.1, 2.0])
