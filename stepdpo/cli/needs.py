@@ -17,6 +17,7 @@ from stepdpo.generation.vllm import NEEDS_CHECKPOINT, VllmSampler
 from stepdpo.models.attention.registry import FLEX_NEEDS, Attention
 from stepdpo.models.load import Fresh, must_exist
 from stepdpo.pairs.config import PairsConfig, refuse_without_checker
+from stepdpo.pairs.engine.context import needs_file
 from stepdpo.pairs.executors.ray import RayExecutor
 from stepdpo.training.engine.settings import NO_GPU, Device
 
@@ -42,7 +43,7 @@ def _used(spec: Any) -> list[str]:
     names = [name for name in vars(spec) if name != "judge"]
     if isinstance(spec, PairsConfig) and "judge" in spec.pairs.needs:
         names.append("judge")
-    if isinstance(spec, PairsConfig) and "trees" in spec.pairs.needs:
+    if isinstance(spec, PairsConfig) and needs_file(spec.pairs):
         names = ["pairs"]
     return names
 
@@ -52,7 +53,7 @@ def _models(spec: Any) -> None:
     for name in ("model", "reference_model"):
         model = getattr(spec, name, None)
         path = model if isinstance(model, str) else getattr(model, "path", None)
-        if isinstance(path, str) and not (isinstance(spec, PairsConfig) and "trees" in spec.pairs.needs):
+        if isinstance(path, str) and not (isinstance(spec, PairsConfig) and needs_file(spec.pairs)):
             must_exist(path, packaged(path), name)
     for name in ("positive", "negative") if isinstance(spec, PairsConfig) else ():  # those of pairs=critical
         if isinstance(path := getattr(spec.pairs, name, None), str):

@@ -14,7 +14,7 @@ from stepdpo.core.types import Problem
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.template_card import resolve
 from stepdpo.pairs.config import PairsConfig, refuse_without_checker
-from stepdpo.pairs.engine.context import Context, needs_trees
+from stepdpo.pairs.engine.context import Context, needs_file
 from stepdpo.pairs.engine.requests import BASELINES
 from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
 from stepdpo.pairs.engine.scheduler import groups
@@ -41,7 +41,7 @@ def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[s
     Raises UserError for bad input, a task that cannot tell right steps from wrong, or when no pair comes of it.
     """
     refuse_without_checker(spec)
-    context, template = (None, "") if needs_trees(spec.pairs) else _context(spec, folder)
+    context, template = (None, "") if needs_file(spec.pairs) else _context(spec, folder)
     problems = _problems(spec)
     worker_context = WorkerContext(spec.pairs, context, spec.model, spec.sampler, folder)
     with open_result_log(folder, resume) as result_log:
@@ -75,7 +75,7 @@ def _context(spec: PairsConfig, folder: Path) -> tuple[Context, str]:
 def _problems(spec: PairsConfig) -> Iterable[Problem]:
     """What is worked on, read or made while it is used."""
     end = spec.limit and spec.skip + spec.limit
-    if needs_trees(spec.pairs):
+    if needs_file(spec.pairs):
         return islice(spec.pairs.problems(), spec.skip, end)
     given: Any = spec.task
     miniature = isinstance(given, TinymathTask)
@@ -101,8 +101,8 @@ def _total(problems: Any) -> int | None:
 def _announce(spec: PairsConfig, template: str, problems: Iterable[Problem], done: int) -> None:
     total = _total(problems)
     finished = f", {done} of them finished before" if done else ""
-    if needs_trees(spec.pairs):
-        print(f"{spec.pairs.path}: trees{finished}", flush=True)
+    if needs_file(spec.pairs):
+        print(f"{spec.pairs.path}: {'trees' if 'trees' in spec.pairs.needs else 'pairs'}{finished}", flush=True)
     else:
         many = "problems" if total is None else f"{total} problems"
         print(f"{spec.task.name}: {many}{finished}, {spec.n} solutions each, template {template}", flush=True)
@@ -160,11 +160,12 @@ def _print_files(result_log: ResultLog) -> dict[str, dict[str, int]]:
 
 def _no_pair(spec: PairsConfig, result_log: ResultLog) -> Exception:
     """What there is to do about it."""
-    if result_log.failed and not needs_trees(spec.pairs):
+    if result_log.failed and not needs_file(spec.pairs):
         many = f"the judge's word is missing for {len(result_log.failed)} problems"
         return Outage(f"no pair came of it, and {many} ({result_log.folder / QUARANTINE}): resume=true asks again")
-    more = "more problems (limit), more solutions (n), or another temperature"
-    advice = "looser rules (pairs.cut)" if needs_trees(spec.pairs) else more
+    advice = "more problems (limit), more solutions (n), or another temperature"
+    if needs_file(spec.pairs):
+        advice = "looser rules (pairs.cut)" if "trees" in spec.pairs.needs else "other pairs (pairs.path)"
     return UserError(f"no pair came of it: take {advice}")
 
 

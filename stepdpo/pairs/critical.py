@@ -37,7 +37,7 @@ class Critical:
     bfloat16: bool = False
     """Both models in bfloat16 and not in float32."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"trees"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     def problems(self) -> Iterator[Problem]:
         """The pairs, each as a problem under a name of its own, scored as they are asked for."""

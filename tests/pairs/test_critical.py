@@ -104,6 +104,7 @@ def test_from_pairs_to_cdpo(tmp_path: Path, preferences: Path, tiny_model: Path,
     models = (f"pairs.positive={tiny_model}", f"pairs.negative={negative}")
     done = stepdpo("pairs", "pairs=critical", f"pairs.path={preferences}", *models, "run=weighed", cwd=tmp_path)
     assert done.code == 0, done.said
+    assert f"{preferences}: pairs\n" in done.out
     rows = [json.loads(line) for line in (tmp_path / "runs/weighed/preferences.jsonl").read_text().splitlines()]
     assert len(rows) == len(preferences.read_text().splitlines())
     assert all(from_row(row).rejected_weights for row in rows)

@@ -18,22 +18,22 @@ class PairMethod(Protocol):
     """Problem -> preferences, as a generator: it yields requests, is sent their answers, and returns a `Result`."""
 
     needs: ClassVar[frozenset[str]]
-    """What must be at hand, of {"checker", "judge", "trees"}; one that needs "trees" is a `TreeMethod`."""
+    """What must be at hand, of {"checker", "judge", "trees", "pairs"}; with either of the last a `FileMethod`."""
 
     def __call__(self, problem: Problem, context: Context) -> Requests: ...
 
 
-class TreeMethod(PairMethod, Protocol):
-    """Cuts pairs from trees that exist already: it requests nothing of a model, and has problems of its own."""
+class FileMethod(PairMethod, Protocol):
+    """Works on trees or pairs that exist already: it requests nothing of a model, and has problems of its own."""
 
     @property
     def path(self) -> str: ...
     def problems(self) -> Iterator[Problem]: ...
 
 
-def needs_trees(method: PairMethod) -> TypeGuard[TreeMethod]:
-    """Whether a method works on trees that exist already, so that no model is opened and it is given no Context."""
-    return "trees" in method.needs
+def needs_file(method: PairMethod) -> TypeGuard[FileMethod]:
+    """Whether a method works on what exists already, so that no sampler is opened and it is given no Context."""
+    return not method.needs.isdisjoint({"trees", "pairs"})
 
 
 class Judge(Protocol):

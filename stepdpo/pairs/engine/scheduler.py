@@ -52,7 +52,7 @@ class Scheduler:
         A round lets every open problem go on to its next request and then answers all requests at once, so a call to a
         model holds what as many problems want as are open.
         """
-        given: Any = context  # None for a TreeMethod alone, which does not look at it
+        given: Any = context  # None for a FileMethod alone, which does not look at it
         live = [_LiveProblem(problem, method(problem, given)) for problem in problems]
         replies: list[Any] = [None] * len(live)  # a generator is started by sending it None
         while live:
