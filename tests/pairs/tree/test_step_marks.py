@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from stepdpo.core.steps import on_lines, split_steps, step_ends
 from stepdpo.core.types import Mark
 from stepdpo.data.preference_file import write_lines
+from stepdpo.data.step_marks import covering
 from stepdpo.pairs.tree.responses import UNKNOWN, Shared, TreeResponses, leaves, responses
 from stepdpo.pairs.tree.step_marks import Labels, marks, step_value
 from stepdpo.pairs.tree.step_pair import preference
@@ -141,3 +143,13 @@ def test_torn_rows_are_bad_ones(tmp_path: Path) -> None:
     loaded = TreeResponses(str(tmp_path)).load()
     assert [row.line for row in loaded.bad] == [1]
     assert loaded.places[0].endswith("trees.jsonl:2:4")
+
+
+def test_which_step_the_line_break_before_a_label_belongs_to() -> None:
+    """By marks to the next one, so a step ends with its own text; where nobody marked any, to the one before it."""
+    head, steps = split_steps(text := "So.\nStep 1: a.\nStep 2: b.")
+    assert text[: step_ends(head, steps)[0]] == "So.\nStep 1: a."
+    assert on_lines(["So.\nStep 1: a.", "Step 2: b."]) == (text, step_ends(head, steps))
+    assert [text[: mark.end] for mark in covering((), "", text)] == ["So.\n", "So.\nStep 1: a.\n", text]
+    begun = Tree("p", "?", "6", (Node(-1, ""), Node(0, "So.\nStep 1: a.\n", 1, 1.0), Node(1, "Step 2: b.", 1, 1.0)))
+    assert text[: marks(begun, 2)[0].end] == "So.\nStep 1: a."
