@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from stepdpo.tokens.batch import LossOutput, PairScores
 
@@ -15,7 +14,12 @@ class SFT:
     per_token: bool = True
     """Divide by the number of scored tokens; false sums them, as preference losses do."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    keep_wrong: bool = False
+    """Learn what the data call wrong (a `label` below 1/2) too."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset() if self.keep_wrong else frozenset({"right"})
 
     def __call__(self, scores: PairScores) -> LossOutput:
         tokens_B = scores.chosen_tokens_B.clamp(min=1)  # without a scored token 0, and not 0 / 0

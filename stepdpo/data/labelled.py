@@ -10,8 +10,6 @@ from stepdpo.core.types import Mark, Preference
 from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.turns import asked
 
-WRONG = "responses labelled wrong (a loss without labels learns them all the same)"
-
 
 def read_stepwise(cells: RowFields, odd: Counter[str]) -> Preference:
     """The steps `completions`, a line each unless white space parts them, each right or wrong by `labels`.
@@ -28,7 +26,6 @@ def read_stepwise(cells: RowFields, odd: Counter[str]) -> Preference:
             raise RowError(f"column 'completions', step {number}: expected a string that is not empty")
     values = [_label(value, f"column 'labels', step {number}") for number, value in enumerate(labels)]
     whole, ends = on_lines(completions)
-    odd[WRONG] += values[-1] == 0
     return Preference(
         question=cells.text("prompt"),
         prefix="",
@@ -45,7 +42,6 @@ def read_kto(cells: RowFields, odd: Counter[str]) -> Preference:
     before, completion = cells.side("completion")
     question, history = asked(cells, before, "completion")
     label = _label(cells.value("label"), "column 'label'")
-    odd[WRONG] += label == 0
     return Preference(question, prefix="", chosen=completion, rejected="", history=history, whole=True, label=label)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from stepdpo.core.steps import on_lines
 from stepdpo.core.types import Mark, Preference
 from stepdpo.data.fields import RowError, RowFields
-from stepdpo.data.labelled import WRONG
 
 TAG = "ки"
 """Stands in `input` behind every step, and in `label` there is `+` or `-` in its place."""
@@ -51,7 +50,6 @@ def read_math_shepherd(cells: RowFields, odd: Counter[str]) -> Preference:
         raise RowError("column 'input': there is no problem before the solution")
     labels = [*values[place:], *[None] * (len(steps) - len(values[place:]))]
     whole, ends = on_lines(texts)
-    odd[WRONG] += labels[-1] == 0
     return Preference(
         question=question.strip(),
         prefix="",

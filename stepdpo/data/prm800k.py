@@ -14,7 +14,6 @@ from typing import Any
 from stepdpo.core.steps import on_lines
 from stepdpo.core.types import Mark, Preference
 from stepdpo.data.fields import RowError, RowFields
-from stepdpo.data.labelled import WRONG
 
 VALUES: Mapping[float | None, float | None] = {1: 1.0, 0: None, -1: 0.0, None: None}
 """A neutral step is neither: nobody said whether it is right, only that it does not help."""
@@ -63,7 +62,6 @@ def read_prm800k(cells: RowFields, odd: Counter[str]) -> Preference:
         raise RowError("column 'label': no step was chosen or rated wrong")
     text, ends = on_lines([one.text for one in path])
     wrong = any(one.value == 0 for one in path)
-    odd[WRONG] += wrong
     odd["solutions that were not labelled to their end"] += not finished
     question = cells.inner("question")
     return Preference(

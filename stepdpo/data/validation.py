@@ -19,6 +19,7 @@ from stepdpo.data.rows import BadRow
 
 SHOWN = 5
 """Bad rows that an error message shows."""
+WRONG = "responses labelled wrong"
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ def gather(
     counts = {"rows": len(good) + len(bad), "usable": len(good), "bad": len(bad)}
     counts |= {"train": len(train), "heldout": len(held)}
     counts |= Counter(finding.kind for finding in findings)
-    counts |= {name: count for name, count in odd.items() if count}
+    wrong = sum(p.label is not None and p.label < 0.5 for p in preferences)
+    counts |= {name: count for name, count in {**odd, WRONG: wrong}.items() if count}
     return Loaded(train, held, tuple(bad), findings, counts, max_bad, where[True], where[False], format)
 
 

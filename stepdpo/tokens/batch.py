@@ -184,15 +184,15 @@ class LossOutput:
 
 NEEDS = frozenset(
     {
-        "rejected", "reference", "kl", "reference_point", "collision", "rest",
+        "rejected", "reference", "kl", "reference_point", "collision", "rest", "right",
         "steps", "unpaired", "group", "labels", "values",
     }
 )  # fmt: skip
 """What can be computed for a loss besides the chosen side.
 
 An example is a pair with `rejected`, any single response with `unpaired`, all responses to a problem with `group`. With
-`labels` only responses are used of which the data say how right they are. A loss with `steps` is given StepScores; with
-`values` a value head is trained, which its `value_head` describes.
+`labels` only responses are used of which the data say how right they are, with `right` none whose label is below 1/2.
+A loss with `steps` is given StepScores; with `values` a value head is trained, which its `value_head` describes.
 """
 
 

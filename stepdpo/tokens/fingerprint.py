@@ -53,7 +53,7 @@ def cache_key(
         "tokenizer": tokenizer_identity(tokenizer),
         "lengths": described(lengths),
         "examples": unit_of(needs).value,
-        "also": sorted({"steps", "labels", "rest"} & needs),
+        "also": sorted({"steps", "labels", "rest", "right"} & needs),
         "mismatched": "reference_point" in needs,
         "code": _code_of([level, template]),
     }

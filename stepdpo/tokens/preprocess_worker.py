@@ -24,6 +24,7 @@ from stepdpo.tokens.token_tree import TokenSequence
 from stepdpo.tokens.tokenization import tokenize
 
 CANNOT_BE_READ = "bad rows (quarantine.jsonl)"
+CALLED_WRONG = "labelled wrong"
 NAMES = ("train", "heldout", "mismatched")
 REPORT = "report.json"
 CHUNK = 2048
@@ -128,8 +129,10 @@ def preprocess(
         with Progress(f"tokenised {name} pair", len(preferences), enabled=show, every=EVERY) as progress:
             for numbers in batches(preferences, unit, CHUNK):
                 pairs = {number: pair_of(number) for number in numbers}
+                if "right" in needs:
+                    pairs = _without_wrong(pairs, left_out)
                 done = tokenize(
-                    list(pairs.values()), template, tokenizer, lengths, numbers, steps, rest and unit is Unit.pairs
+                    list(pairs.values()), template, tokenizer, lengths, list(pairs), steps, rest and unit is Unit.pairs
                 )
                 lacking = _without_rejected(pairs) if unit is Unit.pairs else {}
                 if name != "mismatched":  # made of rows that have been looked at
@@ -140,7 +143,7 @@ def preprocess(
                 left_out.update(done.dropped)
                 for number, sequences, confidence, key in examples(whole, unit, "labels" in needs, left_out):
                     yield number, sequences, confidence, groups.setdefault(key, len(groups))
-                progress.advance(len(pairs))
+                progress.advance(len(numbers))
 
     sources = {
         "train": rows("train", train, unit, lambda n: pair(train[n])),
@@ -197,6 +200,13 @@ def keep_scored_sides(pair: Pair, both: bool) -> Pair:
 def _without_rejected(pairs: Mapping[int, Pair]) -> dict[int, str]:
     """Among pairs that have one: number -> what is wrong."""
     return {n: "has no rejected side, which this algo needs" for n, p in pairs.items() if not p.rejected}
+
+
+def _without_wrong(pairs: Mapping[int, Pair], dropped: Counter[str]) -> dict[int, Pair]:
+    """Those whose label is not below 1/2, or that have none; the others are counted."""
+    kept = {n: p for n, p in pairs.items() if p.label is None or p.label >= 0.5}
+    dropped.update({CALLED_WRONG: len(pairs) - len(kept)} if len(kept) < len(pairs) else {})
+    return kept
 
 
 def mismatched(own: Pair, other: Pair) -> Pair:

@@ -109,7 +109,8 @@ def test_sft_may_sum() -> None:
 
 
 def test_what_a_loss_asks_for_is_what_it_needs() -> None:
-    assert SFT.needs == frozenset()
+    assert SFT().needs == {"right"}
+    assert SFT(keep_wrong=True).needs == frozenset()
     assert NCA().needs == {"rejected", "reference"}
     assert KTO().needs == {"rejected", "reference", "reference_point"}
 

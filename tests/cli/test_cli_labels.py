@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import stepdpo
@@ -40,11 +41,27 @@ def test_the_labels_of_trees_are_told_and_written_for_others(trees: Path) -> Non
     assert [[mark.value for mark in p.chosen_steps] for p in again] == [[1.0, 1.0], [1.0, 0.0]]
 
 
+KTO_ROWS = [{"prompt": "2 + 3?", "completion": f"The answer is: {end}", "label": end == 5} for end in (5, 6)]
+STEPWISE_ROWS = [
+    {"prompt": "2 + 3 + 1?", "completions": [STEP, end], "labels": [True, end is RIGHT]} for end in (RIGHT, WRONG)
+]
+
+
 @pytest.mark.slow
-def test_a_model_is_trained_on_the_responses_of_trees(trees: Path) -> None:
-    done = stepdpo(
-        "train", "model=tinymath", "engine=local", "algo=sft", "dataset=trees", "dataset.path=trees.jsonl",
-        "dataset.heldout=0", "batch.pairs=2", "max_steps=1", "run=trained", cwd=trees,
+@pytest.mark.parametrize("rows", [None, KTO_ROWS, STEPWISE_ROWS], ids=["trees", "kto", "stepwise"])
+def test_a_model_is_trained_on_the_right_responses_and_on_wrong_ones_if_asked(trees: Path, rows: Any) -> None:
+    if rows:
+        (trees / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ("jsonl", "rows.jsonl") if rows else ("trees", "trees.jsonl")
+    words = (
+        "model=tinymath", "engine=local", "algo=sft", f"dataset={given[0]}", f"dataset.path={given[1]}",
+        "dataset.heldout=0", "batch.pairs=1", "max_steps=1",
     )  # fmt: skip
+    done = stepdpo("train", *words, "run=right", cwd=trees)
     assert done.code == 0, done.said
-    assert "training on 2 of 2 pairs" in done.out
+    assert "1 responses labelled wrong" in done.out
+    assert "training on 1 of 2 pairs" in done.out
+    assert "; 1 left out: labelled wrong; " in done.out
+    kept = stepdpo("train", *words, "algo.keep_wrong=true", "run=both", cwd=trees)
+    assert kept.code == 0, kept.said
+    assert "training on 2 of 2 pairs" in kept.out

@@ -86,11 +86,11 @@ def test_those_of_conversations_too(tmp_path: Path) -> None:
     assert (made.question, made.history, made.chosen) == ("Q", (Turn("assistant", "A"), Turn("user", "R")), "5")
 
 
-def test_a_loss_without_labels_is_told_that_some_are_wrong(tmp_path: Path) -> None:
+def test_how_many_are_labelled_wrong_is_told(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n}", "completion": "5", "label": n > 1} for n in range(5)]
     loaded = load(tmp_path, *rows)
     assert loaded.format == "kto"
-    assert [n for name, n in loaded.counts.items() if name.startswith("responses labelled wrong")] == [2]
+    assert loaded.counts["responses labelled wrong"] == 2
 
 
 # Math-Shepherd

@@ -45,19 +45,33 @@ def material(
 
 
 def test_a_loss_that_looks_at_one_side_gets_one_side(tmp_path: Path) -> None:
-    one, two = material(tmp_path, needs=SFT.needs), material(tmp_path)
+    one, two = material(tmp_path, needs=SFT().needs), material(tmp_path)
     assert all(set(tree.owners.tolist()) == {0} for tree in one.train.values())
     assert all(set(tree.owners.tolist()) == {0, 1} for tree in two.train.values())
 
 
 def test_one_sided_data_need_a_one_sided_loss(tmp_path: Path) -> None:
     rows = Rows(tuple(replace(p, rejected="", rejected_rest="") for p in tiny.PREFERENCES))
-    assert len(material(tmp_path, rows, SFT.needs).train) == len(tiny.PREFERENCES)
+    assert len(material(tmp_path, rows, SFT().needs).train) == len(tiny.PREFERENCES)
     with pytest.raises(UserError, match="algo=sft"):
         material(tmp_path, rows)
     graded = Rows(tuple(replace(p, label=number % 2) for number, p in enumerate(rows.preferences)))
     with pytest.raises(UserError, match=r"no rejected sides.*single labelled responses \(algo=outcome"):
         material(tmp_path, graded)
+
+
+def test_what_the_data_call_wrong_is_left_out_where_a_loss_asks_for_that(tmp_path: Path) -> None:
+    """A label of 1/2 is none of them, and no label says nothing; held-out rows alike."""
+    labels = (1.0, 0.0, None, 0.49, 0.5)
+    single = tuple(
+        replace(p, rejected="", rejected_rest="", label=label)
+        for p, label in zip(tiny.PREFERENCES, labels, strict=True)
+    )
+    done = material(tmp_path, Rows(single, single[1:3]), SFT().needs)
+    assert (sorted(done.train), sorted(done.heldout)) == ([0, 2, 4], [1])
+    assert len(material(tmp_path, Rows(single), SFT(keep_wrong=True).needs).train) == len(single)
+    with pytest.raises(UserError, match=r"no pair is left.*'labelled wrong': 2"):
+        material(tmp_path, Rows((single[1], single[3])), SFT().needs)
 
 
 def test_nothing_left_is_said_with_its_reasons(tmp_path: Path) -> None:
@@ -78,7 +92,7 @@ def test_the_fingerprint_is_what_is_read_and_what_is_scored(tmp_path: Path) -> N
         material(tmp_path, level=Instance()),
         material(tmp_path, template=tiny.DEEPSEEK),
         material(tmp_path, Rows(tiny.PREFERENCES[::-1])),
-        material(tmp_path, needs=SFT.needs),
+        material(tmp_path, needs=SFT().needs),
     ]
     assert len({same, *(other.fingerprint for other in others)}) == 6
 

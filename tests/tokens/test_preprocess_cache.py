@@ -101,7 +101,7 @@ def test_anything_that_tokens_depend_on_makes_another_entry(file: Path, tmp_path
         {"level": Step(append_eos=AppendEos.on)},
         {"lengths": Lengths(max_length=511)},
         {"lengths": Lengths(overlong=Overlong.error)},
-        {"needs": SFT.needs},
+        {"needs": SFT().needs},
         {"needs": KTO().needs},
         {"tokenizer": other},
         {"tokenizer": own},
