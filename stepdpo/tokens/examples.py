@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -75,8 +75,14 @@ Example = tuple[int, list[TokenSequence], float, bytes]
 """(number, sequences, confidence, problem). Numbers rise, and no two examples have the same."""
 
 
-def examples(rows: Sequence[TokenizedPair], unit: Unit, labelled: bool, dropped: Counter[str]) -> Iterator[Example]:
-    """The examples of some rows; with `labelled` only responses whose label is known, the others counted."""
+def examples(
+    rows: Sequence[TokenizedPair], unit: Unit, labelled: bool, dropped: Counter[str], given: Mapping[int, Pair]
+) -> Iterator[Example]:
+    """The examples of some rows; with `labelled` only responses whose label is known, the others counted.
+
+    `given`: the rows before any was found too long, in their order. A problem is numbered as its first row, used or
+    not: by the first that is used, numbers would not rise.
+    """
     if unit is Unit.responses:
         for number, pair, sequences in rows:
             for side, sequence in enumerate(_labelled(sequences, dropped) if labelled else sequences):
@@ -86,16 +92,20 @@ def examples(rows: Sequence[TokenizedPair], unit: Unit, labelled: bool, dropped:
         yield from ((number, sequences, pair.confidence, _problem(pair)) for number, pair, sequences in rows)
         return
     problems: dict[bytes, list[TokenizedPair]] = {}
+    firsts: dict[bytes, int] = {}
+    for number, pair in given.items():
+        firsts.setdefault(_problem(pair), number)
     for row in rows:
         problems.setdefault(_problem(row[1]), []).append(row)
-    for key, members in problems.items():
+    for key in filter(problems.__contains__, firsts):
+        members = problems[key]
         every = [sequence for _, _, sequences in members for sequence in sequences]
         distinct = _distinct(_labelled(every, dropped) if labelled else every)
         if labelled and len({_label(sequence) for sequence in distinct}) < 2:
             dropped[ALIKE] += 1
             continue
         confidence = min(pair.confidence for _, pair, _ in members)
-        yield members[0][0], [replace(one, owner=owner) for owner, one in enumerate(distinct)], confidence, key
+        yield firsts[key], [replace(one, owner=owner) for owner, one in enumerate(distinct)], confidence, key
 
 
 def _problem(pair: Pair) -> bytes:

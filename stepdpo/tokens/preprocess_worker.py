@@ -31,8 +31,8 @@ CHUNK = 2048
 """Pairs whose texts and tokens exist at the same time: a batch for the tokenizer's threads, megabytes and no more."""
 EVERY = 5.0
 """Seconds between two lines about how far it is: most data take less, and say nothing."""
-TokenizedPair = tuple[int, list[TokenSequence], float, int]
-"""(number of the pair, its sequences, confidence, group)."""
+StoredExample = tuple[int, list[TokenSequence], float, int]
+"""(number of the example, its sequences, confidence, group)."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,10 @@ def preprocess(
 
     def rows(
         name: str, preferences: Sequence[Preference], unit: Unit, pair_of: Callable[[int], Pair]
-    ) -> Iterator[TokenizedPair]:
+    ) -> Iterator[StoredExample]:
         groups: dict[bytes, int] = {}
         left_out = dropped if name == "train" else Counter[str]()
+        labelled = "labels" in needs and name != "mismatched"  # nobody says how right another's answer is
         with Progress(f"tokenised {name} pair", len(preferences), enabled=show, every=EVERY) as progress:
             for numbers in batches(preferences, unit, CHUNK):
                 pairs = {number: pair_of(number) for number in numbers}
@@ -141,7 +142,7 @@ def preprocess(
                 for _, one, found in whole if name == "train" else ():
                     ends.update((one.chosen_ends, one.rejected_ends)[: len(found)])
                 left_out.update(done.dropped)
-                for number, sequences, confidence, key in examples(whole, unit, "labels" in needs, left_out):
+                for number, sequences, confidence, key in examples(whole, unit, labelled, left_out, pairs):
                     yield number, sequences, confidence, groups.setdefault(key, len(groups))
                 progress.advance(len(numbers))
 
@@ -171,7 +172,7 @@ def preprocess(
     return found
 
 
-def write_stores(folder: Path, rows: Mapping[str, Iterable[TokenizedPair]]) -> dict[str, StoreInfo]:
+def write_stores(folder: Path, rows: Mapping[str, Iterable[StoredExample]]) -> dict[str, StoreInfo]:
     """The stores of an entry, one after another; those that have no rows are empty."""
     stores: dict[str, StoreInfo] = {}
     for name in NAMES:

@@ -13,6 +13,8 @@ from support import tiny
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.kto import KTO
 from stepdpo.algo.sft import SFT
+from stepdpo.algo.stepkto import StepKTO
+from stepdpo.algo.tpo import TPO
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Pair, Preference
 from stepdpo.data.level import Instance, Prefix, Step
@@ -97,6 +99,14 @@ def test_the_fingerprint_is_what_is_read_and_what_is_scored(tmp_path: Path) -> N
     assert len({same, *(other.fingerprint for other in others)}) == 6
 
 
+def test_a_problem_whose_first_row_is_over_long_keeps_its_place(tmp_path: Path) -> None:
+    """Its other rows come later in the data than those of the next problem."""
+    one, two = tiny.PREFERENCES[0], next(p for p in tiny.PREFERENCES if p.question != tiny.PREFERENCES[0].question)
+    rows = Rows((replace(one, chosen=one.chosen * 100), two, one))
+    done = material(tmp_path, rows, TPO.needs, lengths=Lengths(max_length=400))
+    assert [tree.pair_ids for tree in done.train.values()] == [(0,), (1,)]
+
+
 # KTO's reference point
 
 
@@ -104,6 +114,13 @@ def test_only_a_loss_that_needs_them_gets_mismatched_pairs(tmp_path: Path) -> No
     assert material(tmp_path).mismatched == {}
     done = material(tmp_path, needs=KTO().needs)
     assert sorted(done.mismatched) == sorted(done.train)
+
+
+def test_mismatched_responses_need_no_label(tmp_path: Path) -> None:
+    """One a row, under the number of its chosen side, though only labelled responses are trained on."""
+    done = material(tmp_path, needs=StepKTO().needs)
+    assert len(done.train) == 2 * len(tiny.PREFERENCES)
+    assert sorted(done.mismatched) == sorted(done.train)[::2]
 
 
 def pairs(questions: str) -> list[Pair]:
