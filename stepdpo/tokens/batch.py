@@ -18,6 +18,7 @@ from stepdpo.tokens.trie import Segment
 
 CHOSEN, REJECTED = 0, 1
 SIDES = 2
+"""Responses of a pair."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,11 @@ An example is a pair with `rejected`, any single response with `unpaired`, all r
 `labels` only responses are used of which the data say how right they are, with `right` none whose label is below 1/2.
 A loss with `steps` is given StepScores; with `values` a value head is trained, which its `value_head` describes.
 """
+RESTS_ON = {"kl": "reference", "reference_point": "reference", "rest": "rejected"}
+RESTS_ON |= dict.fromkeys(("labels", "group", "values"), "steps")
+APART = [("group", "rejected"), ("unpaired", "rejected"), ("group", "unpaired")]
+APART += [(word, "steps") for word in ("kl", "collision", "rest")]
+"""An example is one thing, and StepScores hold no such sums."""
 
 
 class SftScope(Enum):

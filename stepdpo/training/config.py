@@ -15,6 +15,7 @@ from stepdpo.models.save import SaveDtype
 from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.lengths import Lengths
+from stepdpo.tokens.step_scores import StepLoss
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import EngineSpec
 from stepdpo.training.guard import Drift, Guard
@@ -26,7 +27,7 @@ from stepdpo.training.reference import ReferenceMode
 class Training:
     """All settings of one training run; the parts are built from their own config groups."""
 
-    algo: Loss
+    algo: Loss | StepLoss
     level: Level
     template: Template
     model: ModelSpec
@@ -64,9 +65,8 @@ class Training:
             raise ValueError("reference=adapter_off needs an adapter to switch off: adapter=lora")
         if self.reference is ReferenceMode.adapter_off and self.reference_model is not None:
             raise ValueError("without its adapter the policy is its own start: reference_model needs cache or online")
-
         if self.guard.sample and not isinstance(self.engine, Local):
-            raise ValueError("guard: sample needs engine=local, where one process has the whole policy")
+            raise ValueError("guard.sample needs engine=local, where one process has the whole policy")
         if base_of(self.adapter) is not None and getattr(self.engine, "stage", 0) == 3:
             raise ValueError(
                 "adapter=qlora cannot be trained at ZeRO 3, which splits numbers and not the codes of a quantised "

@@ -20,7 +20,7 @@ from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.run_folder import METRICS, whole_lines
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
-from stepdpo.tokens.batch import NEEDS, LengthNormalised, Loss
+from stepdpo.tokens.batch import APART, NEEDS, RESTS_ON, LengthNormalised, Loss
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.tokens.step_scores import HasValueHead, StepLoss, ValueHeadSpec
 from stepdpo.training.answer_sample import answer_sample
@@ -39,7 +39,7 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     Returns the last held-out metrics (else the last of training). Raises UserError for bad input, Diverged when a
     loss is not finite, Drifted when the guard stops it, Interrupted after a signal and a clean save.
     """
-    _refuse_unknown_needs(spec.algo.needs)
+    _check_needs(spec.algo.needs)
     scorers = _scorer_spec(spec)
     tokenizer = scorers.tokenizer()
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
@@ -83,10 +83,18 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     return outcome
 
 
-def _refuse_unknown_needs(needs: frozenset[str]) -> None:
-    """A misspelt word would train on, without what it asks for."""
+def _check_needs(needs: frozenset[str]) -> None:
+    """A misspelt word, or one without another that it rests on, would train on without what it asks for."""
     for word in sorted(needs - NEEDS):
         raise UserError(f"algo: its `needs` names {word!r}, which nothing provides; {nearest(word, NEEDS)}")
+    for word in sorted(needs):
+        if RESTS_ON.get(word, word) not in needs:
+            raise UserError(
+                f"algo: its `needs` names {word!r} without {RESTS_ON[word]!r}, which that rests on: name both"
+            )
+    for one, other in APART:
+        if {one, other} <= needs:
+            raise UserError(f"algo: its `needs` names {one!r} and {other!r}, which do not go together")
 
 
 def _scored_prefix(spec: Training) -> str:

@@ -34,6 +34,7 @@ def guarded(run: Path) -> list[dict[str, float]]:
     return [line for line in metrics(run) if any(name.startswith("guard/") for name in line)]
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_stopped(stopped: tuple[Done, Path]) -> None:
     done, run = stopped
     assert done.code == 1, done.said
@@ -109,4 +110,4 @@ def test_a_sample_of_answers(words: list[str], tmp_path: Path) -> None:
 def test_zero_has_no_sample(words: list[str], tmp_path: Path) -> None:
     refused = stepdpo(*words, "engine=zero", "engine.device=cpu", "guard.sample=3", cwd=tmp_path)
     assert refused.code == 2, refused.said
-    assert "sample needs engine=local" in refused.err
+    assert "error: guard.sample needs engine=local" in refused.err
