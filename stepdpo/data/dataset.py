@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, SIDES, Format, Layout, detect, make, misspelt, unreadable
-from stepdpo.data.readers import local_files, read_rows
+from stepdpo.data.readers import fingerprint_of, local_files, read_rows
 from stepdpo.data.rows import BadRow, Row
 from stepdpo.data.validation import Loaded, check_settings, gather, share
 
@@ -93,15 +91,7 @@ class Dataset:
         With the same fingerprint `load` gives the same, so that it need not be called.
         """
         files = local_files(self.path, self.split)
-        if files is None:
-            return None
-        # Bytes, not times of change: a copied or restored file is the same data.
-        digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
-        for file in files:
-            digest.update(b"\n" + os.fsencode(file) + b"\n")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        return None if files is None else fingerprint_of(self, files)
 
     def _check_columns(self, layout: Layout | None) -> None:
         for column in self.columns if layout else ():

@@ -34,7 +34,7 @@ def step_values(
     head was trained. UserError where there is no head.
     """
     head = LoadedHead.of(folder)
-    scorer = Scorer(model, False, lambda _: nullcontext(), value_head=None).to(device).eval()
+    scorer = Scorer(model, False, lambda _: nullcontext()).to(device).eval()
     tokenized = tokenize(pairs, template, tokenizer, Lengths(), steps=True)
     numbers = list(tokenized.sequences)
     trees = [build_tree(tokenized.sequences[number][:1], [number], [1.0]) for number in numbers]

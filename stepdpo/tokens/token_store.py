@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepdpo.core.errors import UserError
+from stepdpo.tokens.batch import SIDES
 from stepdpo.tokens.step_file import StepFile
 from stepdpo.tokens.step_spans import Ints
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_pair_tree, build_tree
@@ -47,8 +48,6 @@ RESPONSE = np.dtype(
         ("scored", "<i4"),  # first scored token
     ]
 )
-SIDES = 2
-"""Responses of a pair."""
 WIDTH = 4
 """Bytes a token."""
 Read = Callable[[int, int], bytes]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from enum import Enum
 
 from stepdpo.core.package_data import sources
 from stepdpo.core.types import Preference
-from stepdpo.data.readers import local_files
+from stepdpo.data.readers import fingerprint_of, local_files
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import Loaded, check_settings, gather, share
 from stepdpo.pairs.tree.files import place_of, read_trees
@@ -72,14 +70,7 @@ class TreeResponses:
     def fingerprint(self) -> str | None:
         """Hash of the settings, of the bytes of the files and of the code that reads them; None for data of the hub."""
         files = local_files(place_of(self.path))
-        if files is None:
-            return None
-        digest = hashlib.sha256(repr(self).encode("utf-8", "surrogatepass"))
-        for file in (*files, *sources(CODE)):
-            digest.update(b"\n" + os.fsencode(file) + b"\n")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        return None if files is None else fingerprint_of(self, (*files, *sources(CODE)))
 
 
 def responses(tree: Tree, labels: Labels, shared: Shared, odd: Counter[str]) -> Iterator[tuple[Preference, str]]:
