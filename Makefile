@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
+.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -39,9 +39,13 @@ test: install ## the default tests: CPU, offline, a few minutes
 	$(BIN)/python -m pytest -q -n 2
 
 SLOW ?= slow
-test-slow: install ## the long tests: everything with everything, real DeepSpeed processes (an hour)
+test-engine: install # several real DeepSpeed processes at a time
 	$(BIN)/python -m pytest -q -m '$(SLOW) and not gpu and not browser' tests/training/engine
+
+test-long: install # all others
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m '$(SLOW) and not gpu and not browser' --ignore=tests/training/engine
+
+test-slow: test-engine test-long ## the long tests: everything with everything, real DeepSpeed processes (an hour)
 
 soak: install ## kills, spoilt files, full discs and planted keys by the hundred: docs/reliability.md (forty minutes)
 	$(BIN)/python -m pytest -q -s -m '' tests/soak tests/pairs/test_pairs_kill.py \

@@ -33,6 +33,7 @@ def first_errors(problem: Problem, preference: Preference) -> tuple[int | None, 
     return right, wrong
 
 
+@pytest.mark.slow
 def test_pairs_by_the_exact_judge_are_right(tmp_path: Path) -> None:
     done = stepdpo(*SMALL, "limit=6", "judge=exact", "pairs.check_chosen=true", cwd=tmp_path)
     assert done.code == 0, done.said

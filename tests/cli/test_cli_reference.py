@@ -19,7 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("algo", ["dpo", "tdpo"])
+@pytest.mark.parametrize("algo", [pytest.param("dpo", marks=[pytest.mark.slow, pytest.mark.exhaustive]), "tdpo"])
 def test_cache_online_and_adapter_off_are_one_trajectory(
     algo: str, tiny_model: Path, pairs_words: list[str], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.commands import metrics, signalled, start, stepdpo, tree, until
+from support.commands import Done, metrics, signalled, start, stepdpo, tree, until
 
 from stepdpo.data.template_card import resolve
 from stepdpo.data.templates import NativeTemplate
@@ -29,15 +29,30 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of `runs/whole`: six updates."""
+def said(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, Path]:
+    """What `runs/whole` printed, and its root: six updates."""
     root = tmp_path_factory.mktemp("cli")
     for library in STRANGE:  # neither the command nor a worker may take it
         (root / library).write_text("raise SystemExit('ran what lies in the current folder')")
     ended = stepdpo(*words, "run=whole", cwd=root)
     assert ended.code == 0, ended.said
-    assert ended.err == ""
-    return root
+    return ended, root
+
+
+@pytest.fixture(scope="module")
+def done(said: tuple[Done, Path]) -> Path:
+    """The root of `runs/whole`."""
+    return said[1]
+
+
+def test_plain_lines(said: tuple[Done, Path]) -> None:
+    """Where there is no terminal: no bar, no colour, a line where the log has one."""
+    assert said[0].err == ""
+    out = said[0].out
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("update ")] == ["4/6", "6/6"]
+    assert [line for line in out.splitlines() if line.startswith("held-out after 6  loss ")]
+    assert "\x1b" not in out
+    assert "\r" not in out
 
 
 def test_what_a_run_leaves(done: Path) -> None:
@@ -208,6 +223,7 @@ def test_an_error_in_the_midst_keeps_what_was_begun(words: list[str], tmp_path: 
     assert [line["step"] for line in metrics(run) if "loss" in line] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_a_strangers_run_folder_runs_no_code(done: Path) -> None:
     """Its configuration names a part that lies in the current folder, and beside the run."""
     run = done / "runs" / "strange"
@@ -227,8 +243,9 @@ def test_a_strangers_run_folder_runs_no_code(done: Path) -> None:
 
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive)],
 )
+@pytest.mark.slow
 def test_a_signal_saves_and_stops(words: list[str], tmp_path: Path, signum: int, code: int) -> None:
     run = tmp_path / "runs" / "x"
     ended = signalled(signum, *words, *LONG, "run=x", folder=run, after=2, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""A bar on a terminal, plain lines elsewhere."""
+"""A bar on a terminal; the plain lines elsewhere are among the tests of runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import environment, metrics, stepdpo
+from support.commands import environment
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def on_a_terminal(*words: str, cwd: Path, **more: str) -> tuple[int, str]:
     return process.wait(), drawn.decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_bar(words: list[str], tmp_path: Path) -> None:
     code, drawn = on_a_terminal(*words, cwd=tmp_path)
     assert code == 0, drawn
@@ -59,19 +60,6 @@ def test_no_color(words: list[str], tmp_path: Path) -> None:
     assert "3/3" in drawn
     assert "\x1b[38;" not in drawn
     assert "\x1b[3" not in drawn.replace("\x1b[3m", "")
-
-
-@pytest.mark.slow
-def test_plain_lines(words: list[str], tmp_path: Path) -> None:
-    done = stepdpo(*words, cwd=tmp_path)
-    assert done.code == 0, done.said
-    assert done.err == ""
-    lines = done.out.splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("update ")] == ["1/3", "2/3", "3/3"]
-    assert [line for line in lines if line.startswith("held-out after 3  loss ")]
-    assert "\x1b" not in done.out
-    assert "\r" not in done.out
-    assert len(metrics(tmp_path / "runs" / "x")) == 5
 
 
 @pytest.mark.slow

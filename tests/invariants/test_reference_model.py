@@ -40,6 +40,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+ALGO = [pytest.param("dpo", marks=[pytest.mark.slow, pytest.mark.exhaustive]), "tdpo"]
+"""TDPO wants all that a reference has, and DPO a part of that."""
+
+
 @pytest.fixture(scope="module")
 def other(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's folder, with moved weights."""
@@ -64,7 +68,7 @@ def test_packed_equals_padded(name: str, level: Any, tmp_path: Path) -> None:
     assert metrics["loss"] != pytest.approx(twin(Setting(algo, level), formula).loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("algo", ["dpo", "tdpo"])
+@pytest.mark.parametrize("algo", ALGO)
 def test_the_start_as_the_reference_changes_nothing(
     algo: str, home: Path, tiny_model: Path, pairs_words: list[str], tmp_path: Path
 ) -> None:
@@ -81,7 +85,7 @@ def test_the_start_as_the_reference_changes_nothing(
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-@pytest.mark.parametrize("algo", ["dpo", "tdpo"])
+@pytest.mark.parametrize("algo", ALGO)
 def test_another_model_is_the_reference_of_every_update(
     algo: str, adapter: str, home: Path, tiny_model: Path, other: Path, pairs_words: list[str], tmp_path: Path
 ) -> None:

@@ -24,11 +24,13 @@ METHODS = {
 
 
 @pytest.mark.parametrize(
-    "words",
-    [pytest.param(w, marks=[] if n == "siblings" else pytest.mark.exhaustive) for n, w in METHODS.items()],
-    ids=METHODS,
+    ("words", "kills"),
+    [
+        pytest.param(METHODS["siblings"], 2, id="siblings-twice"),
+        *(pytest.param(words, KILLS, id=name, marks=pytest.mark.exhaustive) for name, words in METHODS.items()),
+    ],
 )
-def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_killed_and_resumed(words: tuple[str, ...], kills: int, tmp_path: Path) -> None:
     """The moments are random shares of the whole result log's bytes, so that no clock has a say in them."""
     command = ("pairs", *SMALL, *words)
     done = stepdpo(*command, "run=unbroken", cwd=tmp_path)
@@ -39,7 +41,7 @@ def test_killed_five_times_and_resumed(words: tuple[str, ...], tmp_path: Path) -
     is_whole(whole, ids)
     folder = tmp_path / "runs" / "broken"
     result_log, rng = folder / "finished.jsonl", Random(f"{words}")
-    moments = sorted(rng.uniform(0.02, 0.8) * size(whole / "finished.jsonl") for _ in range(KILLS))
+    moments = sorted(rng.uniform(0.02, 0.8) * size(whole / "finished.jsonl") for _ in range(kills))
     for number, moment in enumerate(moments):
         process = start(*command, "run=broken", *(["resume=true"] if number else []), cwd=tmp_path)
         until(lambda moment=moment: size(result_log) > moment, process, every=0.0005)

@@ -18,10 +18,16 @@ NEVER = Habits(mistaken=0, mistaken_late=0, forgotten=0)
 ALWAYS = Habits(mistaken=1, mistaken_late=1, forgotten=1)
 
 
-@pytest.mark.parametrize(
-    "stories", [pytest.param(150, id="some"), pytest.param(2500, id="many", marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("split", SPLITS)
+FEW = [pytest.param(split, 150, id=f"{split}-few") for split in SPLITS]
+MANY = [
+    pytest.param(
+        split, 2500, id=f"{split}-many", marks=[pytest.mark.slow, *([pytest.mark.exhaustive] if number else [])]
+    )
+    for number, split in enumerate(SPLITS)
+]
+
+
+@pytest.mark.parametrize(("split", "stories"), [*FEW, *MANY])
 @pytest.mark.parametrize("habits", [Habits(), ALWAYS], ids=["some", "always"])
 def test_the_first_error_is_found_where_the_demonstration_slipped(split: str, habits: Habits, stories: int) -> None:
     """So every habit's wrong step is wrong, and every step before it is right."""
