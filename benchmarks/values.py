@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from stepdpo.data.template_card import resolve
 from stepdpo.data.templates import NativeTemplate
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import auc, first_error_f1
+from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import register
 from stepdpo.models.load import Pretrained
@@ -85,9 +87,10 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=200, help="to measure on")
     parser.add_argument("--method", default="mcts", choices=["mcts", "rollouts"])
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=list(HEADS))
+    parser.add_argument("--heads", nargs="*", default=list(HEADS), choices=list(HEADS))
     parser.add_argument("--out", type=Path, default=Path("runs-values"))
     parser.add_argument("--lr", default="1e-3")
+    parser.add_argument("--no-rollouts", dest="rollouts", action="store_false")
     options = parser.parse_args()
     mini = MINIATURES[options.task]
     trees = options.trees or options.out / options.method
@@ -120,7 +123,8 @@ def main() -> None:
             )
             stepdpo("train", *words, *given, "eval_every=0", "save_every=0", f"runs={run.parent}", f"run={run.name}")
         show(name, by_head(made, run / "model"), made, 0)
-    for count in ROLLOUTS:
+    show("the base's own log-probabilities", by_logps(mini, made), made, 0)
+    for count in ROLLOUTS if options.rollouts else ():
         values, tokens = by_rollouts(mini, made, count)
         show(f"{count} roll-outs a step", values, made, tokens / len(made))
 
@@ -184,6 +188,21 @@ def by_rollouts(mini: Miniature, made: Sequence[Solution], count: int) -> tuple[
         prompt = template.render(one.problem.question, (), tokenizer).text
         values.append([shares[prompt, text] for text in beginnings(one)])
     return values, tokens
+
+
+def by_logps(mini: Miniature, made: Sequence[Solution]) -> list[list[float]]:
+    """What the base itself thinks of it: nats of the step that it finds least likely, of those up to here."""
+    spec = Pretrained(path=mini.path)
+    tokenizer, model = spec.tokenizer(), spec.model("sdpa", torch.float32)
+    template, _ = resolve(NativeTemplate(), spec.source, tokenizer)
+    before: list[str] = []
+    steps: list[str] = []
+    for one in made:
+        prompt = template.render(one.problem.question, (), tokenizer).text
+        before += [prompt + text for text in (one.head, *beginnings(one)[:-1])]
+        steps += one.steps
+    logps = iter(score_texts(model, scored_texts(before, steps, tokenizer), 8192))
+    return [list(accumulate((next(logps) for _ in one.steps), min)) for one in made]
 
 
 def beginnings(one: Solution) -> list[str]:
