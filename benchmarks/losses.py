@@ -144,7 +144,7 @@ def sweep(name: str, folder: Path, pairs: Path) -> None:
 
 
 def _cell(folder: Path, name: str, number: int) -> Path:
-    return folder / name.replace(", ", "-") / f"cell{number}"
+    return losses_page.folder_of(folder, name) / f"cell{number}"
 
 
 def _accuracy(run: Path) -> float:
@@ -173,7 +173,7 @@ def one_seed(seed: int, grid: Path, two: ThreadPoolExecutor) -> Path:
 
 
 def _test(name: str, folder: Path, pairs: Path, seed: int, grid: Path) -> None:
-    run, entry = folder / name.replace(", ", "-"), ENTRIES[name]
+    run, entry = losses_page.folder_of(folder, name), ENTRIES[name]
     if not _done(run):
         _train(entry, entry.cells()[chosen(name, grid)], pairs, seed, run, TEST)
     print(f"  seed {seed}  {name:<24}{100 * _accuracy(run):.1f} %", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -17,7 +18,7 @@ TEXT = Path(__file__).with_name("losses_page.md")
 
 def page(folders: Sequence[Path], found: Mapping[str, Any], about: Mapping[str, str], controls: Sequence[str]) -> str:
     names = [demo.BASE, *about]
-    seeds = [{name: read_evaluations(folder / name.replace(", ", "-"))[0] for name in names} for folder in folders]
+    seeds = [{name: read_evaluations(folder_of(folder, name))[0] for name in names} for folder in folders]
     order = sorted(about, key=lambda name: -mean(float(seed[name].summary["accuracy"]) for seed in seeds))
     parts = {
         "accuracies": _accuracies(seeds, [*order, demo.BASE], found["grid"], {**about, demo.BASE: ""}),
@@ -29,6 +30,11 @@ def page(folders: Sequence[Path], found: Mapping[str, Any], about: Mapping[str, 
         "machine": found["machine"],
     }
     return TEXT.read_text().format(**parts)
+
+
+def folder_of(folder: Path, name: str) -> Path:
+    """Where the runs of a loss are."""
+    return folder / re.sub(r"[^\w]+", "-", name)
 
 
 def _accuracies(
