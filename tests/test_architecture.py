@@ -40,7 +40,7 @@ OWNERS = {
     "typer": ("cli/main.py",),
     "vllm": ("generation/vllm.py",),
     "openai": ("generation/client/",),
-    "peft": ("models/lora.py",),
+    "peft": ("models/adapter_layers.py",),
     "bitsandbytes": ("models/quantise.py",),
     "ray": ("pairs/executors/ray.py",),
 }

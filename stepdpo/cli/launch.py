@@ -103,6 +103,11 @@ def _checked(verb: str, words: Sequence[str]) -> list[str]:
                 _refuse_in_sweep(settings, given)
             ahead += _evaluations(settings, words_of_job)
             if settings.rounds.get("count"):
+                if config.adapter.get("start"):
+                    raise UserError(
+                        "adapter.start: rounds sample from whole models; merge the adapter into its base, and start "
+                        "from that by model=FOLDER"
+                    )
                 config.dataset = overrides.composed("train", ["dataset=tinymath"]).dataset  # rounds make their own
             if not settings.resume:  # of a run that goes on, what it was started with counts
                 ahead.append(("", config))

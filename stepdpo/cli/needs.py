@@ -16,6 +16,7 @@ from stepdpo.data.readers import locate
 from stepdpo.generation.vllm import NEEDS_CHECKPOINT, VllmSampler
 from stepdpo.models.attention.registry import FLEX_NEEDS, Attention
 from stepdpo.models.load import Fresh, must_exist
+from stepdpo.models.start_adapter import look as look_at_adapter
 from stepdpo.pairs.config import PairsConfig, refuse_without_checker
 from stepdpo.pairs.engine.context import needs_file
 from stepdpo.pairs.executors.ray import RayExecutor
@@ -55,6 +56,8 @@ def _models(spec: Any) -> None:
         path = model if isinstance(model, str) else getattr(model, "path", None)
         if isinstance(path, str) and not (isinstance(spec, PairsConfig) and needs_file(spec.pairs)):
             must_exist(path, packaged(path), name)
+    if isinstance(start := getattr(getattr(spec, "adapter", None), "start", None), str):
+        look_at_adapter(start)
     for name in ("positive", "negative") if isinstance(spec, PairsConfig) else ():  # those of pairs=critical
         if isinstance(path := getattr(spec.pairs, name, None), str):
             must_exist(path, packaged(path), f"pairs.{name}")

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another: a hash of the files that a model is loaded from."""
+"""What tells one set of weights from another: a hash of the files that a model, or an adapter, is loaded from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepdpo.runtime import artifact_cache
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.secrets import redact_text
 
-FILES = ("*.safetensors", "config.json")
+FILES = ("*.safetensors", "config.json", "adapter_config.json")
 
 
 def fingerprint(folder: Path) -> str:

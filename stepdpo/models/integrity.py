@@ -29,7 +29,7 @@ def refuse_damaged(folder: Path, path: str) -> None:
     if not (folder / CONFIG).is_file():
         raise UserError(f"model: {path!r} holds no {CONFIG}; it should be a folder in Hugging Face format")
     for file in sorted(folder.iterdir()):
-        if file.is_file() and _head(file) == POINTER:
+        if file.is_file() and is_pointer(file):
             raise UserError(f"model: {file} is a pointer of git-lfs and not the file itself; fetch it: git lfs pull")
     for file in _weights(folder):
         try:
@@ -41,9 +41,10 @@ def refuse_damaged(folder: Path, path: str) -> None:
             raise UserError(f"model: {file} is damaged or cut off ({error})") from error
 
 
-def _head(file: Path) -> bytes:
+def is_pointer(file: Path) -> bool:
+    """Whether a file only stands for one that git-lfs has not fetched."""
     with file.open("rb") as opened:
-        return opened.read(len(POINTER))
+        return opened.read(len(POINTER)) == POINTER
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -64,18 +65,18 @@ def refuse_incomplete(found: Mapping[str, Any], path: str) -> None:
         f"{name} is {tuple(there)} and should be {tuple(own)}" for name, there, own in found["mismatched_keys"]
     )
     if wrong:
-        raise UserError(f"model: weights in {path!r} have other shapes than its {CONFIG} says: {_few(wrong)}")
+        raise UserError(f"model: weights in {path!r} have other shapes than its {CONFIG} says: {few(wrong)}")
     if missing := sorted(found["missing_keys"]):  # tied ones are not among them
-        raise UserError(f"model: weights are missing in {path!r}: {_few(missing)}")
+        raise UserError(f"model: weights are missing in {path!r}: {few(missing)}")
     # Some publishers leave in what training needed (further heads), so it is said and not refused.
     if (unused := sorted(found["unexpected_keys"])) and os.environ.get("RANK", "0") == "0":
-        print(f"warning: model: weights in {path!r} that its {CONFIG} has no place for: {_few(unused)}", flush=True)
+        print(f"warning: model: weights in {path!r} that its {CONFIG} has no place for: {few(unused)}", flush=True)
 
 
 def refuse_not_finite(model: Any, path: str) -> None:
     """UserError where a weight is not a number, or infinite."""
     if bad := sorted(_not_finite(model)):
-        raise UserError(f"model: weights in {path!r} are not finite: {_few(bad)}")
+        raise UserError(f"model: weights in {path!r} are not finite: {few(bad)}")
 
 
 @torch.no_grad()
@@ -99,6 +100,7 @@ def refuse_unknown_tokens(tokenizer: Any, model: Any, path: str) -> None:
         )
 
 
-def _few(names: list[str], shown: int = 3) -> str:
+def few(names: list[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -57,11 +57,13 @@ class _TokenScores(torch.autograd.Function):
         target_T: Tensor,
         reference_hidden_TH: Tensor | None,
         reference_VH: Tensor | None,
+        reference_low_TR: Tensor | None,
+        reference_up_VR: Tensor | None,
         form: tuple[float, float | None],
         collision: bool,
         keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        head, reference = Head(weight_VH, up_VR, *form), _reference(reference_VH, form)
+        head, reference = Head(weight_VH, up_VR, *form), _reference(reference_VH, reference_up_VR, form)
         total, vocabulary = len(target_T), len(weight_VH)
         logps_T = hidden_TH.new_zeros(total, dtype=wide(hidden_TH))
         kl_T, offset_T = torch.zeros_like(logps_T), torch.zeros_like(logps_T)
@@ -73,13 +75,15 @@ class _TokenScores(torch.autograd.Function):
             policy_CV, offset_T[part] = log_softmax(hidden_TH[part], _at(low_TR, part), head, target_T[part], out[0])
             logps_T[part] = policy_CV.gather(1, target_T[part, None]).squeeze(1)
             if reference and reference_hidden_TH is not None:
-                log_CV, _ = log_softmax(reference_hidden_TH[part], None, reference, target_T[part], out[1])
+                low_CR = _at(reference_low_TR, part)
+                log_CV, _ = log_softmax(reference_hidden_TH[part], low_CR, reference, target_T[part], out[1])
                 kl_T[part] = _kl(log_CV, policy_CV)  # the reference first: its distribution weighs the differences
             if collision_T is not None:
                 collision_T[part] = _collision(policy_CV)
         ctx.save_for_backward(
-            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T
-        )
+            hidden_TH, weight_VH, low_TR, up_VR, target_T, offset_T,
+            reference_hidden_TH, reference_VH, reference_low_TR, reference_up_VR,
+        )  # fmt: skip
         # Not by save_for_backward, which forbids what the backward pass does with them: change them in place.
         ctx.form, ctx.kept = form, kept if keep else None
         if collision_T is not None:
@@ -90,8 +94,9 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """D logp / d logits = onehot - p and d KL / d logits = p - r, with p the policy and r the reference."""
         grad_logps_T, grad_kl_T, _ = gradients
-        hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, offset_T = ctx.saved_tensors
-        head, reference = Head(weight_VH, up_VR, *ctx.form), _reference(reference_VH, ctx.form)
+        hidden_TH, weight_VH, low_TR, up_VR, target_T, offset_T, *of_reference = ctx.saved_tensors
+        reference_hidden_TH, reference_VH, reference_low_TR, reference_up_VR = of_reference
+        head, reference = Head(weight_VH, up_VR, *ctx.form), _reference(reference_VH, reference_up_VR, ctx.form)
         kept, ctx.kept = ctx.kept, None  # used up in place; a second backward pass computes them again
         sums = _Gradients(ctx.needs_input_grad, hidden_TH, head, low_TR)
         for part in _parts(len(target_T), len(weight_VH), offset_T, bool(kept)):
@@ -106,7 +111,8 @@ class _TokenScores(torch.autograd.Function):
             grad_CV = policy_CV.exp_()
             if reference and reference_hidden_TH is not None:
                 if not kept:
-                    probs_CV = log_softmax(reference_hidden_TH[part], None, reference, target_T[part])[0].exp_()
+                    low_CR = _at(reference_low_TR, part)
+                    probs_CV = log_softmax(reference_hidden_TH[part], low_CR, reference, target_T[part])[0].exp_()
                 # (g_kl - g_logp) p - g_kl r; the onehot follows below.
                 grad_CV.mul_((grad_kl_T[part] - grad_logps_T[part])[:, None])
                 grad_CV.addcmul_(probs_CV, -grad_kl_T[part, None])
@@ -116,7 +122,7 @@ class _TokenScores(torch.autograd.Function):
             if slope_CV is not None:
                 grad_CV.mul_(slope_CV)
             sums.add(part, grad_CV.to(hidden_TH.dtype))
-        return (*sums.totals(), *[None] * 6)
+        return (*sums.totals(), *[None] * 8)
 
 
 class _Gradients:
@@ -156,8 +162,8 @@ def _added(sum_VX: Tensor | None, grad_CV: Tensor, input_CX: Tensor) -> Tensor:
     return sum_VX.add_(grad_CV.T @ input_CX)
 
 
-def _reference(weight_VH: Tensor | None, form: tuple[float, float | None]) -> Head | None:
-    return Head(weight_VH, None, *form) if weight_VH is not None else None
+def _reference(weight_VH: Tensor | None, up_VR: Tensor | None, form: tuple[float, float | None]) -> Head | None:
+    return Head(weight_VH, up_VR, *form) if weight_VH is not None else None
 
 
 def _at(tensor: Tensor | None, part: slice) -> Tensor | None:
@@ -207,8 +213,12 @@ def token_scores(
     reference_VH: Tensor | None = None,
     head_memory: HeadMemory = HeadMemory.auto,
     collision: bool = False,
+    reference_low_TR: Tensor | None = None,
+    reference_up_VR: Tensor | None = None,
 ) -> TokenScores:
     """Scores of T positions; `collision` asks for the log collision probability as well.
+
+    An adapter on the reference's head comes as one on the policy's does: `reference_low_TR` is its first factor's work.
 
     `kl_T` is KL(reference, policy) over the whole vocabulary (arXiv 2404.11999, section 4: the reference comes
     first); the reference's head is scaled and capped as the policy's. Gradients flow to `hidden_TH`, `low_TR` and the
@@ -218,6 +228,9 @@ def token_scores(
     low_TR, up_VR, reference_hidden_TH, reference_VH = (
         as_autocast(t) if t is not None else None for t in (low_TR, head.up_VR, reference_hidden_TH, reference_VH)
     )
+    reference_low_TR, reference_up_VR = (
+        as_autocast(t) if t is not None else None for t in (reference_low_TR, reference_up_VR)
+    )
     # A distribution of the policy at every position, and one of the reference where there is one.
     needed = (2 if reference_VH is not None else 1) * len(target_T) * len(weight_VH) * wide(hidden_TH).itemsize
     kept = head_memory is HeadMemory.save or (head_memory is HeadMemory.auto and _fits(needed, hidden_TH.device))
@@ -226,7 +239,7 @@ def token_scores(
     # multiply in another format than the forward pass did.
     with torch.autocast(hidden_TH.device.type, enabled=False):
         scores = _TokenScores.apply(  # type: ignore[no-untyped-call]
-            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, form, collision,
-            kept and torch.is_grad_enabled(),
+            hidden_TH, weight_VH, low_TR, up_VR, target_T, reference_hidden_TH, reference_VH, reference_low_TR,
+            reference_up_VR, form, collision, kept and torch.is_grad_enabled(),
         )  # fmt: skip
     return TokenScores(*scores)

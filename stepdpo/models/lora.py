@@ -5,24 +5,23 @@ The layers are put into the model as it is: its class, its backbone and its head
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.ranges import at_least, positive
+from stepdpo.models import start_adapter
+from stepdpo.models.adapter_layers import NAME, NEEDS_PEFT, inject, layers
 from stepdpo.models.quantise import Merge
-from stepdpo.runtime.secrets import redact_text
+from stepdpo.models.start_adapter import StartAdapter
 
-NAME = "default"
-"""What peft calls the only adapter of a model."""
 ALL = "all-linear"
-NEEDS_PEFT = "adapter=lora needs peft: pip install 'stepdpo[lora]'"
+RANK, ALPHA = 16, 32.0
+"""Of an adapter that starts as nothing, where the settings do not say."""
 
 
 class FrozenBase(Protocol):
@@ -63,19 +62,24 @@ class NoAdapter:
 class Lora:
     """Each chosen matrix W acts as W + s B A, with s = alpha / rank; only A and B are trained.
 
-    B starts at zero, so policy and reference begin as the same function. There is no dropout, for the same reason.
+    B starts at zero, so policy and reference begin as the same function, or both from `start`. There is no dropout, for
+    the same reason. What is not said of the shape is that of `start`, else the value named beside it.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    targets: Any = ALL
-    """`all-linear` (every linear layer but the head), or a list of names such as q_proj."""
-    head: bool = False
-    """Adapt the output head too. Tied embeddings stay as they are: the adapter belongs to the head alone."""
-    rslora: bool = False
-    """s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)."""
+    rank: int | None = None
+    """16."""
+    alpha: float | None = None
+    """32."""
+    targets: Any = None
+    """`all-linear` (every linear layer but the head), which is the default, or a list of names such as q_proj."""
+    head: bool | None = None
+    """Adapt the output head too: no. Tied embeddings stay as they are: the adapter belongs to the head alone."""
+    rslora: bool | None = None
+    """s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732): no."""
     seed: int = 0
     """Seed of the first weights of every A."""
+    start: str | None = None
+    """Folder of an adapter in peft's format, whose weights are the first ones and, with the base, the reference."""
     base: FrozenBase | None = None
     """How the frozen matrices are held; null: as they are trained otherwise (QLoRA: `quantise.Nf4`)."""
 
@@ -86,36 +90,71 @@ class Lora:
         at_least(1, rank=self.rank)
         positive(alpha=self.alpha)
         names = [self.targets] if isinstance(self.targets, str) else self.targets
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        if names is not None and not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
             raise ValueError(f"targets must be {ALL} or a list of names, got {self.targets!r}")
 
     def attach(self, model: Any) -> Any:
-        """The model with adapters in place, everything else frozen. Raises UserError for targets it has not."""
-        names = targets(model, self.targets, self.head)
-        peft = _peft()
-        config = peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            base_model_name_or_path=redact_text(getattr(model.config, "_name_or_path", None) or "") or None,
-            r=self.rank,
-            lora_alpha=self.alpha,
-            target_modules=names,
-            lora_dropout=0.0,
-            bias="none",
-            use_rslora=self.rslora,
-        )
+        """The model with adapters in place, everything else frozen.
+
+        Raises UserError for targets it has not, and for a `start` that is damaged, does not fit, or is not what the
+        settings say.
+        """
+        start = start_adapter.read(self.start) if self.start else None
+        words = self._as(start, model) if start else self._anew(model)
         model.requires_grad_(False)  # before the adapters are there, so that theirs stay trainable
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")  # head=true: merged files untie
-            torch.manual_seed(self.seed)  # within the fork: what is drawn after an adapter does not depend on it
-            model = peft.inject_adapter_in_model(config, model, adapter_name=NAME)
+        try:
+            inject(model, words, self.seed)
+        except ValueError as error:
+            if start is None:
+                raise
+            raise UserError(f"adapter.start: {start.folder!r} does not fit the model ({error})") from error
         # peft keeps adapters of bfloat16 models in float32. Here a model has one number format, and DeepSpeed keeps
         # master weights in float32 of its own. Beside a quantised base there is none to follow: small updates would be
         # lost in 16 bits, and codes of 4 bits are no numbers.
-        for layer in layers(model).values():
+        adapted = layers(model)
+        for layer in adapted.values():
             dtype = torch.float32 if self.base else layer.base_layer.weight.dtype
             for part in (layer.lora_A[NAME], layer.lora_B[NAME]):
                 part.to(dtype).requires_grad_(True)
+        if start:
+            start.fill(adapted, NAME)
         return model
+
+    def _anew(self, model: Any) -> dict[str, Any]:
+        """Shape of an adapter that starts as nothing, in peft's words."""
+        return {
+            "r": self.rank or RANK,
+            "lora_alpha": self.alpha or ALPHA,
+            "use_rslora": bool(self.rslora),
+            "target_modules": targets(model, self.targets or ALL, bool(self.head)),
+        }
+
+    def _as(self, start: StartAdapter, model: Any) -> Mapping[str, Any]:
+        """That of `start`; UserError for a setting that says otherwise."""
+        of_head, inner = _heads(model), _inner(model)
+        chosen = {n for n in inner if any(_fits(n, one) for one in targets(model, self.targets or ALL, False))}
+        there = {
+            "rank": (self.rank, start.settings["r"]),
+            "alpha": (self.alpha, start.settings["lora_alpha"]),
+            "rslora": (self.rslora, bool(start.settings.get("use_rslora"))),
+            "head": (self.head, any(name in start.weights for name in of_head)),
+            "targets": (self.targets and chosen, set(start.weights) - set(of_head)),
+        }
+        for name, (wanted, own) in there.items():
+            if wanted is not None and wanted != own:
+                said = sorted({_last(n) for n in own}) if isinstance(own, set) else own
+                given = str(getattr(self, name)).replace(" ", "").replace("'", "")
+                raise UserError(
+                    f"adapter.{name}={given}: the adapter in {start.folder!r} has {said}; leave adapter.{name} out, "
+                    "and it is taken from there"
+                )
+        return start.settings
+
+
+def start_of(adapter: Adapter) -> str | None:
+    """Folder of the adapter that the policy starts from, where there is one."""
+    start: str | None = getattr(adapter, "start", None)
+    return start
 
 
 def base_of(adapter: Adapter) -> FrozenBase | None:
@@ -126,10 +165,7 @@ def base_of(adapter: Adapter) -> FrozenBase | None:
 
 def targets(model: Any, wanted: str | list[str], head: bool) -> list[str]:
     """Last names of the linear layers to adapt. Raises UserError when a wanted name fits none."""
-    output = model.get_output_embeddings()
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    heads = [name for name in linear if model.get_submodule(name) is output]
-    inner = [name for name in linear if name not in heads]
+    heads, inner = _heads(model), _inner(model)
     if not inner:
         raise UserError(f"adapter: {type(model).__name__} has no linear layers to adapt")
     named = [wanted] if isinstance(wanted, str) else wanted
@@ -144,95 +180,21 @@ def targets(model: Any, wanted: str | list[str], head: bool) -> list[str]:
     return sorted({*chosen, *(heads if head else ())})
 
 
+def _heads(model: Any) -> list[str]:
+    """Names of the output head."""
+    output = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is output]
+
+
+def _inner(model: Any) -> list[str]:
+    """Names of the other linear layers."""
+    output = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not output]
+
+
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
 def _fits(name: str, wanted: str) -> bool:
     return name == wanted or name.endswith(f".{wanted}")
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError(NEEDS_PEFT) from error
-    return peft
-
-
-def layers(model: nn.Module) -> dict[str, Any]:
-    """The adapted layers by their names in the model without adapters; none without peft's layers in it."""
-    return {name: module for name, module in model.named_modules() if _adapted(module)}
-
-
-def _adapted(module: nn.Module) -> bool:
-    """Told by its parts, so that a model without adapters needs no peft."""
-    return hasattr(module, "base_layer") and NAME in getattr(module, "lora_A", ())
-
-
-@contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
-    """Within the block the model is the one it was before any adapter; no weight is touched.
-
-    For passes without a gradient that end inside the block. A backward pass computes checkpointed activations again,
-    and must find the adapters as its forward pass had them.
-    """
-    # Only those that are on: one switched off by an outer block must not come back at the end of this one.
-    adapted = [layer for layer in layers(model).values() if not layer.disable_adapters]
-    for layer in adapted:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in adapted:
-            layer.enable_adapters(True)
-
-
-def head_parts(head: Any) -> tuple[nn.Parameter, nn.Parameter | None, nn.Parameter | None, float]:
-    """(weight_VH, down_RH, up_VR, scaling) of an output head: logits = h W^T + (scaling h down^T) up^T.
-
-    Without an adapter, or with it switched off, down and up are None.
-    """
-    if not _adapted(head):
-        return head.weight, None, None, 0.0
-    if head.disable_adapters:
-        return head.base_layer.weight, None, None, 0.0
-    return head.base_layer.weight, head.lora_A[NAME].weight, head.lora_B[NAME].weight, float(head.scaling[NAME])
-
-
-def merged(
-    weights: Mapping[str, Tensor], scaling: Mapping[str, float], tied: str | None, dtype: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """A state dict under the names of the model without adapters, each adapted matrix as W + s B A, in `dtype` or W's.
-
-    `scaling` holds s by layer. `tied` names the embeddings that an adapted head shares its matrix with: where the
-    state dict has that matrix only once, the head takes it from there.
-    """
-    plain = {_base_name(name): value for name, value in weights.items() if not _of_adapter(name)}
-    for layer, s in scaling.items():
-        down_RI, up_OR = (weights[f"{layer}.{part}.{NAME}.weight"] for part in ("lora_A", "lora_B"))
-        name = f"{layer}.weight"
-        # Tied embeddings are one matrix, under the embeddings' name. An adapter on the head must not reach the input
-        # side, so the head becomes a matrix of its own and the two are no longer tied.
-        base_OI = plain[name] if name in plain or tied is None else plain[tied]
-        # Merged in float32: a product of low-rank factors is often smaller than bfloat16's step at the weight.
-        update_OI = s * (up_OR.float() @ down_RI.float())
-        plain[name] = (base_OI.float() + update_OI).to(dtype or base_OI.dtype)
-    return plain
-
-
-def adapter_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter alone, under the names of peft's own files."""
-    return {
-        f"base_model.model.{name.replace(f'.{NAME}.', '.')}": value.contiguous()
-        for name, value in weights.items()
-        if _of_adapter(name)
-    }
-
-
-def _of_adapter(name: str) -> bool:
-    return f".lora_A.{NAME}." in name or f".lora_B.{NAME}." in name
-
-
-def _base_name(name: str) -> str:
-    return name.replace(".base_layer.", ".")

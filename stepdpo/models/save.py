@@ -14,15 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stepdpo.data.template_card import CARD
+from stepdpo.models.adapter_layers import NAME, layers
 from stepdpo.models.base_files import CONFIG
-from stepdpo.models.lora import NAME, adapter_weights, layers, merged
+from stepdpo.models.merge import adapter_weights, merged
 from stepdpo.models.quantise import dequantised
-
-ADAPTER = "adapter"
-"""The folder of the adapter alone, for `PeftModel.from_pretrained(base, folder / ADAPTER)`."""
-
-QUANTISED = "quantised.json"
-"""In the adapter's folder: how its base was quantised, and from which weights."""
+from stepdpo.models.start_adapter import ADAPTER, BASE, WEIGHTS
 
 
 class SaveDtype(Enum):
@@ -49,8 +45,8 @@ def write_model(
 ) -> None:  # fmt: skip
     """`weights` is the model's state dict on the CPU; adapters are merged into what they adapt.
 
-    `dtype` is the number format to write, None for that of the weights. Of a model in 4 bits `told` is written beside
-    its adapter, and `original` are the matrices to merge into, None for the dequantised ones.
+    `dtype` is the number format to write, None for that of the weights. `told` is written beside an adapter; of a model
+    in 4 bits `original` are the matrices to merge into, None for the dequantised ones.
     """
     adapted = layers(model)
     if not adapted:
@@ -65,12 +61,14 @@ def write_model(
     whole = merged(dequantised(model, weights, original), scaling, f"{embeddings}.weight" if untie else None, dtype)
     _save(_without_adapters(model, untie), whole, folder, dtype)
     (folder / ADAPTER).mkdir(exist_ok=True)
-    save_file(adapter_weights(weights), folder / ADAPTER / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(adapter_weights(weights), folder / ADAPTER / WEIGHTS, metadata={"format": "pt"})
     settings = copy.copy(model.peft_config[NAME])
-    settings.target_modules = sorted(settings.target_modules)  # a set, whose order differs from process to process
+    for key in ("target_modules", "exclude_modules"):  # as a rule sets, whose order differs from process to process
+        if isinstance(names := getattr(settings, key), set | list):
+            setattr(settings, key, sorted(names))
     settings.save_pretrained(folder / ADAPTER)
     if told:
-        (folder / ADAPTER / QUANTISED).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / ADAPTER / BASE).write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _save(model: Any, weights: Mapping[str, Tensor], folder: Path, dtype: torch.dtype | None) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stepdpo.models.adapter_layers import head_parts
 from stepdpo.models.attention.registry import fitted, tree_inputs
 from stepdpo.models.compatibility import refuse_unsupported
 from stepdpo.models.head import Head
 from stepdpo.models.logprobs import HeadMemory, TokenScores, token_scores
-from stepdpo.models.lora import head_parts
 from stepdpo.tokens.batch import TreeBatch, sum_by_owner
 
 Gather = Callable[[list[nn.Parameter]], AbstractContextManager[Any]]
@@ -43,12 +43,15 @@ class Scorer(nn.Module):
     """TreeBatch -> summed log-probabilities (and KL) of every response.
 
     With `keep_reference_head` the head as it is now is kept, which together with hidden states of the reference
-    gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied.
+    gives the full-vocabulary KL without a second model. A head that is frozen serves both, and is not copied; what an
+    adapter on it has learnt already is.
     Where the reference is not what the policy is now, its head is given as `reference_head_VH`.
     `collision` asks for collision probabilities besides, a `value_head` says a number a step.
     """
 
     reference_head_VH: Tensor | None
+    reference_down_RH: Tensor | None
+    reference_up_VR: Tensor | None
 
     def __init__(
         self, model: Any, keep_reference_head: bool, gather: Gather, head_memory: HeadMemory = HeadMemory.auto,
@@ -64,6 +67,12 @@ class Scorer(nn.Module):
         if kept is None and keep_reference_head and head_parts(model.get_output_embeddings())[0].requires_grad:
             kept = head_of(model, gather)
         self.register_buffer("reference_head_VH", kept, persistent=False)
+        _, down_RH, up_VR, _ = head_parts(model.get_output_embeddings())
+        # An adapter that starts as nothing is not copied: the reference's head has none.
+        known = keep_reference_head and kept is None and up_VR is not None and bool(up_VR.any())
+        for name, part in (("reference_down_RH", down_RH), ("reference_up_VR", up_VR)):
+            copy = part.detach().clone() if known and part is not None else None
+            self.register_buffer(name, copy, persistent=False)
 
     def forward(self, batch: TreeBatch) -> Scores:
         """Sums over the scored tokens of each response, and the final hidden states there."""
@@ -102,15 +111,18 @@ class Scorer(nn.Module):
         weight_VH, down_RH, up_VR, scaling = head_parts(self.model.get_output_embeddings())
         # The adapter's first factor here, by autograd; logprobs.py takes low_TR as one more input of the head.
         low_TR = scaling * (hidden_TH @ down_RH.T) if down_RH is not None else None
-        reference_TH = reference_VH = None
+        reference_TH = reference_VH = reference_low_TR = None
         if batch.reference_hidden_TH is not None:
             reference_TH = batch.reference_hidden_TH.to(hidden_TH.dtype)
             # A frozen head is the reference's too, so the policy's own serves and is not copied.
             reference_VH = self.reference_head_VH if self.reference_head_VH is not None else weight_VH.detach()
+            if self.reference_down_RH is not None:
+                reference_low_TR = (scaling * (reference_TH @ self.reference_down_RH.T)).detach()
         head = Head(weight_VH, up_VR, self.scale, self.cap)
         return token_scores(
-            hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory, self.collision
-        )
+            hidden_TH, head, batch.target_T, low_TR, reference_TH, reference_VH, self.head_memory, self.collision,
+            reference_low_TR, self.reference_up_VR if reference_low_TR is not None else None,
+        )  # fmt: skip
 
 
 def head_of(model: Any, gather: Gather) -> Tensor:

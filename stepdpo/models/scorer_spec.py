@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stepdpo.core.errors import UserError
-from stepdpo.models import value_head
+from stepdpo.models import start_adapter, value_head
+from stepdpo.models.adapter_layers import hold_start
 from stepdpo.models.compatibility import refuse_sliding_window
+from stepdpo.models.fingerprint import fingerprint
 from stepdpo.models.integrity import refuse_unknown_tokens
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.logprobs import HeadMemory
-from stepdpo.models.lora import Adapter, base_of
+from stepdpo.models.lora import Adapter, NoAdapter, base_of, start_of
 from stepdpo.models.quantise import Merge, told
 from stepdpo.models.scorer import Gather, Scorer, head_of, logit_form
 from stepdpo.tokens.step_scores import Trunk, ValueHeadSpec
@@ -43,6 +46,8 @@ class ScorerSpec:
     """Whether the loss wants the policy's collision probabilities."""
     value_head: ValueHeadSpec | None = None
     """The value head that is trained with the policy."""
+    holds_start: bool = False
+    """Whether the adapter that the policy starts from is kept beside it, to be switched on in its place."""
 
     def tokenizer(self) -> Any:
         """The policy's. UserError where the reference has other tokens: its scores would be about other texts."""
@@ -55,12 +60,27 @@ class ScorerSpec:
         """What the reference's scores depend on besides the tokens and the engine."""
         key: dict[str, Any] = {"weights": (self.reference or self.policy).fingerprint(), "attention": self.attention}
         base = base_of(self.adapter)
+        if self.reference is None:
+            key |= self._start_key()
         return key | ({"base": dict(base.key(self.computed))} if base else {})
 
     def base_told(self) -> dict[str, Any]:
-        """What is kept with an adapter of the base it was trained beside, where that is quantised; else nothing."""
-        base = base_of(self.adapter)
-        return told(base.key(self.computed), self.policy.fingerprint()) if base else {}
+        """What is kept with an adapter of the base it was trained beside; nothing where all weights are trained."""
+        if isinstance(self.adapter, NoAdapter):
+            return {}
+        base, weights = base_of(self.adapter), self.policy.fingerprint()
+        return told(base.key(self.computed), weights) if base else {"weights": weights}
+
+    def not_in_state(self) -> dict[str, str]:
+        """What a resumed run loads again, as it must be unchanged: setting -> what tells its files from others."""
+        if isinstance(self.adapter, NoAdapter):
+            return {}
+        return {"model": self.policy.fingerprint(), **self._start_key("adapter.start")}
+
+    def start_doubt(self) -> str:
+        """What is odd about the base that the policy's start is put beside, or "". UserError for what cannot be."""
+        start = start_of(self.adapter)
+        return start_adapter.doubt(start, self.policy.folder(), self.base_told()) if start else ""
 
     def merged_into(self) -> Callable[[], Mapping[str, torch.Tensor]] | None:
         """The weights that a finished adapter is added to, where they are not those it was trained beside."""
@@ -78,6 +98,8 @@ class ScorerSpec:
             else None
         )
         adapted = self.adapter.attach(model)
+        if self.holds_start:
+            hold_start(adapted)
         head = value_head.make(self.value_head, model, self.policy.folder()) if self.value_head else None
         if self.value_head and self.value_head.trunk is Trunk.frozen:
             adapted.requires_grad_(False)
@@ -85,7 +107,14 @@ class ScorerSpec:
 
     def build_reference(self, dtype: torch.dtype, gather: Gather) -> Scorer:
         """The model that the policy is held against, as a model of its own."""
-        return Scorer(self._load(self.reference or self.policy, dtype), False, gather, self.head_memory)
+        model = self._load(self.reference or self.policy, dtype)
+        if self.reference is None and start_of(self.adapter):
+            model = self.adapter.attach(model)
+        return Scorer(model, False, gather, self.head_memory)
+
+    def _start_key(self, name: str = "start") -> dict[str, str]:
+        start = start_of(self.adapter)
+        return {name: fingerprint(Path(start))} if start else {}
 
     def _load(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
         model = spec.model(self.attention, self._dtype(dtype))

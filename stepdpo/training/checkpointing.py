@@ -51,8 +51,13 @@ class Checkpointer:
         values: ValueHeadSpec | None = None,
         told: Mapping[str, Any] | None = None,
         merged_into: Callable[[], Mapping[str, Tensor]] | None = None,
+        not_in_state: Mapping[str, str] | None = None,
     ) -> None:
-        """`told` of a quantised base; `merged_into`: the weights that an adapter is added to, if not its base's."""
+        """`told` of the base of an adapter; `merged_into`: the weights that it is added to, if not its base's.
+
+        `not_in_state`: setting -> what tells the files that a resumed run loads again.
+        """
+        self.not_in_state = dict(not_in_state or {})
         self.values = values
         self.told, self.merged_into = dict(told or {}), merged_into
         self.engine, self.folder, self.keep = engine, folder, keep
@@ -80,6 +85,7 @@ class Checkpointer:
             if self.engine.rank == 0:
                 world = self.engine.world_size
                 trainer = {"step": step, "world": world, "data": self.fingerprint, "window": dict(window)}
+                trainer |= {"not_in_state": self.not_in_state} if self.not_in_state else {}
                 write_json(scratch / TRAINER, trainer)
             self.engine.barrier()  # and all have written before it is hashed and named
             if self.engine.rank == 0:
@@ -125,7 +131,9 @@ class Checkpointer:
         for name, content in self.sources.items():
             (folder / name).write_bytes(content)
         merged = {"base": "dequantised" if original is None else "original", "quantised": self.told}
-        write_card(folder, {**self.card, **(merged if self.told else {}), "run": self.folder.name})
+        write_card(
+            folder, {**self.card, **(merged if "quantization_config" in self.told else {}), "run": self.folder.name}
+        )
 
     def tidy(self) -> None:
         """Remove what killed processes left in the run folder."""
@@ -152,6 +160,9 @@ class Checkpointer:
             raise UserError(
                 f"{path}: was saved by {trainer['world']} processes and cannot be resumed by {self.engine.world_size}"
             )
+        before = trainer.get("not_in_state", {})  # earlier versions kept none
+        if changed := [name for name, now in self.not_in_state.items() if before.get(name, now) != now]:
+            raise UserError(f"{path}: {' and '.join(changed)}: the files have changed since the run was started")
         return path
 
     def load(self, path: Path) -> tuple[int, dict[str, float]]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.lora import adapter_off
+from stepdpo.models.adapter_layers import adapter_off
 from stepdpo.models.reference_cache import ReferenceScores, seal, verify, write_shards
 from stepdpo.models.scorer import Scores
 from stepdpo.models.scorer_spec import ScorerSpec

@@ -14,6 +14,7 @@ from stepdpo.data.level import Prefix, Step
 from stepdpo.data.template_card import date_of, resolve
 from stepdpo.models.attention.registry import register
 from stepdpo.models.base_files import read_base
+from stepdpo.models.lora import start_of
 from stepdpo.models.scorer_spec import ScorerSpec
 from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
@@ -28,7 +29,7 @@ from stepdpo.training.checkpointing import Checkpointer
 from stepdpo.training.config import Training
 from stepdpo.training.engine.settings import pick_device, pick_dtype
 from stepdpo.training.loop import Loop, MetricWindow
-from stepdpo.training.reference import open_reference
+from stepdpo.training.reference import ReferenceMode, open_reference
 from stepdpo.training.step import TrainStep
 from stepdpo.training.watch import Watch
 
@@ -42,22 +43,22 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
     _check_needs(spec.algo.needs)
     scorers = _scorer_spec(spec)
     tokenizer = scorers.tokenizer()
+    odd_start = scorers.start_doubt()
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     with ExitStack() as stack:
         engine = stack.enter_context(spec.engine.open(scorers.build_policy, spec.optim))
         tokenized = prepare(
             spec.dataset, spec.level, template, spec.algo.needs, tokenizer, spec.lengths, folder, engine
         )
-        if warning and engine.rank == 0:
-            print(f"warning: {warning}")
+        for doubt in filter(None, (warning, odd_start, _scored_prefix(spec))) if engine.rank == 0 else ():
+            print(f"warning: {doubt}")
         if (day := date_of(template)) and engine.rank == 0:
             print(f"the chat template writes the date: {day} (kept with the model)")
-        if (doubt := _scored_prefix(spec)) and engine.rank == 0:
-            print(f"warning: {doubt}")
         base = read_base(spec.model.folder())
         checkpointer = Checkpointer(
             engine, folder, tokenizer, template, tokenized.fingerprint, spec.keep, base, spec.save_dtype,
             _value_head(spec.algo), scorers.base_told(), scorers.merged_into(),
+            scorers.not_in_state(),
         )  # fmt: skip
         checkpointer.tidy()
         checkpoint = checkpointer.find() if resume else None
@@ -134,4 +135,5 @@ def _scorer_spec(spec: Training) -> ScorerSpec:
         device=device,
         with_collision="collision" in spec.algo.needs,
         value_head=_value_head(spec.algo),
+        holds_start=spec.reference is ReferenceMode.adapter_off and bool(start_of(spec.adapter)),
     )

@@ -68,3 +68,53 @@ def test_beside_a_base_in_4_bits_it_goes_on_as_it_began(
     assert "resuming after update 3" in done.said
     assert metrics(run) == lines
     assert (run / "model" / "model.safetensors").read_bytes() == model
+
+
+@pytest.fixture(scope="module")
+def earlier(words: list[str], blocks_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter of a first, supervised training by `adapter=lora`, in a folder of its own."""
+    pytest.importorskip("peft")
+    place = tmp_path_factory.mktemp("earlier")
+    base = [word for word in words if not word.startswith(("model=", "run="))]
+    done = stepdpo(*base, f"model={blocks_model}", "algo=sft", "max_steps=2", "run=sft", cwd=place)
+    assert done.code == 0, done.said
+    return place / "runs" / "sft" / "model" / "adapter"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_it_begins_from_an_adapter(
+    adapter: str, words: list[str], earlier: Path, blocks_model: Path, tmp_path: Path
+) -> None:
+    """The shape is the folder's; base and adapter are the reference; a base held otherwise is told."""
+    if adapter == "qlora":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'stepdpo[qlora]'")
+    kept = [word for word in words if not word.startswith(("model=", "adapter"))]
+    start = [*kept, f"model={blocks_model}", f"adapter={adapter}", f"adapter.start={earlier}"]
+    done = stepdpo(*start, "reference=adapter_off", cwd=tmp_path)
+    assert done.code == 0, done.said
+    assert ("was trained beside a base that is not quantised" in done.said) == (adapter == "qlora")
+    run = tmp_path / "runs" / "x"
+    assert metrics(run)[0]["heldout/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert json.loads((run / "model" / "adapter" / "adapter_config.json").read_text())["r"] == 4
+
+
+@pytest.mark.slow
+def test_what_cannot_be_begun_from_is_the_user_s_to_mend(
+    words: list[str], earlier: Path, blocks_model: Path, tmp_path: Path
+) -> None:
+    """Before anything is made, but for what only the model can tell."""
+    merged = earlier.parent
+    rest = [word for word in words if not word.startswith(("model=", "adapter.rank"))]
+    cases = [
+        ((f"model={blocks_model}", f"adapter.start={merged}"), f"the adapter is {earlier}"),
+        ((f"model={blocks_model}", f"adapter.start={earlier}", "adapter.rank=8"), "leave adapter.rank out"),
+        ((f"model={merged}", f"adapter.start={earlier}"), "already; give the model that it was trained beside"),
+        ((f"model={blocks_model}", f"adapter.start={earlier}", "rounds=2"), "adapter.start: rounds sample from whole"),
+    ]
+    for given, said in cases:
+        kept = [word for word in rest if "rounds=2" not in given or not word.startswith("dataset")]
+        done = stepdpo(*kept, *given, cwd=tmp_path)
+        assert (done.code, said in done.err) == (2, True), done.said
+        assert "Traceback" not in done.said
+        assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir()), given

@@ -140,7 +140,7 @@ def test_its_files_say_what_it_is(runs: Runs, whole: Path, blocks_model: Path) -
     from stepdpo.models.fingerprint import fingerprint
 
     for folder in (whole / "model", whole / "checkpoints" / "step-000002"):
-        told = json.loads((folder / "adapter" / "quantised.json").read_text())
+        told = json.loads((folder / "adapter" / "base.json").read_text())
         card = json.loads((folder / "stepdpo.json").read_text())
         assert (card["base"], card["quantised"]) == ("dequantised", told)
         assert told["weights"] == fingerprint(blocks_model)

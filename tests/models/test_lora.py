@@ -12,16 +12,9 @@ import torch
 from torch import Tensor
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.lora import (
-    Lora,
-    NoAdapter,
-    adapter_off,
-    adapter_weights,
-    head_parts,
-    layers,
-    merged,
-    targets,
-)
+from stepdpo.models.adapter_layers import adapter_off, head_parts, layers
+from stepdpo.models.lora import Lora, NoAdapter, targets
+from stepdpo.models.merge import adapter_weights, merged
 from stepdpo.models.save import _without_adapters, write_model
 from stepdpo.training.engine.settings import recompute_activations
 

@@ -13,9 +13,11 @@ from support.tiny import save_model
 from torch import Tensor, nn
 
 from stepdpo.core.errors import UserError
-from stepdpo.models.lora import Lora, adapter_off, layers
+from stepdpo.models.adapter_layers import adapter_off, layers
+from stepdpo.models.lora import Lora
 from stepdpo.models.quantise import NEEDS_BITSANDBYTES, Nf4, dequantise, quantised, told
-from stepdpo.models.save import QUANTISED, write_model
+from stepdpo.models.save import write_model
+from stepdpo.models.start_adapter import BASE
 
 CPU = torch.device("cpu")
 TOKENS = torch.tensor([[5, 9, 2, 30, 7, 7, 1]])
@@ -198,7 +200,7 @@ def test_the_adapter_opens_on_a_base_that_transformers_quantised(blocks_model: P
     model = adapted(blocks_model)
     kept = told(Nf4().key(torch.float32), "sha")
     write_model(model, model.state_dict(), tmp_path, told=kept)
-    written = json.loads((tmp_path / "adapter" / QUANTISED).read_text())
+    written = json.loads((tmp_path / "adapter" / BASE).read_text())
     assert written == kept
     assert (written["type"], written["block"], written["double"], written["weights"]) == ("nf4", 64, True, "sha")
     config = BitsAndBytesConfig(**written["quantization_config"])
