@@ -52,10 +52,12 @@ def test_the_three_references_are_one_trajectory(algo: str, runs: Runs, whole: P
         assert first["heldout/loss"] == pytest.approx(log(2), abs=1e-6), mode
         assert first["heldout/rewards/margins"] == pytest.approx(0, abs=1e-5), mode
         if algo == "tdpo":
-            assert [v for k, v in first.items() if "/kl/" in k] == pytest.approx([0] * 3, abs=1e-5), (mode, first)
+            divergences = [value for name, value in first.items() if "/kl/" in name]
+            assert len(divergences) > 1
+            assert divergences == pytest.approx([0.0] * len(divergences), abs=1e-5), mode
         for ours, theirs in zip(lines["cache"], lines[mode], strict=True):
             assert theirs == pytest.approx(ours, rel=2e-5, abs=5e-5), mode
-    assert lines["cache"][-1]["heldout/loss"] < log(2) - 1e-3
+    assert [line["loss"] for line in lines["cache"] if "loss" in line][-1] < log(2) - 0.05
     began = metrics(runs.root / "sft")[0]["heldout/logps/chosen"]  # of the bare base
     assert lines["cache"][0]["heldout/logps/chosen"] > began + 0.1
 

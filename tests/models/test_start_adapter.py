@@ -198,12 +198,18 @@ READS: list[tuple[Callable[[Path], Any], str]] = [
     (rewritten(lambda w: w[UP].view(-1)[3:4].fill_(float("nan"))), f"{UP} in .* is not finite"),
     (rewritten(lambda w: w[UP].view(-1)[3:4].fill_(float("inf"))), "is not finite"),
     (rewritten(lambda w: w.update({UP: w[UP].int()})), "is not finite"),
-    (rewritten(lambda w: w.update({"base_model.model.lm_head.lora_magnitude_vector": w[UP].clone()})), "which is no A or B"),
+    (
+        rewritten(lambda w: w.update({"base_model.model.lm_head.lora_magnitude_vector": w[UP].clone()})),
+        "which is no A or B",
+    ),
 ]
 FITS: list[tuple[Callable[[Path], Any], str]] = [
     (rewritten(lambda w: w.update({UP: w[UP][:, :2].contiguous()})), r"up_proj.lora_B.weight is \(\d+, 2\) and should"),
     (rewritten(lambda w: [w.pop(n) for n in list(w) if "layers.1.mlp" in n]), "no weights for model.layers.1.mlp.up"),
-    (changed(target_modules=["q_proj", "lm_head"]), "has no layer for model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj"),
+    (
+        changed(target_modules=["q_proj", "lm_head"]),
+        "has no layer for model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj",
+    ),
     (changed(target_modules=["c_attn"]), "does not fit the model"),
 ]
 
