@@ -147,6 +147,23 @@ def check(
         _fail(error)
 
 
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def inspect(ctx: typer.Context) -> None:
+    """See what a trained model prefers, token by token and step by step:  stepdpo inspect demo task=tinymath"""
+    if not ctx.args or any(word in HELP_WORDS for word in ctx.args):
+        from stepdpo.cli.help import help_for
+
+        print(help_for("inspect"))
+        return
+    from stepdpo.cli.inspect_names import inspect_named
+    from stepdpo.core.errors import UserError
+
+    try:
+        inspect_named(ctx.args)
+    except UserError as error:
+        _fail(error)
+
+
 @app.command(name="export-data")
 def export_data(
     source: Annotated[str, typer.Argument(help="A file, a folder, a run of pairs, its trees.jsonl, or a data set.")],

@@ -1,7 +1,8 @@
 """The run folder, where the verbs meet: who owns it, what it was started with, and how it comes to be.
 
 runs/NAME/  config.yaml  manifest.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
-            model/  eval/<task>/{attempts.jsonl,summary.json}  report.md  report.json
+            model/  eval/<task>/{attempts.jsonl,summary.json}  inspect/<data>/{inspect.jsonl,summary.json}
+            report.md  report.json
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ CONFIG = "config.yaml"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SUMMARY = "summary.json"
+INSPECT = "inspect"
+"""The folder of what `stepdpo inspect` found, a folder below it for each data set or task."""
+INSPECTED = "inspect.jsonl"
 MODEL_FILE = "config.json"
 """In `model/`: the sign that it is there, since it is put in place whole."""
 FINISHED = "finished.jsonl"
