@@ -28,6 +28,7 @@ RULES = {
     "lowest_mean": "step of the lowest reward a token",
     "first_sum_below_0": "first step of a reward below 0",
     "lowest_value": "step of the lowest value",
+    "steepest_fall_of_value": "step at which the value falls most",
     "first_value_below_middle": "first step of a value below the middle",
     "always_first": "always the first step",
     "always_last": "always the last step",
@@ -84,7 +85,7 @@ def _below(out: Console, name: str, side: Mapping[str, Any], largest: float) -> 
     _line(out, f"{name} {side['sum']:+.3f}", "bold")
     for number, step in enumerate(side["steps"], start=1):
         head = Text(f"  {number:>2}  {_told(step, side, number - 1)}   ", style="bold")
-        out.print(head + _coloured(step, largest), soft_wrap=True)
+        out.print(head + _coloured(step, largest, "\n      "), soft_wrap=True)
 
 
 def _told(step: Mapping[str, Any], side: Mapping[str, Any], index: int) -> str:
@@ -101,14 +102,14 @@ def _told(step: Mapping[str, Any], side: Mapping[str, Any], index: int) -> str:
     return told + "".join(f" [{word}]" for word in words)
 
 
-def _coloured(step: Mapping[str, Any], largest: float) -> Text:
+def _coloured(step: Mapping[str, Any], largest: float, newline: str = "\n") -> Text:
     """Every token on green, or on red where its reward is below 0, the stronger the farther."""
     text = Text()
     for token, reward in step["tokens"]:
-        text.append(printable(token), style=_style(reward, largest))
+        text.append(printable(token).replace("\n", newline), style=_style(reward, largest))
     # Line breaks around a step are scored with it and would tear the lines here.
-    start = len(text.plain) - len(text.plain.lstrip("\n"))
-    return text[start : len(text.plain.rstrip("\n"))] if text.plain.strip("\n") else Text("")
+    start = len(text.plain) - len(text.plain.lstrip())
+    return text[start : len(text.plain.rstrip())] if text.plain.strip() else Text("")
 
 
 def _style(reward: float, largest: float) -> Style | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from stepdpo.evaluation.statistics import wilson
@@ -45,6 +46,7 @@ def localisation(solutions: Sequence[ScoredSteps], middle: float | None = None) 
     }
     if middle is not None:
         rules["lowest_value"] = lambda one: _lowest(one.values)
+        rules["steepest_fall_of_value"] = lambda one: _steepest_fall(one.values)
         rules["first_value_below_middle"] = lambda one: _first_below(one.values, middle)
     rules |= {"always_first": lambda one: 0, "always_last": lambda one: len(one.sums) - 1}
     return {
@@ -66,6 +68,11 @@ def _rate(hits: int, n: int) -> Mapping[str, float]:
 def _lowest(scores: Sequence[float]) -> int:
     """The first of equal ones."""
     return min(range(len(scores)), key=scores.__getitem__)
+
+
+def _steepest_fall(values: Sequence[float]) -> int:
+    """After the first step, since nobody knows the value before it."""
+    return 1 + _lowest([after - before for before, after in pairwise(values)])
 
 
 def _first_below(scores: Sequence[float], threshold: float) -> int | None:

@@ -7,7 +7,7 @@ import pytest
 from stepdpo.evaluation.localisation import ScoredSteps, localisation
 
 SOLUTIONS = [
-    # The second step is wrong and has the lowest sum and mean; the first sum below 0 is the first one's.
+    # The second step is wrong: the lowest sum and mean, the steepest fall; the first sum below 0 is the first's.
     ScoredSteps((-0.1, -2.0, 0.5), (-0.1, -0.5, 0.1), 1, (0.9, -0.2, -0.9)),
     # The last is wrong: lowest by mean, not by sum; none is below 0.
     ScoredSteps((0.1, 0.2), (0.1, 0.05), 1, (0.3, 0.2)),
@@ -23,7 +23,8 @@ def test_by_hand() -> None:
     hits = {name: rate["hits"] for name, rate in found["rules"].items()}
     assert hits == {
         "lowest_sum": 2, "lowest_mean": 3, "first_sum_below_0": 1,
-        "lowest_value": 1, "first_value_below_middle": 2, "always_first": 1, "always_last": 1,
+        "lowest_value": 1, "steepest_fall_of_value": 2, "first_value_below_middle": 2,
+        "always_first": 1, "always_last": 1,
     }  # fmt: skip
     assert (found["n"], found["one_step"], found["steps"]) == (3, 1, 3.0)
     assert found["chance"] == pytest.approx((1 / 3 + 1 / 2 + 1 / 4) / 3)
