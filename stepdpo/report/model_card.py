@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import stepdpo
 from stepdpo.core.config_file import load_config
 from stepdpo.core.errors import UserError
+from stepdpo.evaluation.statistics import counted
 from stepdpo.report.render import escape, markdown_table
 from stepdpo.report.tables import read_evaluations, run_rows, settings
 from stepdpo.runtime.atomic_io import read_json
@@ -162,8 +163,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         "accuracy": [f"{row['accuracy']:.1%}" for row in rows],
         "95 %": [f"{row['ci_low']:.1%} to {row['ci_high']:.1%}" for row in rows],
         "n": [f"{row['n']:,}" for row in rows],
-        "no answer": [str(row["unparsed"]) for row in rows],
-        "cut": [str(row["truncated"]) for row in rows],
+        "no answer": [counted(row["unparsed"]) for row in rows],
+        "cut": [counted(row["truncated"]) for row in rows],
     }
     return (
         f"## Results\n\n{markdown_table(cells)}\n\nWilson intervals. `no answer`: responses in which none was found; "
