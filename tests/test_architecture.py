@@ -42,6 +42,7 @@ OWNERS = {
     "openai": ("generation/client/",),
     "peft": ("models/adapter_layers.py",),
     "bitsandbytes": ("models/quantise.py",),
+    "huggingface_hub": ("report/model_card.py", "cli/hub.py"),
     "ray": ("pairs/executors/ray.py",),
 }
 HEAVY = {"torch", "hydra", "omegaconf", "transformers", "datasets", "numpy", "deepspeed", "wandb", "scipy"}

@@ -52,8 +52,9 @@ def _run(
 
 def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
     """Where a run keeps an evaluation."""
-    decode = choices.get("decode", "greedy")
-    return folder / "eval" / (str(config.task.name) + ("" if decode == "greedy" else f"-{decode}"))
+    decode, scorer = choices.get("decode", "greedy"), choices.get("scorer", "none")
+    parts = [str(config.task.name), *([decode] if decode != "greedy" else []), *([scorer] if scorer != "none" else [])]
+    return folder / "eval" / "-".join(parts)
 
 
 def _has_own_model(folder: Path, settings: LaunchSettings, given: Sequence[str]) -> bool:

@@ -36,6 +36,21 @@ Make preferences from a model's own solutions; they are written to runs/NAME/pre
 Examples:
   stepdpo pairs task=tinymath n=8 temperature=0.8 limit=1000 run=mine
   stepdpo train dataset=jsonl dataset.path=runs/mine/preferences.jsonl""",
+    "inspect": """\
+Usage: stepdpo inspect RUN [GROUP=OPTION] [KEY=VALUE] ...
+
+Show how a trained model differs from the one it began from: beta * (log pi - log pi_ref) of every token and step,
+chosen beside rejected, and how often the lowest step is the first wrong one. Everything is written to
+RUN/inspect/NAME/inspect.jsonl, the figures to summary.json beside it.
+
+Examples:
+  stepdpo inspect demo                               pairs of the run's own data
+  stepdpo inspect demo dataset=my_pairs.jsonl limit=1000
+  stepdpo inspect demo dataset=tinymath level=step   as a loss on steps sees a pair
+  stepdpo inspect demo task=tinymath                 its own answers, whose wrong steps an exact checker knows
+  stepdpo inspect demo task=tinymath writer=reference samples=4 temperature=1
+                                                     the same answers for every run from one base: to compare runs
+  stepdpo inspect demo checkpoint=step-000100""",
 }
 
 

@@ -54,12 +54,12 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
     raise SystemExit(code)
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception, code: ExitCode = ExitCode.USER_ERROR) -> None:
     from stepdpo.core.errors import printable
     from stepdpo.runtime.secrets import redact_text
 
     print(f"error: {printable(redact_text(str(error)))}", file=sys.stderr)
-    raise SystemExit(ExitCode.USER_ERROR)
+    raise SystemExit(code)
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
@@ -147,19 +147,83 @@ def check(
         _fail(error)
 
 
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def inspect(ctx: typer.Context) -> None:
+    """See what a trained model prefers, token by token and step by step:  stepdpo inspect demo task=tinymath"""
+    if not ctx.args or any(word in HELP_WORDS for word in ctx.args):
+        from stepdpo.cli.help import help_for
+
+        print(help_for("inspect"))
+        return
+    from stepdpo.cli.inspect_names import inspect_named
+    from stepdpo.core.errors import UserError
+
+    try:
+        inspect_named(ctx.args)
+    except UserError as error:
+        _fail(error)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name or folder of a finished training.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The options below as words: dtype=bfloat16.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write; else `export` in the run's.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32; else as the model is saved.")] = None,
+    merge: Annotated[str | None, typer.Option(help="false: an adapter alone, for peft. Else merged.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Most that a file of weights holds; else 5GB.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
+    license: Annotated[str | None, typer.Option(help="Word for the card, such as apache-2.0; else left open.")] = None,
+    base: Annotated[str | None, typer.Option(help="Where others find the base: owner/name, or a folder.")] = None,
+    push: Annotated[str | None, typer.Option(help="owner/name on the hub; the token is HF_TOKEN.")] = None,
+    private: Annotated[str | None, typer.Option(help="false: a repository that push makes is public.")] = None,
+    gguf: Annotated[bool, typer.Option("--gguf", help="Print llama.cpp's command for the folder.")] = False,
+    root: Annotated[Path, typer.Option("--runs", help="Where run folders live.")] = Path("runs"),
+) -> None:
+    """Hand a trained model on:  stepdpo export demo out=my-model dtype=bfloat16
+
+    A folder that transformers, vLLM, SGLang or (merge=false) peft opens, with chat template and model card.
+    """
+    from stepdpo.cli.export_words import settings
+    from stepdpo.core.errors import Outage, UserError
+
+    given = {
+        "out": out, "dtype": dtype, "merge": merge, "shard": shard, "force": force, "license": license, "base": base,
+        "push": push, "private": private,
+    }  # fmt: skip
+    try:
+        wanted = settings(words or (), given)
+        from stepdpo.cli.export import export
+        from stepdpo.cli.reports import find_run
+
+        export(find_run(run, root), wanted, gguf)
+    except UserError as error:
+        _fail(error)
+    except Outage as error:
+        _fail(error, ExitCode.FAILED)
+
+
 @app.command(name="export-data")
 def export_data(
     source: Annotated[str, typer.Argument(help="A file, a folder, a run of pairs, its trees.jsonl, or a data set.")],
     output: Annotated[Path, typer.Option(help="JSON Lines to write.")],
-    format: Annotated[str, typer.Option(help="stepwise: TRL's {prompt, completions, labels}.")] = "stepwise",
-    threshold: Annotated[float, typer.Option(help="The label from which on a step is right.")] = 0.5,
+    format: Annotated[
+        str,
+        typer.Option(help="TRL: stepwise, trl, trl_conversational. LLaMA-Factory: sharegpt, alpaca (ranking)."),
+    ] = "stepwise",
+    threshold: Annotated[float, typer.Option(help="stepwise: the label from which on a step is right.")] = 0.5,
+    level: Annotated[
+        str, typer.Option(help="Of pairs: instance, to the end of the solutions; or step, to the end of the step.")
+    ] = "instance",
 ) -> None:
-    """Write data with labelled steps for other programs."""
+    """Write data for other programs:  stepdpo export-data runs/mine --format trl --output pairs.jsonl"""
     from stepdpo.cli.export_data import export_data
     from stepdpo.core.errors import UserError
 
     try:
-        export_data(source, format, output, threshold)
+        export_data(source, format, output, threshold, level)
     except UserError as error:
         _fail(error)
 

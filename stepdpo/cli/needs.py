@@ -13,6 +13,7 @@ from stepdpo.cli import multinode, processes
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import packaged
 from stepdpo.data.readers import locate
+from stepdpo.evaluation.evaluate import refuse_unasked_scorer
 from stepdpo.generation.vllm import NEEDS_CHECKPOINT, VllmSampler
 from stepdpo.models.attention.registry import FLEX_NEEDS, Attention
 from stepdpo.models.load import Fresh, must_exist
@@ -26,6 +27,7 @@ from stepdpo.training.engine.settings import NO_GPU, Device
 def look(spec: Any) -> None:
     """UserError for what is needed and not there; `spec` holds the parts of a verb, or some of them."""
     _models(spec)
+    refuse_unasked_scorer(spec)
     _data(spec)
     if isinstance(spec, PairsConfig):
         refuse_without_checker(spec)

@@ -15,7 +15,7 @@ from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import started_with
 from stepdpo.cli.reports import report_on
-from stepdpo.core.config_file import load_config, with_current_targets
+from stepdpo.core.config_file import load_config, with_current_targets, with_later_settings
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.runtime.atomic_io import read_json, write_json
@@ -58,9 +58,11 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     place = evaluation_folder(folder, config, choices)
     stamp = {"config": OmegaConf.to_container(config, resolve=False), "files": _stamp(str(config.model.path))}
     known = place / "base.json"
-    if (place / SUMMARY).is_file() and known.is_file() and with_current_targets(read_json(known)) == stamp:
-        print(f"base: using {place}", flush=True)
-        return folder
+    if (place / SUMMARY).is_file() and known.is_file():
+        before = with_current_targets(read_json(known))
+        if with_later_settings(before, stamp) == stamp:
+            print(f"base: using {place}", flush=True)
+            return folder
     result = run_evaluation(place, config, choices, task)
     _raise_unless_ok(result, f"evaluating the base on {task}")
     write_json(known, stamp)

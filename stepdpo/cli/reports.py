@@ -20,10 +20,10 @@ def report_runs(
     """`stepdpo report`: names or folders; a sweep's folder stands for its jobs. Written into the first, or `out`."""
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is no folder")
-    folders = [_find(name, root) for name in names]
+    folders = [find_run(name, root) for name in names]
     jobs = [job for folder in folders for job in (sorted(folder.glob("job-*")) or [folder])]
     against, held = (
-        _find(name, root, names, f"--{flag} ") if name else None
+        find_run(name, root, names, f"--{flag} ") if name else None
         for flag, name in (("base", base), ("control", control))
     )
     chosen = _one_of(focus, folders, jobs, root) if focus else None
@@ -58,7 +58,8 @@ def _one_of(focus: str, folders: Sequence[Path], jobs: Sequence[Path], root: Pat
     raise UserError(f"--focus {focus}: is none of the runs; {nearest(focus, names)}")
 
 
-def _find(name: str, root: Path, others: Sequence[str] = (), flag: str = "") -> Path:
+def find_run(name: str, root: Path, others: Sequence[str] = (), flag: str = "") -> Path:
+    """A run by its name below `root`, or by its folder; UserError names the nearest, `others` among them."""
     for place in (root / name, Path(name)):
         if place.is_dir():
             return place

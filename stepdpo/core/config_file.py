@@ -54,7 +54,20 @@ def with_later_settings(before: Any, now: Any) -> Any:
     later = now.keys() - before.keys()
     if later and TARGET in now and before.get(TARGET) == now[TARGET]:
         for f in dataclasses.fields(part_class(now[TARGET], "config")):
-            default = f.default.value if isinstance(f.default, Enum) else f.default
+            default = _plain_default(f)
             if f.name in later and now[f.name] == default:
                 filled[f.name] = default
     return filled
+
+
+def _plain_default(f: dataclasses.Field[Any]) -> Any:
+    """The default of a setting as a configuration writes it; of a part, with its target."""
+    if f.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(part := f.default_factory()):
+        kind = type(part)
+        inner = {one.name: _written(getattr(part, one.name)) for one in dataclasses.fields(part)}
+        return {TARGET: f"{kind.__module__}.{kind.__qualname__}", **inner}
+    return _written(f.default)
+
+
+def _written(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value

@@ -1,7 +1,8 @@
 """The seams of strings: what each kind of part must offer. Everything else is final.
 
-Seams of other records stand beside those: `Loss` in tokens/batch, `Engine` in training/engine/settings, `PairMethod`
-and `Judge` in pairs/engine/context, and so on; docs/architecture.md lists them all.
+Seams of other records stand beside those: `Loss` in tokens/batch, `Decoder` in generation/decoded, `Engine` in
+training/engine/settings, `PairMethod` and `Judge` in pairs/engine/context, and so on; docs/architecture.md lists them
+all.
 """
 
 from __future__ import annotations
@@ -62,12 +63,6 @@ class Grader(Protocol):
     """Response against gold answers. Never raises on any text and answers in bounded time."""
 
     def grade(self, response: str, problem: Problem) -> Grade: ...
-
-
-class Decoder(Protocol):
-    """Prompts -> one answer each."""
-
-    def __call__(self, prompts: Sequence[str], sampler: Sampler) -> list[Completion]: ...
 
 
 class Checker(Protocol):

@@ -167,8 +167,25 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
+class GradedResponse:
+    """One of several responses to a problem, graded by both graders."""
+
+    response: str
+    tokens: int
+    finish: str
+    official: Grade
+    strict: Grade
+    share: float
+    """How much of the problem's answer it is; those of one problem sum to 1."""
+    score: float | None = None
+    """What a scorer says of it."""
+    group: int | None = None
+    """The number of its final answer among those of the problem."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """One answered problem, graded by both graders."""
+    """One answered problem, graded by both graders; of several responses it shows that with the largest share."""
 
     problem_id: str
     question: str
@@ -179,6 +196,16 @@ class Attempt:
     official: Grade
     strict: Grade
     meta: Mapping[str, Any] = field(default_factory=dict)
+    samples: tuple[GradedResponse, ...] = ()
+    """All responses, where a decoder gave several, or scored the one."""
+    cost: Mapping[str, int] = field(default_factory=dict)
+    """`generated` and `scored` tokens and `calls` to models; left out of a single response, which cost itself."""
+
+    def part(self, grader: str, verdict: str) -> float:
+        """How much of the answer has a verdict, in [0, 1]: 0 or 1 of a single response."""
+        if not self.samples:
+            return float(getattr(self, grader).verdict == verdict)
+        return sum(one.share for one in self.samples if getattr(one, grader).verdict == verdict)
 
 
 @dataclass(frozen=True, slots=True)

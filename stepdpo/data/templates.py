@@ -88,7 +88,7 @@ class NativeTemplate:
         messages.append({"role": "user", "content": question})
         messages += [{"role": turn.role, "content": turn.content} for turn in history if turn.role != "system"]
         try:
-            fixed = {"chat_template": _on(self.date, tokenizer.get_chat_template())} if self.date else {}
+            fixed = {"chat_template": with_date(self.date, tokenizer.get_chat_template())} if self.date else {}
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **fixed)
         except (TemplateSyntaxError, SyntaxError, RecursionError, MemoryError) as error:
             raise UserError(f"{_whose(tokenizer)} is broken ({error or type(error).__name__})") from error
@@ -103,7 +103,7 @@ def _whose(tokenizer: Tokenizer) -> str:
     return f"template=native: the chat template of {getattr(tokenizer, 'name_or_path', '') or 'this model'}"
 
 
-def _on(day: str, chat_template: str) -> str:
+def with_date(day: str, chat_template: str) -> str:
     """A chat template with the day written in where it asks the clock; tomorrow's prompts would be others else.
 
     In the text, as transformers hands no functions to a template.

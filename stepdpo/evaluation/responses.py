@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from stepdpo.core.types import Completion
+from stepdpo.generation.decoded import Cost, Decoded, Response
 from stepdpo.runtime.atomic_io import encode, write_text
 from stepdpo.runtime.run_folder import RESPONSES
 
 CHUNK = 256
 """Problems that are answered before their responses are written: enough to fill a device, few enough to lose."""
-Answer = Callable[[Sequence[str]], Sequence[Completion]]
-"""(prompts) -> one completion each."""
+Answer = Callable[[Sequence[int]], Sequence[Decoded]]
+"""(numbers of the prompts) -> what a decoder came to for each."""
 
 
-def answered(prompts: Sequence[str], key: str, answer: Answer, folder: Path, resume: bool) -> list[Completion]:
-    """One completion a prompt. With `resume` those that an earlier attempt left in `folder` are not asked for again.
+def answered(prompts: Sequence[str], key: str, answer: Answer, folder: Path, resume: bool) -> list[Decoded]:
+    """What a decoder came to, prompt by prompt. With `resume`, what an earlier attempt left in `folder` is kept.
 
-    They are taken if they were made under the same `key` and from the same prompts. Chunks begin at the same problems
+    It is taken if it was made under the same `key` and from the same prompts. Chunks begin at the same problems
     either way, so that a resumed evaluation computes what an uninterrupted one does.
     """
     path = folder / RESPONSES
@@ -35,7 +36,7 @@ def answered(prompts: Sequence[str], key: str, answer: Answer, folder: Path, res
     write_text(path, _lines([{"of": key}, *_rows(prompts, done)]))
     with path.open("a", encoding="utf-8", newline="\n") as file:
         for first in range(len(done), len(prompts), CHUNK):
-            some = answer(prompts[first : first + CHUNK])
+            some = answer(range(first, min(first + CHUNK, len(prompts))))
             file.write(_lines(_rows(prompts[first:], some)))
             file.flush()
             os.fsync(file.fileno())
@@ -43,7 +44,7 @@ def answered(prompts: Sequence[str], key: str, answer: Answer, folder: Path, res
     return done
 
 
-def _kept(path: Path, prompts: Sequence[str], key: str) -> Iterator[Completion]:
+def _kept(path: Path, prompts: Sequence[str], key: str) -> Iterator[Decoded]:
     """Responses in the order of the prompts, up to the first that is torn or another prompt's."""
     try:
         lines = path.read_bytes().split(b"\n")
@@ -53,14 +54,19 @@ def _kept(path: Path, prompts: Sequence[str], key: str) -> Iterator[Completion]:
             row = json.loads(line)
             if row.pop("prompt") != _hash(prompt):
                 return
-            yield Completion(**row)
+            yield _decoded(row)
     except (OSError, ValueError, KeyError, TypeError):
         return
 
 
-def _rows(prompts: Sequence[str], completions: Sequence[Completion]) -> list[dict[str, Any]]:
-    pairs = zip(prompts, completions, strict=False)
-    return [{"prompt": _hash(prompt), **asdict(completion)} for prompt, completion in pairs]
+def _rows(prompts: Sequence[str], decoded: Sequence[Decoded]) -> list[dict[str, Any]]:
+    return [{"prompt": _hash(prompt), **asdict(one)} for prompt, one in zip(prompts, decoded, strict=False)]
+
+
+def _decoded(row: Mapping[str, Any]) -> Decoded:
+    """The inverse; KeyError or TypeError for a row that is none."""
+    responses = [Response(**{**one, "completion": Completion(**one["completion"])}) for one in row["responses"]]
+    return Decoded(tuple(responses), Cost(**row["cost"]))
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,15 +1,16 @@
-"""How sure an accuracy is, and whether two differ: proportions, Wilson intervals, the exact McNemar test. Pure."""
+"""How sure an accuracy is, and whether two differ: Wilson intervals, exact McNemar test, paired bootstrap. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest, norm, rankdata
 
-from stepdpo.core.types import CORRECT, UNPARSED, Attempt
+from stepdpo.core.types import CORRECT, UNPARSED, Attempt, GradedResponse
+from stepdpo.evaluation import bootstrap
 
 GRADERS = ("strict", "official")
 CONFIDENCE = 0.95
@@ -20,12 +21,15 @@ class Paired:
     """Two systems on the same problems. delta = (gained - lost) / n, the other's accuracy minus the base's."""
 
     n: int
-    base_correct: int
-    correct: int
-    gained: int
-    """Problems that only the other solves."""
-    lost: int
+    base_correct: float
+    """A whole number where every problem has one answer, as all of these."""
+    correct: float
+    gained: float
+    """Problems that only the other solves; of several answers a problem, as much of them as it solves more."""
+    lost: float
     """Problems that only the base solves."""
+    differences: tuple[float, ...] = ()
+    """Of each problem, where some problem is solved in part; empty where each is solved or not."""
 
     @property
     def delta(self) -> float:
@@ -34,13 +38,16 @@ class Paired:
 
     @property
     def stderr(self) -> float:
-        """Standard error of `delta`, from the spread of the per-problem differences (each -1, 0 or 1)."""
-        return math.sqrt((self.gained + self.lost) / self.n - self.delta**2) / math.sqrt(self.n)
+        """Standard error of `delta`, from the spread of the per-problem differences."""
+        squares = sum(one * one for one in self.differences) if self.differences else self.gained + self.lost
+        return math.sqrt(max(0.0, squares / self.n - self.delta**2)) / math.sqrt(self.n)
 
     @property
     def p_value(self) -> float:
-        """Two-sided exact McNemar test: were gains and losses equally likely."""
-        return mcnemar(self.gained, self.lost)
+        """Two-sided: by the exact McNemar test (were gains and losses equally likely), else by a paired bootstrap."""
+        return (
+            bootstrap.p_value(self.differences) if self.differences else mcnemar(round(self.gained), round(self.lost))
+        )
 
 
 def stderr(correct: int, n: int) -> float:
@@ -54,6 +61,18 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     # p plus or minus 1.96 standard errors would have no width at 0 and n, and reach beyond [0, 1] near them.
     interval = binomtest(correct, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def wilson_of_mean(mean: float, error: float, answers: int) -> tuple[float, float]:
+    """The same of a mean of shares in [0, 1]: that of as many yes or no answers as have its standard error.
+
+    `answers` is how many there are in all, and the most that it may be taken for: where all shares are alike the
+    standard error says nothing.
+    """
+    n = min(mean * (1 - mean) / error**2, answers) if error else answers
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    centre, half = mean + z * z / (2 * n), z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z * z / n)), min(1.0, (centre + half) / (1 + z * z / n))
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
@@ -89,47 +108,77 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def paired(base: Mapping[str, bool], other: Mapping[str, bool]) -> Paired:
-    """Compare on the problems both have answered; ValueError when there are none."""
+def paired(base: Mapping[str, float], other: Mapping[str, float]) -> Paired:
+    """Compare on the problems both have answered, each solved or not, or in part; ValueError when there are none."""
     # Paired, since problems differ far more in how hard they are than two models do in what they solve.
-    shared = base.keys() & other.keys()
+    shared = [key for key in base if key in other]
     if not shared:
         raise ValueError("no problem was answered by both")
+    differences = [float(other[key]) - float(base[key]) for key in shared]
+    whole = all(one[key] in (0, 1) for one in (base, other) for key in shared)
     return Paired(
         n=len(shared),
-        base_correct=sum(base[key] for key in shared),
-        correct=sum(other[key] for key in shared),
-        gained=sum(other[key] and not base[key] for key in shared),
-        lost=sum(base[key] and not other[key] for key in shared),
+        base_correct=_whole(math.fsum(base[key] for key in shared)),
+        correct=_whole(math.fsum(other[key] for key in shared)),
+        gained=_whole(math.fsum(one for one in differences if one > 0)),
+        lost=_whole(-math.fsum(one for one in differences if one < 0)),
+        differences=() if whole else tuple(differences),
     )
 
 
-def verdicts(attempts: Iterable[Attempt], grader: str) -> dict[str, bool]:
-    """Whether each problem was solved, in the eyes of one grader."""
-    return {attempt.problem_id: getattr(attempt, grader).verdict == CORRECT for attempt in attempts}
+def verdicts(attempts: Iterable[Attempt], grader: str) -> dict[str, float]:
+    """How far each problem was solved, in the eyes of one grader: 1 or 0 where it has one answer."""
+    return {attempt.problem_id: attempt.part(grader, CORRECT) for attempt in attempts}
 
 
 def summarise(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """The numbers of one evaluation: `n`, `mean_tokens`, `truncated` (a count) and one block a grader."""
+    """The numbers of one evaluation: `n`, `mean_tokens`, `truncated` (a count) and one block a grader.
+
+    Of several responses to a problem each counts as far as it is the answer, so that counts need not be whole.
+    """
     if not attempts:
         raise ValueError("no attempts to summarise")
     n = len(attempts)
     return {
         "n": n,
-        "mean_tokens": sum(attempt.tokens for attempt in attempts) / n,
-        "truncated": sum(attempt.finish == "length" for attempt in attempts),
-        "graders": {grader: _block([getattr(a, grader).verdict for a in attempts]) for grader in GRADERS},
+        "mean_tokens": _of_responses(attempts, lambda one: one.tokens) / n,
+        "truncated": _whole(_of_responses(attempts, lambda one: one.finish == "length")),
+        "graders": {grader: _block(attempts, grader) for grader in GRADERS},
     }
 
 
-def _block(outcomes: Sequence[str]) -> dict[str, Any]:
-    correct, n = outcomes.count(CORRECT), len(outcomes)
-    low, high = wilson(correct, n)
+def counted(number: float) -> str:
+    """A count as people read it; one in parts to a tenth."""
+    return str(number) if isinstance(number, int) else f"{number:.1f}"
+
+
+def _of_responses(attempts: Sequence[Attempt], number: Callable[[Attempt | GradedResponse], float]) -> float:
+    """The sum over all problems of a number of the answer's responses, each by its share."""
+    return math.fsum(
+        math.fsum(one.share * number(one) for one in attempt.samples) if attempt.samples else number(attempt)
+        for attempt in attempts
+    )
+
+
+def _block(attempts: Sequence[Attempt], grader: str) -> dict[str, Any]:
+    parts, n = [attempt.part(grader, CORRECT) for attempt in attempts], len(attempts)
+    correct = _whole(math.fsum(parts))
+    mean = correct / n
+    if all(part in (0, 1) for part in parts):
+        error, (low, high) = stderr(round(correct), n), wilson(round(correct), n)
+    else:
+        error = math.sqrt(math.fsum((part - mean) ** 2 for part in parts)) / n
+        low, high = wilson_of_mean(mean, error, sum(max(1, len(attempt.samples)) for attempt in attempts))
     return {
         "correct": correct,
-        "accuracy": correct / n,
-        "stderr": stderr(correct, n),
+        "accuracy": mean,
+        "stderr": error,
         "ci_low": low,
         "ci_high": high,
-        "unparsed": outcomes.count(UNPARSED),
+        "unparsed": _whole(math.fsum(attempt.part(grader, UNPARSED) for attempt in attempts)),
     }
+
+
+def _whole(number: float) -> float:
+    """A count: an int where it is one but for rounding."""
+    return round(number) if abs(number - round(number)) < 1e-9 * max(1.0, abs(number)) else number

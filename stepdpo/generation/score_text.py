@@ -49,7 +49,7 @@ def score_texts(model: Any, scored_texts: Sequence[ScoredText], budget: int) -> 
         ids: max(len(scored_texts[i].ids) - max(1, scored_texts[i].first) for i in numbers)
         for ids, numbers in by_row.items()
     }
-    for batch in _batches(lasts, budget, model.config.get_text_config().vocab_size):
+    for batch in batches(lasts, budget, model.config.get_text_config().vocab_size):
         last = max(lasts[ids] for ids in batch)
         logps_RLV = torch.log_softmax(_logits(model, batch, last).float(), -1)
         for row, ids in enumerate(batch):
@@ -63,7 +63,7 @@ def score_texts(model: Any, scored_texts: Sequence[ScoredText], budget: int) -> 
     return sums
 
 
-def _batches(lasts: dict[tuple[int, ...], int], budget: int, vocabulary: int) -> Iterator[list[tuple[int, ...]]]:
+def batches(lasts: dict[tuple[int, ...], int], budget: int, vocabulary: int) -> Iterator[list[tuple[int, ...]]]:
     """Token rows of like length, as many as the budget holds, and as few logits as there may be."""
     batch: list[tuple[int, ...]] = []
     last = 0
@@ -81,16 +81,20 @@ def _batches(lasts: dict[tuple[int, ...], int], budget: int, vocabulary: int) ->
 
 def _logits(model: Any, rows: Sequence[tuple[int, ...]], last: int) -> Tensor:
     """Logits at the last so many positions of rows padded on the left."""
+    logits_RLV: Tensor = model(**padded(rows, model.device), logits_to_keep=last).logits
+    return logits_RLV
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
+    """What a model is called with to read rows of tokens, padded on the left: their last columns are their ends."""
     width = max(map(len, rows))
     lengths_R = torch.tensor([len(ids) for ids in rows])
     ids_RL = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in rows])
     mask_RL = torch.arange(width) >= (width - lengths_R)[:, None]
     position_RL = (torch.arange(width) - (width - lengths_R)[:, None]).clamp(min=0)
-    logits_RLV: Tensor = model(
-        input_ids=ids_RL.to(model.device),
-        attention_mask=mask_RL.to(model.device),
-        position_ids=position_RL.to(model.device),
-        use_cache=False,
-        logits_to_keep=last,
-    ).logits
-    return logits_RLV
+    return {
+        "input_ids": ids_RL.to(device),
+        "attention_mask": mask_RL.to(device),
+        "position_ids": position_RL.to(device),
+        "use_cache": False,
+    }

@@ -31,7 +31,7 @@ def refuse_damaged(folder: Path, path: str) -> None:
     for file in sorted(folder.iterdir()):
         if file.is_file() and is_pointer(file):
             raise UserError(f"model: {file} is a pointer of git-lfs and not the file itself; fetch it: git lfs pull")
-    for file in _weights(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, "pt"):
                 pass  # opening compares the sizes that its head names with the file's
@@ -47,7 +47,7 @@ def is_pointer(file: Path) -> bool:
         return opened.read(len(POINTER)) == POINTER
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that the index names; without one, the only file, where there is one."""
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from stepdpo.core.ranges import at_least, positive
 from stepdpo.core.steps import final_answer_stated, label_of, split_steps, text_of
 from stepdpo.core.types import CORRECT, WRONG, Preference, Problem, Prompt
+from stepdpo.generation.step_sampling import Delimiter, opening, stop_strings
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Request, Requests, Result
 from stepdpo.pairs.solutions import SampledBatch, Solution, distinct, instance_pairs, next_steps, read_solutions
-from stepdpo.pairs.tree.step_sampling import Delimiter, opening, stop_strings
 
 REPENTANT = re.compile("error|apologies", re.IGNORECASE)
 """Of a solution that may have gone wrong and corrected itself: not one to be taken as right from step to step."""

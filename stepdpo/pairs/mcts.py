@@ -12,12 +12,13 @@ from typing import ClassVar
 
 from stepdpo.core.ranges import at_least, positive
 from stepdpo.core.types import Problem
+from stepdpo.generation.puct import Prior
+from stepdpo.generation.step_sampling import Delimiter, StepEquality
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Requests, Result
 from stepdpo.pairs.mcts_expand import Expansion, SelfEvaluation
 from stepdpo.pairs.tree.pair_selection import PairSelection
-from stepdpo.pairs.tree.puct import Prior, PuctSearch
-from stepdpo.pairs.tree.step_sampling import Delimiter, StepEquality
+from stepdpo.pairs.tree.puct import PuctSearch
 
 
 @dataclass(frozen=True)

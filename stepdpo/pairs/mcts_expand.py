@@ -9,11 +9,8 @@ from enum import Enum
 from typing import Any, Protocol
 
 from stepdpo.core.types import CORRECT, Problem, Prompt
-from stepdpo.pairs.engine.context import Context
-from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Request, ScoreText
-from stepdpo.pairs.tree.puct import Prior, PuctSearch, prior_of
-from stepdpo.pairs.tree.self_evaluation import confidences, score_request
-from stepdpo.pairs.tree.step_sampling import (
+from stepdpo.generation.puct import Prior, prior_of
+from stepdpo.generation.step_sampling import (
     Delimiter,
     SampledStep,
     StepEquality,
@@ -23,6 +20,10 @@ from stepdpo.pairs.tree.step_sampling import (
     split_solution,
     stop_strings,
 )
+from stepdpo.pairs.engine.context import Context
+from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Request, ScoreText
+from stepdpo.pairs.tree.puct import PuctSearch
+from stepdpo.pairs.tree.self_evaluation import confidences, score_request
 from stepdpo.tokens.tokenization import encode
 
 DEEP = 3

@@ -9,8 +9,9 @@ from typing import Any
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.focus import SIGNIFICANCE
+from stepdpo.report.inspected import Inspected, inspections
 from stepdpo.report.render import as_json, clean, comparison, escape, markdown, show, terminal
-from stepdpo.report.sections import sections
+from stepdpo.report.sections import Section, sections
 from stepdpo.report.tables import (
     GRADER,
     EvaluationResult,
@@ -52,7 +53,8 @@ def report(
     if focus and focus.resolve() not in own:
         raise UserError(f"--focus: {focus} is none of the runs; {nearest(focus.name, [run.name for run in runs])}")
     chosen = names[own[focus.resolve()]] if focus else None
-    below = sections(rows, {names[run]: evaluations for run, evaluations, _ in held}, chosen)
+    below: list[Section | Inspected] = [*sections(rows, {names[run]: found for run, found, _ in held}, chosen)]
+    below += [one for run in names for one in inspections(run, names[run])]
     show(terminal(rows))
     for section in below:
         section.print()

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stepdpo.evaluation.statistics import counted
 from stepdpo.runtime.atomic_io import encode
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,21 +22,24 @@ CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "task": lambda row: str(row["task"]),
     "decode": lambda row: str(row["decode"]),
     "grader": lambda row: str(row["grader"]),
-    "accuracy": lambda row: f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({row['correct']}/{row['n']})",
+    "accuracy": lambda row: (
+        f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({counted(row['correct'])}/{row['n']})"
+    ),
     "95 %": lambda row: f"{_percent(row['ci_low'])}-{_percent(row['ci_high'])}",
     "base": lambda row: _percent(row["base_accuracy"]),
     "delta": lambda row: _percent(row["delta"], sign="+"),
     "p": lambda row: _p_value(row),
-    "unparsed": lambda row: str(row["unparsed"]),
-    "truncated": lambda row: str(row["truncated"]),
+    "unparsed": lambda row: counted(row["unparsed"]),
+    "truncated": lambda row: counted(row["truncated"]),
     "tokens": lambda row: f"{row['mean_tokens']:.0f}",
 }
 """The columns people read; report.json has all of them, unrounded."""
 LABELS = ("a", "b", "run", "algo", "level", "template", "task", "decode", "grader")
 LEGEND = """\
 Accuracies in percent with Wilson 95 % intervals. delta: difference to the base on the problems both have answered,
-in percentage points; p: exact two-sided McNemar test on the problems that only one of the two solves, not corrected
-for the number of rows. unparsed: responses without an answer; truncated: responses cut at the token limit.
+in percentage points; p: exact two-sided McNemar test on the problems that only one of the two solves, or a paired
+bootstrap where problems have several responses; not corrected for the number of rows. unparsed: responses without an
+answer; truncated: responses cut at the token limit.
 """
 
 
@@ -110,6 +114,10 @@ def table(cells: Mapping[str, Sequence[str]]) -> Table:
 
 def _p_value(row: Mapping[str, Any]) -> str:
     return "" if row["p_value"] is None else f"{row['p_value']:.2g}"
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({counted(row['correct'])}/{row['n']})"
 
 
 def _percent(share: float | None, sign: str = "") -> str:

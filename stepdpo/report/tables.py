@@ -15,7 +15,8 @@ from yaml import YAMLError
 
 from stepdpo.core.config import TARGET
 from stepdpo.core.errors import UserError, nearest
-from stepdpo.core.types import Attempt, Grade
+from stepdpo.core.types import Attempt
+from stepdpo.evaluation.attempts import attempt_of
 from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
 from stepdpo.runtime.atomic_io import read_json, read_jsonl
 from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
@@ -179,19 +180,23 @@ def _evaluation(folder: Path) -> EvaluationResult:
     if not attempts or summary.get("n", len(attempts)) != len(attempts):
         raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
     task = str(summary.get("task") or folder.name)
-    return EvaluationResult(folder, task, str(summary.get("decode") or ""), summary, attempts)
+    scorer = summary.get("scorer")
+    by = f" by {scorer.get('name')}" if isinstance(scorer, dict) else ""
+    return EvaluationResult(folder, task, str(summary.get("decode") or "") + by, summary, attempts)
 
 
 def _attempt(row: Mapping[str, Any], where: str) -> Attempt:
     try:
-        grades = {grader: Grade(**row[grader]) for grader in GRADERS}
-        attempt = Attempt(**{**row, **grades, "answers": tuple(row["answers"])})
-    except (KeyError, TypeError) as error:
+        attempt = attempt_of(row)
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: not an attempt ({error})") from error
-    texts = {"problem_id": attempt.problem_id, **{f"{name}.verdict": grade.verdict for name, grade in grades.items()}}
+    grades = {f"{name}.verdict": getattr(attempt, name).verdict for name in GRADERS}
+    texts = {"problem_id": attempt.problem_id, **grades}
     for name, value in texts.items():
         if not isinstance(value, str):
             raise UserError(f"{where}: not an attempt ({name} is {value!r:.40})")
+    if not all(isinstance(one.share, int | float) and 0 <= one.share <= 1 for one in attempt.samples):
+        raise UserError(f"{where}: not an attempt (a share of the answer is not in [0, 1])")
     if not isinstance(attempt.tokens, int) or attempt.tokens < 0:
         raise UserError(f"{where}: not an attempt (tokens is {attempt.tokens!r:.40})")
     return attempt

@@ -1,7 +1,8 @@
 """The run folder, where the verbs meet: who owns it, what it was started with, and how it comes to be.
 
-runs/NAME/  config.yaml  manifest.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
-            model/  eval/<task>/{attempts.jsonl,summary.json}  report.md  report.json
+runs/NAME/  config.yaml  manifest.json  data.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
+            model/  eval/<task>/{attempts.jsonl,summary.json}  inspect/<data>/{inspect.jsonl,summary.json}
+            report.md  report.json
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ CONFIG = "config.yaml"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
 SUMMARY = "summary.json"
+INSPECT = "inspect"
+"""The folder of what `stepdpo inspect` found, a folder below it for each data set or task."""
+INSPECTED = "inspect.jsonl"
 MODEL_FILE = "config.json"
 """In `model/`: the sign that it is there, since it is put in place whole."""
 FINISHED = "finished.jsonl"
@@ -32,6 +36,8 @@ RESPONSES = "responses.partial.jsonl"
 REPLACED = ".replaced"
 """What lay in a folder that force=true gave to a new run, until that has begun."""
 METRICS = "metrics.jsonl"
+DATA = "data.json"
+"""What a training was given: how many rows, what became of them, and a hash of what was read and scored."""
 GUARD = "guard/"
 """Of the names in metrics.jsonl under which a training's guard keeps what has passed its bounds."""
 SECONDS = "seconds.json"

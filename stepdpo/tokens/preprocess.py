@@ -12,8 +12,9 @@ from stepdpo.core.protocols import Level, Template
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime import artifact_cache
+from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
-from stepdpo.runtime.run_folder import QUARANTINE
+from stepdpo.runtime.run_folder import DATA, QUARANTINE
 from stepdpo.tokens.examples import Unit
 from stepdpo.tokens.fingerprint import cache_key, data_identity
 from stepdpo.tokens.lengths import Lengths
@@ -73,7 +74,11 @@ def prepare(
     if not missing:
         _announce_rows(report, folder, show)
     _announce_pairs(report, show)
-    return _opened(entry, report)
+    opened = _opened(entry, report)
+    if show:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / DATA, _facts(report))
+    return opened
 
 
 def _make(
@@ -85,6 +90,20 @@ def _make(
         found = preprocess(loaded, level, template, needs, tokenizer, lengths, scratch, show)
         _keep_bad(found.bad, folder, show)
         enforce(found)
+
+
+def _facts(report: PreprocessReport) -> dict[str, Any]:
+    """What is kept of the data in the run's folder: enough to tell them from others, and none of them."""
+    store = report.stores["train"]
+    return {
+        "format": report.format,
+        "rows": dict(report.counts),
+        "unit": report.unit,
+        "trained_on": store.pairs,
+        "tokens": store.tokens,
+        "left_out": dict(report.dropped),
+        "fingerprint": store.fingerprint,
+    }
 
 
 def _opened(entry: Path, report: PreprocessReport) -> TokenizedDataset:

@@ -148,7 +148,7 @@ class ControlTokens:
         return pair
 
 
-def _texts(pair: Pair, template: Template, tokenizer: Any, rest: bool) -> tuple[str, str, list[str]]:
+def side_texts(pair: Pair, template: Template, tokenizer: Any, rest: bool) -> tuple[str, str, list[str]]:
     """The unscored text, what stands before a side, and the sides.
 
     The joint is the first character of the response. A context follows it, so it is read; without one it is scored, as
@@ -164,7 +164,7 @@ def _texts(pair: Pair, template: Template, tokenizer: Any, rest: bool) -> tuple[
 
 
 def _ends(pair: Pair, rest: bool) -> list[bool]:
-    """Of each side of `_texts`, whether an end of text follows it."""
+    """Of each side of `side_texts`, whether an end of text follows it."""
     return [*([pair.rest_ends] if rest else []), pair.chosen_ends, *([pair.rejected_ends] if pair.rejected else [])]
 
 
@@ -210,7 +210,7 @@ def tokenize(
     for number, pair in zip(numbers or range(len(pairs)), pairs, strict=True):
         try:
             readable[number] = pair = control.checked(pair)
-            unscored, before, sides = _texts(pair, template, tokenizer, rest)
+            unscored, before, sides = side_texts(pair, template, tokenizer, rest)
         except RowError as error:
             readable.pop(number, None)
             refused[number] = str(error)

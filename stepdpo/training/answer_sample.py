@@ -13,6 +13,7 @@ from stepdpo.core.types import Preference
 from stepdpo.data.fields import RowError
 from stepdpo.data.validation import DatasetSpec
 from stepdpo.evaluation.graders.answers import find_answer
+from stepdpo.generation.decode_many import answers
 from stepdpo.generation.decoding.greedy import Greedy
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.load import Pretrained
@@ -42,13 +43,13 @@ class AnswerSample:
         self.save(self.place)
         try:
             with self.sampler.open(Pretrained(str(self.place))) as sampler:
-                answers = self.decode(self.prompts, sampler)
+                given = answers(self.decode, self.prompts, sampler)
         finally:
             shutil.rmtree(self.place, ignore_errors=True)
         return {
-            UNPARSED: sum(find_answer(answer.text) is None for answer in answers) / len(answers),
-            RUN_ON: sum(answer.finish == "length" for answer in answers) / len(answers),
-            "sample/tokens": sum(answer.tokens for answer in answers) / len(answers),
+            UNPARSED: sum(find_answer(answer.text) is None for answer in given) / len(given),
+            RUN_ON: sum(answer.finish == "length" for answer in given) / len(given),
+            "sample/tokens": sum(answer.tokens for answer in given) / len(given),
         }
 
 

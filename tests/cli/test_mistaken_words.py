@@ -53,7 +53,9 @@ NAMES = {
     "train model=nowhere": "model=nowhere: there is no such model; known: deepseek_math_7b_rl, ",
     "train dataset=tinymth": "did you mean 'tinymath'?",
     "eval task=gsm8": "task=gsm8: there is no such task; did you mean 'gsm8k'?",
-    "eval decode=vote": "decode=vote: there is no such decode; known: greedy",
+    "eval decode=voet": "decode=voet: there is no such decode; did you mean 'vote'?",
+    "eval scorer=valuehead": "scorer=valuehead: there is no such scorer; did you mean 'value_head'?",
+    "eval decode.n=4": "decode.n: there is no such setting; it belongs to decode=best_of_n and decode=",
     "eval sampler=vlm": "did you mean 'vllm'?",
     "pairs pairs=mct": "did you mean 'mcts'?",
     "pairs pairs=sibling": "did you mean 'siblings'?",
@@ -245,6 +247,8 @@ VALUES = {
     "pairs judge=openai judge.server.concurrency=0": "judge.server.concurrency: concurrency must be at least 1, got 0",
 }  # fmt: skip
 NEEDS = {
+    "eval decode=best_of_n": "decode=best_of_n chooses by scores: add scorer=value_head (of a model trained with",
+    "eval scorer=logprob": "scorer=logprob: decode=greedy looks at no scores; leave scorer= out",
     "train algo=null": "algo: not given",
     "train ~algo": "algo: not given",
     "train model=pretrained": "model.path: must be given",

@@ -16,6 +16,8 @@ from stepdpo.core.config import TARGET, build
 from stepdpo.core.package_data import conf
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.validation import DatasetSpec
+from stepdpo.generation.decoded import Decoder
+from stepdpo.generation.step_scorer import StepScorer
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.lora import Adapter
 from stepdpo.pairs.engine.context import Judge, PairMethod
@@ -39,7 +41,8 @@ SEAMS: dict[str, type] = {
     "pairs": PairMethod,
     "judge": Judge,
     "crew": Executor,
-    "decode": protocols.Decoder,
+    "decode": Decoder,
+    "scorer": StepScorer,
     "model": ModelSpec,
     "adapter": Adapter,
     "dataset": DatasetSpec,

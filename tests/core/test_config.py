@@ -183,3 +183,12 @@ def test_settings_that_a_part_did_not_have_yet() -> None:
     assert with_later_settings(mixed, now) == now
     other = {**mixed, "parts": [{**target, "joint_alone": False}]}
     assert with_later_settings(mixed, other) == mixed
+
+
+def test_a_part_that_a_configuration_did_not_have_yet() -> None:
+    """An evaluation from before there were scorers is one without a scorer, and none by another."""
+    before = {"_target_": "stepdpo.evaluation.evaluate.Evaluation", "sampler": None}
+    now = {**before, "scorer": {"_target_": "stepdpo.generation.scorers.none.NoScorer"}}
+    assert with_later_settings(before, now) == now
+    other = {**before, "scorer": {"_target_": "stepdpo.generation.scorers.logprob.Logprob", "aggregate": "product"}}
+    assert with_later_settings(before, other) == before

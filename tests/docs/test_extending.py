@@ -33,7 +33,7 @@ LEFT = {
     "a-task": ("sums/eval/sums/summary.json", '"n": 2'),
     "a-data-set-whose-columns-map": ("ranked/metrics.jsonl", '"step": 1'),
     "a-data-set-that-you-read-yourself": ("step_labels/metrics.jsonl", '"step": 1'),
-    "a-decoder": ("vote/eval/tinymath-vote/summary.json", '"decode": "vote"'),
+    "a-decoder": ("shortest/eval/tinymath-shortest/summary.json", '"decode": "shortest"'),
     "a-judge": ("arithmetic/preferences.jsonl", '"rejected"'),
     "a-way-of-making-pairs": ("parting/preferences.jsonl", '"rejected"'),
 }

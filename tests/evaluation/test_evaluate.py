@@ -52,8 +52,10 @@ class Answering:
     def open(self, model: Any) -> Iterator[Answering]:
         yield self
 
-    def sample(self, prompts: Sequence[str], params: Sampling) -> list[list[Completion]]:
-        return [[self._answer(prompt)] for prompt in prompts]
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        return [[self._answer(prompt)] * params.n for prompt in prompts]
 
     def _answer(self, prompt: str) -> Completion:
         (number,) = (i for i, p in enumerate(self.known) if f"{p.question}\nA:" in prompt)
@@ -175,3 +177,102 @@ def test_another_template_than_the_models_is_a_warning(
     summary = evaluate(spec, tmp_path)
     assert "was trained with template=mine" in capsys.readouterr().out
     assert len(summary["warnings"]) == 1
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Of every four responses to a problem: right, wrong, wrong in the same way, without an answer."""
+
+    known: tuple[Problem, ...]
+
+    @contextmanager
+    def open(self, model: Any) -> Iterator[Drawing]:
+        yield self
+
+    def sample(
+        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+    ) -> list[list[Completion]]:
+        return [self._draw(prompt)[: params.n] for prompt in prompts]
+
+    def _draw(self, prompt: str) -> list[Completion]:
+        (problem,) = (p for p in self.known if f"{p.question}\nA:" in prompt)
+        texts = [
+            "\n" + problem.solution,
+            "\nThe answer is: 7777",
+            "\nThe answer is: 7777.0",
+            "\nI have really no idea at all of what one could do with this",
+        ]
+        return [Completion(text, 10 * place, "eos") for place, text in enumerate(texts, start=1)]
+
+
+def drawing(*words: str) -> Evaluation:
+    known = tuple(problems("test", 3))
+    return replace(composed("task.count=3", *words), model=SMALL, sampler=Drawing(known), template=ALPACA)
+
+
+def test_samples_all_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A quarter is right, a quarter without an answer; pass@2 is 1 - C(3, 2) / C(4, 2); votes of two: see below."""
+    summary = evaluate(drawing("decode=sample", "decode.n=4"), tmp_path / "eval" / "tinymath-sample")
+    block = summary["graders"]["strict"]
+    assert (block["correct"], block["accuracy"], block["unparsed"]) == (0.75, 0.25, 0.75)
+    assert (summary["n"], summary["samples"], summary["mean_tokens"]) == (3, 4, 25)
+    assert 0 < block["ci_low"] < 0.25 < block["ci_high"] < 1
+    assert summary["at_k"]["pass"]["2"]["value"] == pytest.approx(1 - 3 / 6)
+    # Of the six pairs of responses the right one ties with each wrong one and beats the one without an answer.
+    assert summary["at_k"]["majority"]["2"]["value"] == pytest.approx((0.5 + 0.5 + 1) / 6)
+    assert summary["cost"]["generated_tokens"] == {"mean": 100, "p95": 100}
+    (read,) = read_evaluations(tmp_path)
+    assert [(one.share, one.group) for one in read.attempts[0].samples] == [
+        (0.25, 0),
+        (0.25, 1),
+        (0.25, 1),
+        (0.25, None),
+    ]
+    assert read.attempts[0].part("strict", "wrong") == 0.5
+    assert read.key == ("tinymath", "sample")
+    assert "0.8/3 correct, 0.8 without an answer" in capsys.readouterr().out
+
+
+def test_a_vote_is_one_answer(tmp_path: Path) -> None:
+    """The two wrong ones win; of three responses, one right and one of them, the tie is split."""
+    assert evaluate(drawing("decode=vote", "decode.n=4"), tmp_path / "four")["accuracy"] == 0
+    summary = evaluate(drawing("decode=vote", "decode.n=2"), tmp_path / "two")
+    assert (summary["accuracy"], summary["graders"]["strict"]["correct"]) == (0.5, 1.5)
+    row = read_jsonl(tmp_path / "two" / "attempts.jsonl")[0]
+    assert row["response"].endswith(problems("test", 1)[0].answers[0])
+    assert [one["share"] for one in row["samples"]] == [0.5, 0.5]
+    assert row["cost"] == {"generated": 30, "scored": 0, "calls": 1}
+
+
+def test_an_attempt_of_one_greedy_response_says_no_more_than_ever(tmp_path: Path) -> None:
+    evaluate(scripted(2), tmp_path)
+    keys = ["problem_id", "question", "answers", "response", "tokens", "finish", "official", "strict", "meta"]
+    assert list(read_jsonl(tmp_path / "attempts.jsonl")[0]) == keys
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("decode=mcts",), "decode=mcts chooses by scores"),
+        (("scorer=logprob",), "decode=greedy looks at no scores"),
+        (("decode=step_beam", "scorer=value_head"), "'fresh' has no value head .* algo=value"),
+        (("decode=best_of_n", "scorer=implicit"), "scorer.reference=MODEL"),
+    ],
+)
+def test_a_scorer_that_does_not_fit(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        evaluate(drawing(*words), tmp_path)
+
+
+def test_a_search_with_a_real_model(tmp_path: Path, checkpoint: Path) -> None:
+    words = ("task.count=2", "decode.max_tokens=8", "sampler.device=cpu", "sampler.progress=false", "scorer=logprob")
+    for name in ("step_beam", "dvts", "mcts", "best_of_n"):
+        some = {"mcts": ("decode.simulations=2",), "best_of_n": ("decode.n=2",)}.get(name, ())
+        spec = replace(composed(*words, f"decode={name}", *some), model=Pretrained(path=str(checkpoint)))
+        first, again = (evaluate(spec, tmp_path / name / "eval" / place) for place in "ab")
+        assert read_evaluations(tmp_path / name)[0].decode == f"{name} by logprob"
+        assert first["scorer"] == {"name": "logprob", "aggregate": "product"}
+        assert first["cost"]["scored_tokens"]["mean"] > 0
+        assert {**first, "seconds": 0} == {**again, "seconds": 0}
+        files = [(tmp_path / name / "eval" / place / "attempts.jsonl").read_bytes() for place in "ab"]
+        assert files[0] == files[1]

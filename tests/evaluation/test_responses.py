@@ -12,6 +12,7 @@ from support.commands import start, stepdpo, until
 from stepdpo.core.types import Completion
 from stepdpo.evaluation import responses
 from stepdpo.evaluation.responses import answered
+from stepdpo.generation.decoded import Cost, Decoded, Response
 
 PROMPTS = [f"{n} + 1?" for n in range(10)]
 
@@ -23,16 +24,22 @@ class Killed(BaseException):
 class Model:
     """Answers a chunk at a time, and is killed at its `last`."""
 
-    def __init__(self, last: int = 99) -> None:
+    def __init__(self, last: int = 99, prompts: Sequence[str] = PROMPTS) -> None:
         self.asked: list[str] = []
-        self.last = last
+        self.last, self.prompts = last, prompts
 
-    def __call__(self, prompts: Sequence[str]) -> list[Completion]:
+    def __call__(self, numbers: Sequence[int]) -> list[Decoded]:
         self.last -= 1
         if self.last < 0:
             raise Killed
-        self.asked += prompts
-        return [Completion(f"answer to {prompt}", 3, "eos", logp=-0.1, stop="\n") for prompt in prompts]
+        self.asked += [self.prompts[number] for number in numbers]
+        return [_two_responses(self.prompts[number]) for number in numbers]
+
+
+def _two_responses(prompt: str) -> Decoded:
+    first = Completion(f"answer to {prompt}", 3, "eos", logp=-0.1, stop="\n")
+    second = Response(Completion("7", 1, "length"), share=0.25, score=0.5, group=1)
+    return Decoded((Response(first, share=0.75), second), Cost(4, 2, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +72,9 @@ def test_what_does_not_fit_is_asked_again(how: str, tmp_path: Path) -> None:
     if how == "nonsense":
         path.write_text('[1]\n{"a": "b"}\n')
     prompts = [*PROMPTS[:5], "7 + 7?", *PROMPTS[6:]] if how == "other prompts" else PROMPTS
-    model = Model()
+    model = Model(prompts=prompts)
     found = answered(prompts, "other" if how == "another key" else "key", model, tmp_path, resume=how != "not resumed")
-    assert [completion.text for completion in found] == [f"answer to {prompt}" for prompt in prompts]
+    assert [decoded.answer.text for decoded in found] == [f"answer to {prompt}" for prompt in prompts]
     assert model.asked == (prompts[4:] if how in ("torn", "other prompts") else prompts)
 
 

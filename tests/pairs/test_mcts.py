@@ -17,11 +17,11 @@ from support.scripted import LONG, OTHER, context, counts, preferences, run
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import Completion, Problem, Sampling
 from stepdpo.data.preference_file import from_row
+from stepdpo.generation.step_sampling import Delimiter, StepEquality
 from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.pairs.mcts import Mcts
 from stepdpo.pairs.mcts_expand import SelfEvaluation
 from stepdpo.pairs.tree.pair_selection import PairSelection, SelectBy
-from stepdpo.pairs.tree.step_sampling import Delimiter, StepEquality
 from stepdpo.pairs.tree.tree import Tree
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,3 +156,16 @@ def test_no_question_is_matched_while_another_exists(questions: str) -> None:
         assert made.rejected == ""
         if len(set(questions)) > 1:
             assert not made.chosen.startswith(own.question)
+
+
+def test_what_the_data_were_is_kept_in_the_run_s_folder(tmp_path: Path) -> None:
+    """Made or found in the cache, it says the same: how many, what became of them, and which they were."""
+    done = material(tmp_path / "first", lengths=Lengths(max_length=90))
+    facts = json.loads((tmp_path / "first" / "data.json").read_text())
+    kept = len(done.train)
+    assert 0 < kept < len(tiny.PREFERENCES)
+    assert (facts["trained_on"], facts["unit"]) == (kept, "pairs")
+    assert sum(facts["left_out"].values()) == len(tiny.PREFERENCES) - kept
+    assert facts["fingerprint"] == done.fingerprint
+    material(tmp_path / "second", lengths=Lengths(max_length=90))
+    assert json.loads((tmp_path / "second" / "data.json").read_text()) == facts

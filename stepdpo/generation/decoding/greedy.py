@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from stepdpo.core.protocols import Sampler
 from stepdpo.core.ranges import at_least
-from stepdpo.core.types import Completion, Sampling
+from stepdpo.generation.decoded import DecodeContext, Decoding, Response
+from stepdpo.generation.requests import Generate
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,14 @@ class Greedy:
     max_tokens: int = 2048
     """Longest response; a longer one is cut and counted as truncated."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
+
     def __post_init__(self) -> None:
         at_least(1, max_tokens=self.max_tokens)
 
-    def __call__(self, prompts: Sequence[str], sampler: Sampler) -> list[Completion]:
-        params = Sampling(n=1, temperature=0.0, max_tokens=self.max_tokens)
-        return [completion for (completion,) in sampler.sample(prompts, params)]
+    def __call__(self, context: DecodeContext) -> Decoding:
+        ((completion,),) = yield Generate(
+            (context.prompt.text,), 1, temperature=0.0, top_p=1.0, max_tokens=self.max_tokens
+        )
+        return (Response(completion),)

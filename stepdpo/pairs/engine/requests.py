@@ -12,62 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepdpo.core.types import Preference
+from stepdpo.generation.requests import AskJudge, Generate, GradeAnswers, JudgeFailed, Request, ScoreText
 
-# Requests are frozen values: equal ones are one key of the SampleCache, and a request decides its answer, as its random
-# streams follow from the prompts, `again` and the seed. Batches, workers and resumed runs thus have no say in results.
-
-
-@dataclass(frozen=True, slots=True)
-class Generate:
-    """Continuations of each prompt; answered with a list of `n` Completions a prompt."""
-
-    prompts: tuple[str, ...]
-    n: int
-    again: int = 0
-    """How often these prompts were requested before; another number is another random stream, a fresh sample."""
-    temperature: float | None = None
-    """None for the run's own, as below."""
-    top_p: float | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    logps: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GradeAnswers:
-    """Whole responses to the problem; answered with a Grade each, by their final answers."""
-
-    responses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreText:
-    """Log-probabilities of texts that the model need not have written; answered with nats a continuation."""
-
-    prompts: tuple[str, ...]
-    continuations: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AskJudge:
-    """One message to the judge's model; answered with its reply. JudgeFailed is thrown where none came."""
-
-    message: str
-
-
-Request = Generate | GradeAnswers | ScoreText | AskJudge
-
-
-class JudgeFailed(Exception):
-    """A judge did not reply, or its reply could not be parsed."""
-
-    def __init__(self, reason: str, reply: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        """In a few words that many problems share, as outcomes are counted by them."""
-        self.reply = reply
-        """The last one, if any."""
-
+__all__ = [
+    "BASELINES", "AskJudge", "Generate", "GradeAnswers", "JudgeFailed", "ProblemResult", "Request", "Requests",
+    "Result", "ScoreText",
+]  # fmt: skip
+"""The requests of generation/requests that a method may make stand here too: who writes one imports from one place."""
 
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "instance_pairs": ("samples",),

@@ -5,32 +5,11 @@ node are passed in, so that a search can be followed by hand.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
-from math import exp, sqrt
 from typing import Any
 
 from stepdpo.core.types import Problem
+from stepdpo.generation.puct import puct
 from stepdpo.pairs.tree.tree import Node, Tree
-
-
-class Prior(Enum):
-    """How a step's log-probability becomes its prior."""
-
-    code = "code"
-    """exp(logp / L^power), as the authors' code has it: near 1 for any step that the model finds likely."""
-    paper = "paper"
-    """exp(logp) / L^power."""
-
-
-def prior_of(logp: float, tokens: int, power: float, kind: Prior = Prior.code) -> float:
-    """How likely the policy finds a step of so many tokens, made comparable over lengths."""
-    length = float(max(1, tokens)) ** power
-    return exp(logp / length) if kind is Prior.code else exp(logp) / length
-
-
-def puct(q: float, visits: int, prior: float, parent_visits: int, weight: float) -> float:
-    """Q + w p sqrt(N_parent) / (1 + N): exploitation of what is known to be good, exploration of the likely and new."""
-    return q + weight * prior * sqrt(parent_visits) / (1 + visits)
 
 
 @dataclass(slots=True)

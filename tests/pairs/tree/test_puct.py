@@ -8,7 +8,8 @@ from random import Random
 import pytest
 from support.scripted import LONG
 
-from stepdpo.pairs.tree.puct import Prior, PuctSearch, prior_of, puct
+from stepdpo.generation.puct import Prior, prior_of, puct
+from stepdpo.pairs.tree.puct import PuctSearch
 
 
 def test_puct_by_hand() -> None:

@@ -89,13 +89,11 @@ def parse_step(delimiter: Delimiter, depth: int, completion: Completion, joint: 
     if not written.strip():
         return "empty steps"
     ends = completion.finish == "eos" or final_answer_stated(written)
-    text = (
-        opening(delimiter, depth) + written + (_closing(delimiter, completion) if completion.finish == "stop" else "")
-    )
+    text = opening(delimiter, depth) + written + (closing(delimiter, completion) if completion.finish == "stop" else "")
     return SampledStep(text, ends, completion.tokens, completion.logp or 0.0)
 
 
-def _closing(delimiter: Delimiter, completion: Completion) -> str:
+def closing(delimiter: Delimiter, completion: Completion) -> str:
     """What ends a stopped step: the stop string without a blank; of a sampler that does not name it, the first."""
     return "" if delimiter is Delimiter.step else (completion.stop or STOPS[delimiter][0]).rstrip(" ")
 

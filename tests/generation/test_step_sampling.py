@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stepdpo.core.types import Completion
-from stepdpo.pairs.tree.step_sampling import (
+from stepdpo.generation.step_sampling import (
     Delimiter,
     SampledStep,
     StepEquality,

@@ -1,0 +1,71 @@
+"""What a decoder came to as graded attempts, and attempts as the rows of attempts.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from stepdpo.core.types import Attempt, Grade, GradedResponse, Problem
+from stepdpo.evaluation.graders.official import Official
+from stepdpo.evaluation.graders.pool import graders
+from stepdpo.evaluation.graders.strict import Strict
+from stepdpo.evaluation.statistics import GRADERS
+from stepdpo.generation.decoded import Cost, Decoded, Response
+
+
+def attempts_of(problems: Sequence[Problem], decoded: Sequence[Decoded]) -> list[Attempt]:
+    """Grade all responses by both graders, in bounded time."""
+    items = [
+        (response.completion.text, problem)
+        for problem, one in zip(problems, decoded, strict=True)
+        for response in one.responses
+    ]
+    with graders() as grade_many:
+        grades = iter(list(zip(grade_many(items, Official()), grade_many(items, Strict()), strict=True)))
+    attempts = []
+    for problem, one in zip(problems, decoded, strict=True):
+        responses = [_graded(response, *next(grades)) for response in one.responses]
+        shown = max(responses, key=lambda response: response.share)
+        attempts.append(
+            Attempt(
+                problem_id=problem.id,
+                question=problem.question,
+                answers=problem.answers,
+                response=shown.response,
+                tokens=shown.tokens,
+                finish=shown.finish,
+                official=shown.official,
+                strict=shown.strict,
+                meta=problem.meta,
+                samples=tuple(responses) if len(responses) > 1 or shown.score is not None else (),
+                cost={} if one.cost == Cost(shown.tokens, 0, 1) else asdict(one.cost),
+            )
+        )
+    return attempts
+
+
+def _graded(response: Response, official: Grade, strict: Grade) -> GradedResponse:
+    written = response.completion
+    return GradedResponse(
+        written.text, written.tokens, written.finish, official, strict, response.share, response.score, response.group
+    )
+
+
+def row_of(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as a line of the file; what is empty is left out."""
+    row = asdict(attempt)
+    for name in ("meta", "samples", "cost"):
+        if not row[name]:
+            del row[name]
+    return row
+
+
+def attempt_of(row: Mapping[str, Any]) -> Attempt:
+    """The inverse; KeyError or TypeError for a row that is none."""
+    samples = tuple(GradedResponse(**{**one, **_grades(one)}) for one in row.get("samples", ()))
+    return Attempt(**{**row, **_grades(row), "answers": tuple(row["answers"]), "samples": samples})
+
+
+def _grades(row: Mapping[str, Any]) -> dict[str, Grade]:
+    return {grader: Grade(**row[grader]) for grader in GRADERS}
