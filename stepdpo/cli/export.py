@@ -20,8 +20,8 @@ from stepdpo.core.errors import UserError
 from stepdpo.data.template_card import CARD, card
 from stepdpo.models.base_files import CONFIG as MODEL_CONFIG
 from stepdpo.models.integrity import ADAPTER_CONFIG
-from stepdpo.models.save import ADAPTER, QUANTISED
 from stepdpo.models.shards import INDEX, cast_file, write_shards
+from stepdpo.models.start_adapter import ADAPTER, BASE
 from stepdpo.models.value_head import FILE as VALUE_HEAD
 from stepdpo.report.model_card import Exported, model_card, on_hub
 from stepdpo.runtime.atomic_io import read_json, sync_folder
@@ -128,11 +128,13 @@ def _write(source: Path, scratch: Path, settings: ExportSettings, base: str) -> 
     cast_file(source / ADAPTER / ADAPTER_WEIGHTS, scratch / ADAPTER_WEIGHTS, dtype)
     found = read_json(source / ADAPTER / ADAPTER_CONFIG) | {"base_model_name_or_path": base}
     _write_json(scratch / ADAPTER_CONFIG, found)
-    if not (source / ADAPTER / QUANTISED).is_file():
+    told = source / ADAPTER / BASE
+    if told.is_file():
+        shutil.copyfile(told, scratch / BASE)
+    if not told.is_file() or not read_json(told).get("type"):
         return f"The adapter alone, for peft, beside {base}."
-    shutil.copyfile(source / ADAPTER / QUANTISED, scratch / QUANTISED)
     return (
-        f"The adapter alone, for peft, beside {base} in 4 bits: {QUANTISED} has the words of transformers' "
+        f"The adapter alone, for peft, beside {base} in 4 bits: {BASE} has the words of transformers' "
         "BitsAndBytesConfig. Beside the base in 16 bits it is another model than the one that was trained."
     )
 

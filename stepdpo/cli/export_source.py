@@ -11,7 +11,7 @@ from stepdpo.core.package_data import packaged
 from stepdpo.models.base_files import CONFIG as MODEL_CONFIG
 from stepdpo.models.fingerprint import fingerprint
 from stepdpo.models.integrity import ADAPTER_CONFIG, refuse_damaged
-from stepdpo.models.save import ADAPTER, QUANTISED
+from stepdpo.models.start_adapter import ADAPTER, BASE
 from stepdpo.report.model_card import on_hub
 from stepdpo.runtime.atomic_io import read_json
 from stepdpo.runtime.run_folder import CONFIG, DATA, METRICS
@@ -59,7 +59,7 @@ def adapter_base(source: Path, found: str, settings: ExportSettings) -> str:
             f"merge=false: its base {base} is not there; base=FOLDER or base=owner/name says where it is, and merged "
             "it needs none"
         )
-    told = read_json(folder / QUANTISED) if (folder / QUANTISED).is_file() else {}
+    told = read_json(folder / BASE) if (folder / BASE).is_file() else {}
     if told and not on_hub(base) and fingerprint(Path(base)) != told.get("weights"):
         raise UserError(f"merge=false: {base} holds other weights than those that the adapter was trained beside")
     if settings.push and not on_hub(base):

@@ -290,7 +290,7 @@ def test_an_adapter_alone_needs_its_base(adapted: tuple[Path, Any], tiny_model: 
     assert found["base_model_name_or_path"] == str(moved)
     exported(run, "force=true")  # merged, it needs none
     # Trained beside a base in 4 bits: the very weights count.
-    (run / "model" / "adapter" / "quantised.json").write_text(json.dumps({"weights": "0" * 64}))
+    (run / "model" / "adapter" / "base.json").write_text(json.dumps({"weights": "0" * 64}))
     code, output = run_export(run, "merge=false", f"base={moved}", "force=true")
     assert (code, "holds other weights than those that the adapter was trained beside" in output) == (2, True)
 
