@@ -390,3 +390,35 @@ def test_a_training_that_its_guard_warned_of(tmp_path: Path, capsys: pytest.Capt
     assert f"- {said}\\`" in text
     assert "guard (x" not in out + text
     assert "sft: its" not in out + text
+
+
+def test_what_was_inspected_stands_below(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The share of hits, and the first two pairs with the rewards of their steps; texts are a stranger's."""
+    run = make(tmp_path, "tdpo", "+-")
+    rate = {"hits": 1, "share": 0.5, "ci_low": 0.1, "ci_high": 0.9}
+    rules = {"lowest_sum": rate, "always_last": rate}
+    summary = {
+        "n": 3,
+        "margins": {"n": 3, "mean": 0.25, **rate},
+        "localisation": {"n": 2, "chance": 0.4, "rules": rules},
+    }
+    step = {"sum": -0.5, "text": "\nStep 1: a|b *c*\x1b[2J"}
+    side = {"sum": -0.5, "first_error": 0, "steps": [step]}
+    row = {"place": "f:1", "question": "q\n?", "margin": 1.0, "chosen": {**side, "first_error": None}, "rejected": side}
+    folder = run / "inspect" / "own"
+    folder.mkdir(parents=True)
+    write_json(folder / "summary.json", summary)
+    write_jsonl(folder / "inspect.jsonl", [row] * 3)
+    report([run], None, tmp_path / "out")
+    text, said = (tmp_path / "out" / "report.md").read_text(), capsys.readouterr().out
+    assert "## tdpo: implicit rewards on own" in text
+    assert text.count("f:1, margin +1.000: q ?") == 2
+    cell = r"Step 1: a\|b \*c\*�\[2J"
+    assert text.count(f"| 1 | -0.500 | {cell} | -0.500 | {cell} (first wrong step) |") == 2
+    for written in (text, said):
+        assert "The chosen side has the larger reward in 50.0 % (95 %: 10.0-90.0) of 3 pairs, by +0.250 on" in written
+        assert "is the first wrong one in 50.0 % (95 %: 10.0-90.0) of 2 wrong solutions (chance 40.0 %" in written
+        assert "\x1b" not in written
+    (folder / "summary.json").write_text("[]")
+    with pytest.raises(UserError, match="not what `stepdpo inspect` writes"):
+        report([run], None, tmp_path / "out")

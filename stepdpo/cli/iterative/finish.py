@@ -13,6 +13,7 @@ from stepdpo.cli.jobs import finished
 from stepdpo.cli.post_training import evaluate_base, name_base
 from stepdpo.cli.reports import report_on
 from stepdpo.runtime.atomic_io import read_json, write_json, write_text
+from stepdpo.runtime.run_folder import INSPECT
 
 ROWS = "rounds.json"
 
@@ -35,11 +36,12 @@ def conclude(plan: IterationPlan, last: int) -> None:
 
 
 def _put_model(plan: IterationPlan, last: int) -> None:
-    """The model of the last round as the run's own, unless it is that already; evaluations of another are dropped."""
+    """The model of the last round as the run's own, unless it is that already; what was found of another is dropped."""
     path = plan.folder / ROWS
     published = read_json(path)["model"] if path.is_file() else 0
     if published != last or not finished(plan.folder):
-        shutil.rmtree(plan.folder / "eval", ignore_errors=True)
+        for found in ("eval", INSPECT):
+            shutil.rmtree(plan.folder / found, ignore_errors=True)
         _publish(plan.train(last) / "model", plan.folder / "model")
 
 
