@@ -12,9 +12,8 @@ from stepdpo.core.protocols import Level, Template
 from stepdpo.data.rows import BadRow
 from stepdpo.data.validation import DatasetSpec, Loaded, enforce, write_quarantine
 from stepdpo.runtime import artifact_cache
-from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.processes import OneProcess, Processes, any_process
-from stepdpo.runtime.run_folder import DATA, QUARANTINE
+from stepdpo.runtime.run_folder import QUARANTINE
 from stepdpo.tokens.examples import Unit
 from stepdpo.tokens.fingerprint import cache_key, data_identity
 from stepdpo.tokens.lengths import Lengths
@@ -34,6 +33,8 @@ class TokenizedDataset:
     """Hash of the training trees: the same data under the same template and level."""
     identity: Mapping[str, str]
     """By name of the trees: a hash of their numbers, what is read and what is scored."""
+    facts: Mapping[str, Any]
+    """What a run's folder keeps of its data: enough to tell them from others, and none of them."""
 
     def named(self) -> dict[str, TokenStore]:
         """All trees by name."""
@@ -74,11 +75,7 @@ def prepare(
     if not missing:
         _announce_rows(report, folder, show)
     _announce_pairs(report, show)
-    opened = _opened(entry, report)
-    if show:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / DATA, _facts(report))
-    return opened
+    return _opened(entry, report)
 
 
 def _make(
@@ -93,7 +90,6 @@ def _make(
 
 
 def _facts(report: PreprocessReport) -> dict[str, Any]:
-    """What is kept of the data in the run's folder: enough to tell them from others, and none of them."""
     store = report.stores["train"]
     return {
         "format": report.format,
@@ -112,7 +108,7 @@ def _opened(entry: Path, report: PreprocessReport) -> TokenizedDataset:
         raise UserError(f"dataset: no pair is left to train on ({report.dropped or 'it is empty'})")
     train, heldout, mismatched = (open_store(entry, name) for name in NAMES)
     identity = {name: f"{store.fingerprint}/{store.index}" for name, store in report.stores.items()}
-    return TokenizedDataset(train, heldout, mismatched, report.stores["train"].fingerprint, identity)
+    return TokenizedDataset(train, heldout, mismatched, report.stores["train"].fingerprint, identity, _facts(report))
 
 
 def _whole(entry: Path) -> bool:

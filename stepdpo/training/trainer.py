@@ -16,9 +16,10 @@ from stepdpo.models.attention.registry import register
 from stepdpo.models.base_files import read_base
 from stepdpo.models.lora import start_of
 from stepdpo.models.scorer_spec import ScorerSpec
+from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import METRICS, whole_lines
+from stepdpo.runtime.run_folder import DATA, METRICS, whole_lines
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
 from stepdpo.tokens.batch import APART, NEEDS, RESTS_ON, LengthNormalised, Loss
@@ -66,6 +67,8 @@ def train(spec: Training, folder: Path, resume: bool = False) -> dict[str, float
         train_step = TrainStep(engine, spec.algo, spec.batch, reference)
         train_step.prepare(tokenized)  # before a checkpoint is loaded: the policy is its own reference until then
         start, sums = checkpointer.load(checkpoint) if checkpoint else (0, {})
+        if engine.rank == 0:  # not before the checkpoint's data are known to be these
+            write_json(folder / DATA, tokenized.facts)
         logged = start or -1  # resumed without a checkpoint, every line is written again
         tracker = stack.enter_context(open_tracker(spec.track, folder, engine.rank, logged if resume else None))
         watch = Watch(

@@ -34,5 +34,5 @@ def test_an_experiment_is_the_first_best_cell(method: demo.Method) -> None:
 def test_a_mean_over_seeds() -> None:
     """Of 1, 2, 3 the standard deviation is 1, and Student's 97.5 % point with 2 degrees of freedom 4.3027."""
     reach = 4.3027 / math.sqrt(3)
-    assert demo_page._spread([1.0, 2.0, 3.0], ".2f") == ("2.00 ± 1.0", f"{2 - reach:.2f} to {2 + reach:.2f}")
-    assert demo_page._spread([4.0], "+.1f") == ("+4.0", "")
+    assert demo_page.spread([1.0, 2.0, 3.0], ".2f") == ("2.00 ± 1.0", f"{2 - reach:.2f} to {2 + reach:.2f}")
+    assert demo_page.spread([4.0], "+.1f") == ("+4.0", "")

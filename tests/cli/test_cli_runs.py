@@ -58,7 +58,7 @@ def test_plain_lines(said: tuple[Done, Path]) -> None:
 def test_what_a_run_leaves(done: Path) -> None:
     run = done / "runs" / "whole"
     assert sorted(path.name for path in run.iterdir()) == [
-        ".lock", ".workers", "checkpoints", "config.yaml", "manifest.json", "metrics.jsonl", "model",
+        ".lock", ".workers", "checkpoints", "config.yaml", "data.json", "manifest.json", "metrics.jsonl", "model",
     ]  # fmt: skip
     assert tree(done) - {"runs", "runs/whole", *STRANGE} == {f"runs/whole/{name}" for name in tree(run)}
     manifest = json.loads((run / "manifest.json").read_text())

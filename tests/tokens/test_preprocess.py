@@ -158,14 +158,13 @@ def test_no_question_is_matched_while_another_exists(questions: str) -> None:
             assert not made.chosen.startswith(own.question)
 
 
-def test_what_the_data_were_is_kept_in_the_run_s_folder(tmp_path: Path) -> None:
+def test_what_the_data_were(tmp_path: Path) -> None:
     """Made or found in the cache, it says the same: how many, what became of them, and which they were."""
     done = material(tmp_path / "first", lengths=Lengths(max_length=90))
-    facts = json.loads((tmp_path / "first" / "data.json").read_text())
+    facts = json.loads(json.dumps(done.facts))
     kept = len(done.train)
     assert 0 < kept < len(tiny.PREFERENCES)
     assert (facts["trained_on"], facts["unit"]) == (kept, "pairs")
     assert sum(facts["left_out"].values()) == len(tiny.PREFERENCES) - kept
     assert facts["fingerprint"] == done.fingerprint
-    material(tmp_path / "second", lengths=Lengths(max_length=90))
-    assert json.loads((tmp_path / "second" / "data.json").read_text()) == facts
+    assert material(tmp_path / "second", lengths=Lengths(max_length=90)).facts == facts
