@@ -350,7 +350,8 @@ def test_from_a_training_to_another_program(preferences: Path, tiny_model: Path,
     pytest.importorskip("peft")
     done = stepdpo(
         "train", f"model={tiny_model}", "dataset=jsonl", f"dataset.path={preferences}", "dataset.heldout=4",
-        "batch.pairs=8", "max_steps=2", "template=alpaca", "engine=local", "adapter=lora", "optim.lr=1e-2", "run=x",
+        "batch.pairs=8", "max_steps=2", "template=alpaca", "engine=local", "adapter=lora", "adapter.rank=16",
+        "optim.lr=1e-2", "run=x",
         "then=[tinymath]", "then_with=task.limit=2 decode.max_tokens=8", cwd=tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.said
