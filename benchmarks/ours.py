@@ -19,8 +19,9 @@ from stepdpo.algo.tdpo import TDPO
 from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.loss_inputs import pair_scores
 from stepdpo.models.scorer import Scorer
-from stepdpo.tokens.batch import PairScores, TreeBatch
+from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.collator import collate
+from stepdpo.tokens.pair_scores import PairScores
 from stepdpo.tokens.token_tree import TokenSequence, TokenTree, build_tree
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from stepdpo.core.errors import UserError
 from stepdpo.data.validation import Loaded
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.pair_scores import LossOutput, PairScores
 from stepdpo.tokens.token_tree import TokenSequence
 
 CHAIN = 4

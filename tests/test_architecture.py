@@ -150,7 +150,7 @@ def test_rooms_of_strings_never_see_a_tensor(module: str) -> None:
 def test_losses_see_records_of_tensors_and_nothing_else(module: str) -> None:
     plain = {i.split(".")[0] for i in IMPORTS[module]} - {"__future__", "dataclasses", "enum", "typing", "math"}
     assert plain <= {"torch", "stepdpo"}
-    assert ours(module) <= {"stepdpo.tokens.batch", "stepdpo.tokens.step_scores", "stepdpo.core.ranges"}
+    assert ours(module) <= {"stepdpo.tokens.pair_scores", "stepdpo.tokens.step_scores", "stepdpo.core.ranges"}
 
 
 def test_every_file_says_what_it_is_and_has_a_name() -> None:

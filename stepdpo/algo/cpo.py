@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
+from stepdpo.tokens.pair_scores import LossOutput, PairScores, SftScope
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.pair_scores import LossOutput, PairScores
 
 FALLEN = -1e-6
 """Nats below which a chosen side counts as less likely than under the reference: nearer to 0 it may be rounding."""

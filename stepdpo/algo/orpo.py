@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from stepdpo.core.ranges import at_least
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.pair_scores import LossOutput, PairScores
 
 CERTAIN = -1e-4
 """Nats a token above which a side counts as certain: its odds are then 10,000 to 1, and pull at it no more."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import positive
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.pair_scores import LossOutput
 from stepdpo.tokens.step_scores import StepScores
 
 

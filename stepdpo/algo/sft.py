@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepdpo.tokens.batch import LossOutput, PairScores
+from stepdpo.tokens.pair_scores import LossOutput, PairScores
 
 
 @dataclass(frozen=True)

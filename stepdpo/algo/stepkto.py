@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.pair_scores import LossOutput
 from stepdpo.tokens.step_scores import StepScores
 
 

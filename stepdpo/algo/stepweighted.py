@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stepdpo.core.ranges import positive
-from stepdpo.tokens.batch import LossOutput, sigmoid_loss
+from stepdpo.tokens.pair_scores import LossOutput, sigmoid_loss
 from stepdpo.tokens.step_scores import StepScores
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from stepdpo.core.ranges import at_least, below_one, positive
-from stepdpo.tokens.batch import LossOutput, sigmoid_loss
+from stepdpo.tokens.pair_scores import LossOutput, sigmoid_loss
 from stepdpo.tokens.step_scores import Squash, StepScores, Trunk, ValueHeadSpec
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 import torch.nn.functional as F  # noqa: N812
 
 from stepdpo.core.ranges import at_least, positive
-from stepdpo.tokens.batch import LossOutput, PairScores, SftScope
+from stepdpo.tokens.pair_scores import LossOutput, PairScores, SftScope
 
 
 class Form(Enum):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from stepdpo.core.ranges import at_least, below_one
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.pair_scores import LossOutput
 from stepdpo.tokens.step_scores import Squash, StepScores, Trunk, ValueHeadSpec
 
 

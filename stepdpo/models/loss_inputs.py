@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from stepdpo.models.scorer import Scores
-from stepdpo.tokens.batch import CHOSEN, REJECTED, SIDES, PairScores, TreeBatch
+from stepdpo.tokens.batch import CHOSEN, REJECTED, SIDES, TreeBatch
+from stepdpo.tokens.pair_scores import PairScores
 from stepdpo.tokens.step_scores import StepScores
 
 

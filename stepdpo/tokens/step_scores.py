@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from stepdpo.tokens.batch import LossOutput
+from stepdpo.tokens.pair_scores import LossOutput
 
 
 @dataclass(frozen=True)

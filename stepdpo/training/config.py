@@ -12,9 +12,9 @@ from stepdpo.models.load import ModelSpec, Pretrained
 from stepdpo.models.logprobs import HeadMemory
 from stepdpo.models.lora import Adapter, NoAdapter, base_of
 from stepdpo.models.save import SaveDtype
-from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.lengths import Lengths
+from stepdpo.tokens.pair_scores import Loss
 from stepdpo.tokens.step_scores import StepLoss
 from stepdpo.training.engine.local import Local
 from stepdpo.training.engine.settings import EngineSpec

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stepdpo.core.errors import UserError
 from stepdpo.models.loss_inputs import pair_scores, step_scores
-from stepdpo.tokens.batch import Loss, LossOutput, PairScores
 from stepdpo.tokens.batch_sampler import BatchSize, MicroBatch, micro_batches
+from stepdpo.tokens.pair_scores import Loss, LossOutput, PairScores
 from stepdpo.tokens.preprocess import TokenizedDataset
 from stepdpo.tokens.step_scores import StepLoss, StepScores
 from stepdpo.tokens.token_store import TokenStore

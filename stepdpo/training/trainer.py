@@ -22,7 +22,7 @@ from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.run_folder import DATA, METRICS, whole_lines
 from stepdpo.runtime.signals import StopSignals
 from stepdpo.runtime.tracking import open_tracker
-from stepdpo.tokens.batch import APART, NEEDS, RESTS_ON, LengthNormalised, Loss
+from stepdpo.tokens.pair_scores import APART, NEEDS, RESTS_ON, LengthNormalised, Loss
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.tokens.step_scores import HasValueHead, StepLoss, ValueHeadSpec
 from stepdpo.training.answer_sample import answer_sample

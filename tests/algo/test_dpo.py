@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from support.scores import pair_scores
 
 from stepdpo.algo.dpo import DPO, Form, Normalise
-from stepdpo.tokens.batch import PairScores
+from stepdpo.tokens.pair_scores import PairScores
 
 CHOSEN, REJECTED = [-3.0, -7.5, -1.0], [-4.0, -2.0, -9.0]
 REFERENCE_CHOSEN, REFERENCE_REJECTED = [-3.5, -5.0, -1.25], [-3.0, -4.5, -2.0]

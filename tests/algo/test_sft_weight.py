@@ -17,7 +17,7 @@ from stepdpo.algo.sft import SFT
 from stepdpo.algo.simpo import SimPO
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.algo.wpo import WPO
-from stepdpo.tokens.batch import SftScope
+from stepdpo.tokens.pair_scores import SftScope
 
 CHOSEN, REJECTED = [-3.0, -7.5, -1.0], [-4.0, -2.0, -9.0]
 REFERENCE_CHOSEN, REFERENCE_REJECTED = [-3.5, -5.0, -1.25], [-3.0, -4.5, -2.0]

@@ -18,7 +18,7 @@ from stepdpo.algo.outcome import Outcome
 from stepdpo.algo.stepkto import StepKTO
 from stepdpo.algo.stepweighted import StepWeighted, Weigh
 from stepdpo.algo.tpo import TPO
-from stepdpo.tokens.batch import PairScores
+from stepdpo.tokens.pair_scores import PairScores
 from stepdpo.tokens.step_scores import StepScores
 from tests.support.step_scores import Example, Response, Step, drawn, pair_of, step_scores
 

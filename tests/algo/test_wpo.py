@@ -12,7 +12,7 @@ from support.scores import pair_scores
 
 from stepdpo.algo.dpo import DPO
 from stepdpo.algo.wpo import WPO
-from stepdpo.tokens.batch import PairScores
+from stepdpo.tokens.pair_scores import PairScores
 
 Distribution = tuple[float, ...]
 CHOSEN: list[tuple[Distribution, int]] = [((0.7, 0.2, 0.1), 0), ((0.5, 0.25, 0.25), 1), ((0.1, 0.1, 0.8), 2)]

@@ -124,7 +124,7 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
         "from stepdpo.algo.dpo import DPO\n"
-        "from stepdpo.tokens.batch import LossOutput, PairScores\n\n"
+        "from stepdpo.tokens.pair_scores import LossOutput, PairScores\n\n"
         "@dataclass(frozen=True)\n"
         "class Mine:\n"
         "    scale: float = 1.0\n"

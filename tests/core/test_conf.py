@@ -22,9 +22,9 @@ from stepdpo.models.load import ModelSpec
 from stepdpo.models.lora import Adapter
 from stepdpo.pairs.engine.context import Judge, PairMethod
 from stepdpo.pairs.engine.worker import Executor
-from stepdpo.tokens.batch import Loss
 from stepdpo.tokens.batch_sampler import steps_per_epoch
 from stepdpo.tokens.lengths import Equal
+from stepdpo.tokens.pair_scores import Loss
 from stepdpo.training.engine.settings import EngineSpec
 from stepdpo.training.guard import Guard
 

@@ -20,7 +20,7 @@ from stepdpo.algo.wpo import WPO
 from stepdpo.core.types import Mark
 from stepdpo.data.level import AppendEos, Instance, Prefix, Step
 from stepdpo.data.step_marks import right_rest
-from stepdpo.tokens.batch import SftScope
+from stepdpo.tokens.pair_scores import SftScope
 
 REST = dict(sft_weight=0.7, sft_scope=SftScope.rest)
 LOSSES = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from stepdpo.tokens.batch import PairScores
+from stepdpo.tokens.pair_scores import PairScores
 
 
 def pair_scores(

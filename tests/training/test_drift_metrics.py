@@ -14,9 +14,10 @@ from stepdpo.algo.dpo import DPO
 from stepdpo.algo.sft import SFT
 from stepdpo.algo.tdpo import TDPO
 from stepdpo.models.scorer import Scores
-from stepdpo.tokens.batch import Loss, TreeBatch
+from stepdpo.tokens.batch import TreeBatch
 from stepdpo.tokens.batch_sampler import BatchSize, MicroBatch
 from stepdpo.tokens.collator import collate
+from stepdpo.tokens.pair_scores import Loss
 from stepdpo.tokens.token_tree import TokenSequence, build_tree
 from stepdpo.training.step import StepInputs, TrainStep
 

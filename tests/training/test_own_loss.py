@@ -22,9 +22,9 @@ from stepdpo.models.attention.registry import Attention, register
 from stepdpo.models.load import Pretrained
 from stepdpo.models.scorer import Scorer
 from stepdpo.runtime.tracking import NoTracking
-from stepdpo.tokens.batch import LossOutput, PairScores
 from stepdpo.tokens.batch_sampler import BatchSize
 from stepdpo.tokens.lengths import Lengths
+from stepdpo.tokens.pair_scores import LossOutput, PairScores
 from stepdpo.tokens.preprocess import prepare
 from stepdpo.training.config import Training
 from stepdpo.training.engine.local import Local
