@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
+.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,6 +28,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install ## what the first wrong step is worth: seven ways of training on the same samples (four to five minutes on two cores)
 	$(BIN)/python -m benchmarks.demo
+
+demo-quick: install ## the same commands on less, to see that they work (two minutes)
+	$(BIN)/python -m benchmarks.demo --quick
 
 demo-seeds: install ## the same with five seeds; writes docs/demo.md (half an hour)
 	$(BIN)/python -m benchmarks.demo --seeds 5

@@ -2,6 +2,7 @@
 
     python -m benchmarks.demo               one seed, with its report (`make demo`)
     python -m benchmarks.demo --seeds 5     every seed, and docs/demo.md (`make demo-seeds`)
+    python -m benchmarks.demo --quick       the same commands at a fifth of the size, whose figures mean nothing
     python -m benchmarks.demo --grid        the settings of every method, on held-out problems (`make demo-grid`)
 
 The base's own samples of 60 problems; seven ways of training on them; 600 fresh problems. Every part is a command of
@@ -52,6 +53,21 @@ GRID_SEED, HELDOUT = 100, 300
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    name: str = ""
+    problems: int = PROBLEMS
+    evaluation: Sequence[str] = EVALUATION
+    training: Sequence[str] = ()
+    """Words for every training besides its experiment."""
+
+
+WHOLE = Size()
+QUICK = Size("quick-", 12, (*EVALUATION, "task.count=60"), ("max_steps=5",))
+
+
+@dataclass(frozen=True)
 class Method:
     """One way of training on the samples."""
 
@@ -85,25 +101,24 @@ ABOUT = {
 }
 
 
-def make_pairs(folder: Path, seed: int) -> Path:
+def make_pairs(folder: Path, seed: int, problems: int = PROBLEMS) -> Path:
     """Everything that the methods train on, of one run: other problems with every seed."""
-    run(
-        folder, PAIRS_RUN, "pairs", *PAIRS, f"skip={PROBLEMS * seed}", f"limit={PROBLEMS}", f"seed={seed}", "force=true"
-    )
+    some = (f"skip={problems * seed}", f"limit={problems}", f"seed={seed}")
+    run(folder, PAIRS_RUN, "pairs", *PAIRS, *some, "force=true")
     return folder / PAIRS_RUN
 
 
-def evaluate_base(folder: Path) -> None:
-    run(folder, BASE, "eval", *EVALUATION, "model=tinymath_long", "force=true")
+def evaluate_base(folder: Path, size: Size) -> None:
+    run(folder, BASE, "eval", *size.evaluation, "model=tinymath_long", "force=true")
 
 
-def train(method: Method, folder: Path, pairs: Path, seed: int) -> None:
-    data = f"dataset={pairs / method.data}.jsonl"
-    run(folder, method.name, "train", f"experiment={method.experiment}", data, f"seed={seed}", "force=true")
+def train(method: Method, folder: Path, pairs: Path, seed: int, size: Size) -> None:
+    words = (f"experiment={method.experiment}", f"dataset={pairs / method.data}.jsonl", *size.training)
+    run(folder, method.name, "train", *words, f"seed={seed}", "force=true")
 
 
-def evaluate(method: Method, folder: Path) -> None:
-    run(folder, method.name, "eval", *EVALUATION)
+def evaluate(method: Method, folder: Path, size: Size) -> None:
+    run(folder, method.name, "eval", *size.evaluation)
 
 
 def run(folder: Path, name: str, verb: str, *words: str) -> None:
@@ -130,19 +145,20 @@ def environment() -> Mapping[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def one_seed(seed: int) -> Path:
+def one_seed(seed: int, size: Size = WHOLE) -> Path:
     """The pairs and the base side by side, then trainings, then evaluations, two at a time; returns the folder."""
-    folder = ROOT / f"seed{seed}"
+    folder = ROOT / f"{size.name}seed{seed}"
     print(
-        f"seed {seed}: {PROBLEMS} problems, every method from the same samples (logs and runs in {folder})", flush=True
+        f"seed {seed}: {size.problems} problems, every method from the same samples (logs and runs in {folder})",
+        flush=True,
     )
     with ThreadPoolExecutor(2) as two:
-        pairs = two.submit(make_pairs, folder, seed)
-        base = two.submit(evaluate_base, folder)
+        pairs = two.submit(make_pairs, folder, seed, size.problems)
+        base = two.submit(evaluate_base, folder, size)
         wait((pairs, base))
         # One queue: an evaluation may begin beside the last training, as those of one method are far apart in it.
-        trained = [two.submit(train, method, folder, pairs.result(), seed) for method in METHODS]
-        wait([*trained, *(two.submit(evaluate, method, folder) for method in METHODS)])
+        trained = [two.submit(train, method, folder, pairs.result(), seed, size) for method in METHODS]
+        wait([*trained, *(two.submit(evaluate, method, folder, size) for method in METHODS)])
     return folder
 
 
@@ -238,6 +254,7 @@ def page(folders: Sequence[Path], seconds: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=0, help="run so many seeds and write docs/demo.md")
+    parser.add_argument("--quick", action="store_true", help="the same commands on less, to see that they work")
     parser.add_argument("--grid", action="store_true", help="try the settings of every method on held-out problems")
     given = parser.parse_args()
     began = time.monotonic()
@@ -252,7 +269,7 @@ def main() -> None:
         PAGE.write_text(page(folders, seconds))
         print(f"{PAGE} is written", flush=True)
     else:
-        folder = one_seed(0)
+        folder = one_seed(0, QUICK if given.quick else WHOLE)
         print(costs(folder), flush=True)
         report(folder)
     print(f"{time.monotonic() - began:.0f} s", flush=True)
