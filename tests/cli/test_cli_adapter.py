@@ -46,7 +46,11 @@ def test_it_learns_and_its_model_is_one_like_any_other(words: list[str], tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [("engine=local",), ("engine=zero", "engine.stage=1")], ids=["local", "zero-1"])
+@pytest.mark.parametrize(
+    "engine",
+    [("engine=local",), pytest.param(("engine=zero", "engine.stage=1"), marks=pytest.mark.exhaustive)],
+    ids=["local", "zero-1"],
+)
 def test_beside_a_base_in_4_bits_it_goes_on_as_it_began(
     words: list[str], engine: tuple[str, ...], blocks_model: Path, tmp_path: Path
 ) -> None:
@@ -82,7 +86,7 @@ def earlier(words: list[str], blocks_model: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("qlora", marks=pytest.mark.exhaustive)])
 def test_it_begins_from_an_adapter(
     adapter: str, words: list[str], earlier: Path, blocks_model: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +104,7 @@ def test_it_begins_from_an_adapter(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_cannot_be_begun_from_is_the_user_s_to_mend(
     words: list[str], earlier: Path, blocks_model: Path, tmp_path: Path
 ) -> None:

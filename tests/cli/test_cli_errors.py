@@ -194,6 +194,7 @@ def test_diverged(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_weight_that_is_missing(tmp_path: Path) -> None:
     """Not drawn at random and trained on."""
     folder = save_model(tmp_path / "base", tied=True)

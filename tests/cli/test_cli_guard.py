@@ -51,6 +51,7 @@ def test_a_training_that_diverges_is_stopped(stopped: tuple[Done, Path]) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_was_stopped_can_go_on(stopped: tuple[Done, Path], tmp_path: Path) -> None:
     """As it was, the guard stops it at the same update again; told to warn, it goes on to the end."""
     _, run = stopped
@@ -86,6 +87,7 @@ def test_a_warning_is_said_once_and_a_healthy_run_has_none(words: list[str], tmp
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sample_of_answers(words: list[str], tmp_path: Path) -> None:
     """Random weights answer nothing and end nowhere, from the start on: no finding, and the training is unmoved."""
     asked = ("guard.sample=3", "guard.every=2", "guard.max_tokens=8")

@@ -144,6 +144,7 @@ def test_a_config_folder_of_ones_own(done: Path, words: list[str], tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_force_keeps_the_old_run_until_the_new_one_has_begun(done: Path, words: list[str]) -> None:
     """The worker finds no data: what was there is there again, to the byte, and can be gone on with."""
     run = done / "runs" / "replaced"
@@ -293,6 +294,7 @@ def test_workers_do_not_outlive_the_command(words: list[str], tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_settings_of_the_template_are_remembered(tmp_path: Path) -> None:
     ended = stepdpo(
         "train", "model=tinymath", "engine=local", "algo=sft", "dataset=tinymath_solutions", "dataset.count=8",

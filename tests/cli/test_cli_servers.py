@@ -81,6 +81,7 @@ def test_pairs_from_a_server_are_right_and_the_same_every_time(shipped: LocalSam
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     with serving(lambda *_: texts("x"), key="another") as served:
         done = stepdpo("pairs", "limit=2", *words(served), "run=x", cwd=tmp_path, OPENAI_API_KEY=KEY)

@@ -63,6 +63,7 @@ def test_a_users_own_configuration_may_use_the_old_names() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_evaluate(place: Path) -> None:
     words = ["eval", "run=old", "task=gsm8k", "task.path=problems.jsonl", "template=alpaca", "decode.max_tokens=16"]
     done = stepdpo(*words, "force=true", cwd=place)
@@ -129,6 +130,7 @@ def rows(text: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_pairs_resume(place: Path) -> None:
     """Killed after four problems: the others are worked on, and the same pairs come of it."""
     run = place / "runs" / "oldpairs"

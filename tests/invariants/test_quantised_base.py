@@ -187,6 +187,7 @@ def test_sixteen_bits_on_a_cpu(runs: Runs) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_zero_follows_one_process_and_resumes(runs: Runs, whole: Path) -> None:
     """Two processes at stages 0 to 2, and one in bfloat16; what was cut off at stage 1 goes on to the same bytes."""
     jobs = []

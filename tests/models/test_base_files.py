@@ -137,6 +137,7 @@ def read(python: Path | str, folders: list[Path]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_trained_checkpoints_open_in_transformers_4_and_5(four: Path, tmp_path: Path) -> None:
     """Three families of tokenizers, and the miniature: equal ids, and equal logits to fp32 rounding."""
     folders = []
