@@ -109,6 +109,8 @@ def preprocess(
     if unit is Unit.pairs and not any(preference.rejected for preference in train):
         graded = any(preference.label is not None and preference.label < 1 for preference in train)
         fitting = "a loss of single labelled responses (algo=outcome, algo=stepkto)" if graded else "algo=sft"
+        # A run that searched has both: its trees, which are single responses, and the pairs that were cut of them.
+        fitting += ", or take the pairs of the same run (dataset=RUN/preferences.jsonl)" if graded else ""
         raise UserError(f"dataset: has no rejected sides, which this algo needs; train on it with {fitting}")
 
     def pair(preference: Preference) -> Pair:
