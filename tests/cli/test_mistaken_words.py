@@ -62,7 +62,7 @@ NAMES = {
     "pairs judge=opnai": "did you mean 'openai'?",
     "pairs judge.rollouts=8": "judge.rollouts: there is no such setting; it belongs to judge=rollouts",
     "pairs crew=rey": "did you mean 'ray'?",
-    "pairs crew.workers=2": "crew.workers: there is no such setting; it belongs to crew=ray",
+    "pairs crew.workers=2": "crew.workers: there is no such setting; it belongs to crew=processes and crew=ray",
     "pairs sampler.workers=rey": "crew=rey: there is no such crew; did you mean 'ray'?",
     "train algo=": "algo=: there is no such algo",
     "train model=": "model=: there is no such model",
