@@ -273,7 +273,7 @@ NEEDS = {
     "pairs judge=openai judge.server.url=null": "judge.server.url: expected str, got None",
     "pairs judge=openai judge.server.url=localhost": "judge.server.url: url: expected http://... or https://",
     "pairs task=gsm8k": "task=gsm8k has no exact step checker, which these pairs need; tasks that have one: tinymath",
-    "pairs crew=processes sampler.device=cuda:1": "every worker of the crew has a GPU of its own, and knows it as `cuda`",
+    "pairs crew=processes sampler.device=cuda:1": "every worker of the crew has a GPU of its own, and knows it as",
     "pairs crew=processes crew.workers=0": "crew.workers: workers must be at least 1, got 0",
     "pairs pairs=recut": "pairs.path: must be given",
     "pairs pairs=recut pairs.path=nowhere.jsonl": "pairs.path: nowhere.jsonl: no such file or folder",
