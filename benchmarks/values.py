@@ -22,8 +22,8 @@ from stepdpo.core.steps import split_steps
 from stepdpo.core.types import CORRECT, Pair, Problem, Sampling
 from stepdpo.data.template_card import resolve
 from stepdpo.data.templates import NativeTemplate
+from stepdpo.evaluation.first_error import ScoredSolution, best_threshold, figures
 from stepdpo.evaluation.graders.strict import Strict
-from stepdpo.evaluation.statistics import auc, first_error_f1
 from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.transformers import TransformersSampler
 from stepdpo.models.attention.registry import register
@@ -212,26 +212,15 @@ def beginnings(one: Solution) -> list[str]:
 
 def show(name: str, values: Sequence[Sequence[float]], made: Sequence[Solution], tokens: float) -> None:
     """One row: the threshold is chosen on the problems of even number, and everything measured on the others."""
-    known = {one.problem.id: number for number, one in enumerate(made)}
-    even = {problem for place, problem in enumerate(known) if place % 2 == 0}
-    tuned, rest = ([n for n, one in enumerate(made) if (one.problem.id in even) is kind] for kind in (True, False))
-    grid = sorted({value for n in tuned for value in values[n]})
-    truth = [one.error for one in made]
-
-    def judged(threshold: float, numbers: Sequence[int]) -> tuple[float, float, float]:
-        return first_error_f1([first_below(values[n], threshold) for n in numbers], [truth[n] for n in numbers])
-
-    threshold = max(grid[:: max(1, len(grid) // 200)], key=lambda value: judged(value, tuned)[0])
-    f1, named, passed = judged(threshold, rest)
-    states = [(value, truth[n] < 0 or step < truth[n]) for n in rest for step, value in enumerate(values[n])]
-    area = auc([value for value, _ in states], [right for _, right in states])
-    print(
-        f"| {name} | {area:.3f} | {100 * f1:.1f} | {100 * named:.1f} | {100 * passed:.1f} | {tokens:,.0f} |", flush=True
+    known = {problem: place for place, problem in enumerate(dict.fromkeys(one.problem.id for one in made))}
+    scored = [ScoredSolution(tuple(value), one.error) for value, one in zip(values, made, strict=True)]
+    tuned, rest = (
+        [one for one, solution in zip(scored, made, strict=True) if known[solution.problem.id] % 2 == odd]
+        for odd in (0, 1)
     )
-
-
-def first_below(values: Sequence[float], threshold: float) -> int:
-    return next((step for step, value in enumerate(values) if value < threshold), -1)
+    found = figures(rest, best_threshold(tuned))
+    shares = " | ".join(f"{100 * found[key]:.1f}" for key in ("f1", "named", "passed"))
+    print(f"| {name} | {found['auc']:.3f} | {shares} | {tokens:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

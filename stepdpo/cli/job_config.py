@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from stepdpo.cli.machine_defaults import for_this_machine
 from stepdpo.cli.overrides import composed
 from stepdpo.cli.shorthands import key_of
 from stepdpo.core.config import typed
@@ -107,7 +108,7 @@ def evaluation_config(task: str, words: Sequence[str], training: DictConfig, mod
     with open_dict(config):
         config.template = training.template
         config.model = training.model if model is None else pretrained(model)
-    return config
+    return for_this_machine("eval", config, words)[0]
 
 
 def iteration_pairs_config(
@@ -121,7 +122,7 @@ def iteration_pairs_config(
         config.limit, config.skip = limit, skip
         if not any(key_of(word) == "seed" for word in words):
             config.seed = training.seed
-    return config
+    return for_this_machine("pairs", config, words)[0]
 
 
 def iteration_training_config(

@@ -22,6 +22,7 @@ from stepdpo.cli.iterative.run import run_iterations
 from stepdpo.cli.job_config import LaunchSettings, split, task_words
 from stepdpo.cli.job_result import ExitCode, JobResult
 from stepdpo.cli.jobs import run_in, started_with
+from stepdpo.cli.machine_defaults import for_this_machine
 from stepdpo.cli.post_training import follow_up
 from stepdpo.cli.rehearsal import rehearse
 from stepdpo.cli.reports import report_sweep
@@ -150,10 +151,16 @@ def _composed(verb: str, config: DictConfig) -> Job:
     """What Hydra says of the job that it has just begun."""
     state = HydraConfig.get()
     settings, worker_config = split(config)
+    words = tuple(state.overrides.task)
+    choices = {k: str(v) for k, v in state.runtime.choices.items() if "/" not in k and v is not None}
+    if verb != "train":
+        # What a resumed run was started with counts, so nothing is said then.
+        worker_config, options = for_this_machine(verb, worker_config, words, say=not settings.resume)
+        choices |= options
     return Job(
         verb=verb,
-        words=tuple(state.overrides.task),
-        choices={k: str(v) for k, v in state.runtime.choices.items() if "/" not in k and v is not None},
+        words=words,
+        choices=choices,
         settings=settings,
         config=worker_config,
         output=Path(state.runtime.output_dir),

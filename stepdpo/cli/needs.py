@@ -9,9 +9,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from stepdpo.cli import multinode, processes
+from stepdpo.cli import multinode
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import packaged
+from stepdpo.crew.processes import ProcessesExecutor
+from stepdpo.crew.ray import RayExecutor
 from stepdpo.data.readers import locate
 from stepdpo.evaluation.evaluate import refuse_unasked_scorer
 from stepdpo.generation.vllm import NEEDS_CHECKPOINT, VllmSampler
@@ -20,7 +22,7 @@ from stepdpo.models.load import Fresh, must_exist
 from stepdpo.models.start_adapter import look as look_at_adapter
 from stepdpo.pairs.config import PairsConfig, refuse_without_checker
 from stepdpo.pairs.engine.context import needs_file
-from stepdpo.pairs.executors.ray import RayExecutor
+from stepdpo.runtime.devices import gpus
 from stepdpo.training.engine.settings import NO_GPU, Device
 
 
@@ -84,13 +86,19 @@ def _hosts(engine: Any) -> None:
 
 def _devices(spec: Any) -> None:
     """UserError for a GPU that is not here, where the work is not done on other machines."""
-    if processes.gpus():
+    crew, device = getattr(spec, "crew", None), str(getattr(getattr(spec, "sampler", None), "device", ""))
+    if ":" in device and isinstance(crew, ProcessesExecutor | RayExecutor):
+        raise UserError(
+            f"sampler.device={device}: every worker of the crew has a GPU of its own, and knows it as `cuda`; "
+            "CUDA_VISIBLE_DEVICES says which ones there are"
+        )
+    if gpus():
         return
-    engine, sampler = (getattr(spec, name, None) for name in ("engine", "sampler"))
+    engine = getattr(spec, "engine", None)
     if not getattr(engine, "hostfile", None):
         if getattr(engine, "device", None) is Device.cuda:
             raise UserError(f"engine.{NO_GPU}")
         if getattr(spec, "attention", None) is Attention.flex:
             raise UserError(FLEX_NEEDS)
-    if str(getattr(sampler, "device", "")).startswith("cuda") and not isinstance(getattr(spec, "crew", 0), RayExecutor):
+    if device.startswith("cuda") and not isinstance(crew, RayExecutor):
         raise UserError(f"sampler.{NO_GPU}")

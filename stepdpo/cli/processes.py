@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,15 @@ import psutil
 from stepdpo.cli import multinode
 from stepdpo.cli.job_result import EXIT_FILE, ExitCode, JobResult, take_result
 from stepdpo.core.config import own_folders
+from stepdpo.runtime.devices import gpus
 from stepdpo.runtime.disk_space import low
+from stepdpo.runtime.parent import end_with
 from stepdpo.runtime.run_lock import command_id
 from stepdpo.runtime.worker_lock import Worker, alive, unaccounted
 
 WORKER = "stepdpo.cli.worker"
 GRACE = 1.0
 """Seconds that workers whose launcher is gone have to end by themselves, before they are told to."""
-PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
 
 
 def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = False) -> JobResult:
@@ -51,7 +50,7 @@ def start(verb: str, folder: Path, engine: Mapping[str, Any], resume: bool = Fal
         environment = multinode.with_ssh(environment)
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL if signals else None, start_new_session=True,
-        preexec_fn=_end_with(os.getpid()),
+        preexec_fn=end_with(os.getpid()),
     )  # fmt: skip
     with _passing_on_signals(process, folder, signals) as passed:
         code = process.wait()
@@ -136,14 +135,7 @@ def count(engine: Mapping[str, Any]) -> int:
     requested = int(engine.get("processes", 1))
     if requested or engine.get("device") == "cpu":
         return requested or 1
-    return max(1, gpus())
-
-
-def gpus() -> int:
-    """Visible CUDA devices, without importing torch, which would only make this waiting process large."""
-    devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return devices if visible is None else min(devices, len([d for d in visible.split(",") if d.strip()]))
+    return max(1, len(gpus()))
 
 
 def several_machines(engine: Mapping[str, Any]) -> bool:
@@ -216,17 +208,3 @@ def _is_worker(process: psutil.Process) -> bool:
         words = process.cmdline()
         return WORKER in words and not any(word.startswith("deepspeed.launcher") for word in words)
     return False
-
-
-def _end_with(parent: int) -> Callable[[], None]:
-    """For the child before it starts: SIGTERM when `parent` dies without having passed anything on (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    libc = ctypes.CDLL(None)  # loaded by the parent: between fork and exec as little as possible may happen
-
-    def before_exec() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died before the kernel was asked to tell
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return before_exec

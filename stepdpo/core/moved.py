@@ -1,4 +1,4 @@
-"""Where parts were before the rooms: run folders written then, and configurations of users, name them so."""
+"""Where parts were before they moved: run folders written then, and configurations of users, name them so."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 MOVED: Mapping[str, str] = {
     "stepdpo.construct.Construction": "stepdpo.pairs.config.PairsConfig",
-    "stepdpo.crew.here.Here": "stepdpo.pairs.executors.local.LocalExecutor",
-    "stepdpo.crew.ray.OnRay": "stepdpo.pairs.executors.ray.RayExecutor",
+    "stepdpo.crew.here.Here": "stepdpo.crew.local.LocalExecutor",
+    "stepdpo.crew.ray.OnRay": "stepdpo.crew.ray.RayExecutor",
     "stepdpo.dataset.Dataset": "stepdpo.data.dataset.Dataset",
     "stepdpo.dataset.TinymathSolutions": "stepdpo.tinymath.solutions.TinymathSolutions",
     "stepdpo.decode.greedy.Greedy": "stepdpo.generation.decoding.greedy.Greedy",
@@ -24,6 +24,8 @@ MOVED: Mapping[str, str] = {
     "stepdpo.model.load.Fresh": "stepdpo.models.load.Fresh",
     "stepdpo.model.load.Pretrained": "stepdpo.models.load.Pretrained",
     "stepdpo.optim.AdamW": "stepdpo.training.optimizer.AdamW",
+    "stepdpo.pairs.executors.local.LocalExecutor": "stepdpo.crew.local.LocalExecutor",
+    "stepdpo.pairs.executors.ray.RayExecutor": "stepdpo.crew.ray.RayExecutor",
     "stepdpo.sampler.openai.OpenAISampler": "stepdpo.generation.openai.OpenAISampler",
     "stepdpo.sampler.transformers.TransformersSampler": "stepdpo.generation.transformers.TransformersSampler",
     "stepdpo.sampler.vllm.VllmSampler": "stepdpo.generation.vllm.VllmSampler",
@@ -38,4 +40,4 @@ MOVED: Mapping[str, str] = {
     "stepdpo.train.Training": "stepdpo.training.config.Training",
     "stepdpo.workshop.cuts.Cut": "stepdpo.pairs.tree.pair_selection.PairSelection",
 }
-"""`_target_` of then -> `_target_` of now. The only trace of the old names; nothing new is ever added here."""
+"""`_target_` of then -> `_target_` of now. The only trace of the old names, none of which is ever taken out."""

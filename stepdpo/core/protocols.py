@@ -54,7 +54,11 @@ class Sampler(Protocol):
 
 
 class SamplerSpec(Protocol):
-    """How to open a sampler on a model, which is a `ModelSpec` of models/load."""
+    """How to open a sampler on a model, which is a `ModelSpec` of models/load.
+
+    It may say `devices`, how many GPUs it takes of a machine that has any: 0 for none, None for one that asks a server,
+    and 1 where it says nothing.
+    """
 
     def open(self, model: Any) -> AbstractContextManager[Sampler]: ...
 

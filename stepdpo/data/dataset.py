@@ -10,6 +10,7 @@ from itertools import chain, islice
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Preference
+from stepdpo.data.columns import outermost
 from stepdpo.data.fields import RowError
 from stepdpo.data.formats import LAYOUTS, SIDES, Format, Layout, detect, make, misspelt, unreadable
 from stepdpo.data.readers import fingerprint_of, local_files, read_rows
@@ -134,7 +135,7 @@ class Dataset:
 
 def _unused(layout: Layout, present: Mapping[str, int], names: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Columns that nobody reads, with a guess where one looks like a misspelt name."""
-    read = {names.get(column, column) for column in layout.uses}
+    read = {part for column in layout.uses for part in outermost(names.get(column, column))}
     absent = [column for column in read if column not in present]
     for column, count in present.items():
         if column not in read:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stepdpo.core.errors import nearest
 from stepdpo.core.types import Mark, Turn
+from stepdpo.data.columns import NoColumn, absent, cell
 
 _JSON = {str: "a string", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -22,8 +22,9 @@ class RowError(ValueError):
 class RowFields:
     """The columns of a row, asked for by our names.
 
-    `names` maps our name of a column to the file's, where they differ. A missing or null column takes the
-    default when there is one; RowError otherwise.
+    `names` maps our name of a column to the file's, where they differ: a column, a place inside one, or a text put
+    together of several (`columns.cell`). A missing or null column takes the default when there is one; RowError
+    otherwise.
     """
 
     values: Mapping[str, Any]
@@ -117,7 +118,10 @@ class RowFields:
 
     def value(self, column: str) -> Any:
         """What the row has there, of whatever type; None for nothing."""
-        return self.values.get(self.names.get(column, column))
+        try:
+            return cell(self.values, self.names.get(column, column))
+        except NoColumn as error:
+            raise RowError(f"columns.{column}: {error}") from None
 
     def flag(self, column: str) -> bool:
         """True or false; false when the column is missing."""
@@ -177,14 +181,14 @@ class RowFields:
 
     def _get(self, column: str, expected: str, default: Any) -> Any:
         name = self.names.get(column, column)
-        value = self.values.get(name)
+        value = self.value(column)
         if value is not None:
             return value
         if default is not None:
             return default
         if name in self.values:
             raise RowError(f"column {self._name(column)}: expected {expected}, got null")
-        raise RowError(f"no column {self._name(column)} ({expected}); {nearest(name, self.values)}")
+        raise RowError(f"no column {self._name(column)} ({expected}); {absent(self.values, name)}")
 
     def _name(self, column: str) -> str:
         return repr(self.names.get(column, column))

@@ -55,10 +55,13 @@ def passed_over(cells: RowFields) -> Iterator[tuple[str, str]]:
         yield from ((column, used) for column in others)
 
 
-def require_answer(stated: StatedProblem) -> StatedProblem:
+def require_answer(stated: StatedProblem, cells: RowFields) -> StatedProblem:
     """RowError when there is nothing to compare a response with."""
     if not stated.answers:
-        raise RowError(r"no final answer: neither a column 'answer', nor '####' in it, nor \boxed{} in 'solution'")
+        raise RowError(
+            r"no final answer: neither a column 'answer', nor '####' in it, nor \boxed{} in 'solution'; there are: "
+            + ", ".join(map(str, cells.values))
+        )
     return stated
 
 

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from stepdpo.core.errors import UserError
+from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Checker
 from stepdpo.core.types import Problem
+from stepdpo.data.choices import with_options
+from stepdpo.data.columns import missing
 from stepdpo.data.dedup import HashSet
 from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.problem_fields import COLUMNS, read_problem, require_answer
@@ -19,6 +21,8 @@ from stepdpo.data.rows import BadRow, Row
 SHOWN = 5
 """Bad rows that an error message shows."""
 _META = ("level", "type", "subject", "source")
+_IDS = ("id", "unique_id")
+_OPTIONS = "options"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,11 @@ class Task:
     revision: str = ""
     """A branch, tag or commit of a hub data set."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The file's name of a column for the usual name of it: {question: query}."""
+    """The file's name of a column for the usual name of it: {question: query}.
+
+    Also a place inside a column, {answer: meta.gold}, a text put together of several, {question: "{body} {ask}"}, and
+    {options: choices}, which are shown below the question, and of which the answer is a letter.
+    """
     limit: int | None = None
     """The first so many problems only."""
     checker: Checker | None = None
@@ -45,6 +53,10 @@ class Task:
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
         check_limit(self.limit)
+        known = (*COLUMNS, _OPTIONS, *_IDS, *_META)
+        for column in self.columns:
+            if column not in known:
+                raise ValueError(f"columns: problems have no {column!r}; {nearest(column, known)}")
 
     def problems(self) -> list[Problem]:
         """All problems, in the order of the rows. UserError names the rows that cannot be used."""
@@ -99,12 +111,20 @@ class Task:
 
     def _problem(self, row: Row, number: int) -> Problem:
         cells = RowFields(row.cells, self.columns)
-        stated = require_answer(read_problem(cells))
-        given = next((row.cells[c] for c in ("id", "unique_id") if isinstance(row.cells.get(c), str | int)), None)
+        for ours, theirs in self.columns.items():
+            if ours not in _META and (lacking := missing(row.cells, theirs)):
+                raise RowError(f"columns.{ours}: {lacking}")
+        stated = require_answer(read_problem(cells), cells)
+        question, answers = stated.question, stated.answers
+        if _OPTIONS in self.columns:
+            named = cells.value("answer") if cells.has("answer") else stated.answers[0]
+            question, letter = with_options(question, cells.value(_OPTIONS), named)
+            answers = (letter,)
+        given = next((found for c in _IDS if isinstance(found := cells.value(c), str | int)), None)
         return Problem(
             id=str(given) if given is not None else f"{self.name}/{number:05d}",
-            question=stated.question,
-            answers=stated.answers,
+            question=question,
+            answers=answers,
             solution=stated.solution,
             meta=cells.some(_META),
         )

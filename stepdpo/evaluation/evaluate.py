@@ -15,11 +15,13 @@ from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import CountsMistakes, SamplerSpec, Template
 from stepdpo.core.types import Attempt, MistakeCount, Problem, Prompt, Sampling
 from stepdpo.data.fields import RowError
+from stepdpo.data.labelled_solutions import is_labelled
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.template_card import date_of, resolve
 from stepdpo.evaluation.answer_groups import answer_groups
 from stepdpo.evaluation.attempts import attempts_of, row_of
 from stepdpo.evaluation.decoding_numbers import cost_numbers, numbers_at_k
+from stepdpo.evaluation.first_errors import name_first_errors, refuse_without_scorer
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.responses import answered
 from stepdpo.evaluation.statistics import counted, summarise
@@ -61,6 +63,9 @@ def refuse_unasked_scorer(spec: Any) -> None:
     decode, scorer = (getattr(spec, name, None) for name in ("decode", "scorer"))
     if decode is None or scorer is None:
         return
+    if is_labelled(task := getattr(spec, "task", None)):
+        refuse_without_scorer(task, decode, scorer)
+        return
     option = _option(decode)
     if isinstance(scorer, NoScorer):
         if "scorer" in decode.needs:
@@ -79,6 +84,8 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
     """
     refuse_unasked_scorer(spec)
+    if is_labelled(spec.task):
+        return name_first_errors(spec.task, spec.scorer, spec.model, spec.template, spec.sampler, folder)
     spec.scorer.must_fit(spec.model)
     tokenizer = spec.model.tokenizer()
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from stepdpo.evaluation.first_error import first_below
 from stepdpo.evaluation.statistics import wilson
 
 
@@ -24,8 +25,8 @@ class ScoredSteps:
     """What a value head says after each step; empty without a head."""
 
 
-Rule = Callable[[ScoredSteps], int | None]
-"""The step that a rule names; None where it names none, which is a miss."""
+Rule = Callable[[ScoredSteps], int]
+"""The step that a rule names; NO_ERROR where it names none, which is a miss."""
 
 
 def localisation(solutions: Sequence[ScoredSteps], middle: float | None = None) -> dict[str, Any]:
@@ -42,12 +43,12 @@ def localisation(solutions: Sequence[ScoredSteps], middle: float | None = None) 
     rules: dict[str, Rule] = {
         "lowest_sum": lambda one: _lowest(one.sums),
         "lowest_mean": lambda one: _lowest(one.means),
-        "first_sum_below_0": lambda one: _first_below(one.sums, 0.0),
+        "first_sum_below_0": lambda one: first_below(one.sums, 0.0),
     }
     if middle is not None:
         rules["lowest_value"] = lambda one: _lowest(one.values)
         rules["steepest_fall_of_value"] = lambda one: _steepest_fall(one.values)
-        rules["first_value_below_middle"] = lambda one: _first_below(one.values, middle)
+        rules["first_value_below_middle"] = lambda one: first_below(one.values, middle)
     rules |= {"always_first": lambda one: 0, "always_last": lambda one: len(one.sums) - 1}
     return {
         "n": n,
@@ -73,7 +74,3 @@ def _lowest(scores: Sequence[float]) -> int:
 def _steepest_fall(values: Sequence[float]) -> int:
     """After the first step, since nobody knows the value before it."""
     return 1 + _lowest([after - before for before, after in pairwise(values)])
-
-
-def _first_below(scores: Sequence[float], threshold: float) -> int | None:
-    return next((step for step, score in enumerate(scores) if score < threshold), None)

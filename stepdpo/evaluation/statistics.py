@@ -89,19 +89,6 @@ def auc(scores: Sequence[float], positive: Sequence[bool]) -> float:
     return (total - above * (above + 1) / 2) / (above * below)
 
 
-def first_error_f1(predicted: Sequence[int], truth: Sequence[int]) -> tuple[float, float, float]:
-    """(F1, share of the wrong solutions whose first wrong step was named, share of the right ones that were passed).
-
-    ProcessBench's F1 (arXiv 2412.06559): the harmonic mean of two accuracies; 0 where both are 0. Steps count from 0,
-    -1 stands for no error. A share of nothing is 0.
-    """
-    found = {
-        wrong: [p == t for p, t in zip(predicted, truth, strict=True) if (t >= 0) is wrong] for wrong in (True, False)
-    }
-    named, passed = (sum(hits) / len(hits) if hits else 0.0 for hits in (found[True], found[False]))
-    return (2 * named * passed / (named + passed) if named + passed else 0.0), named, passed
-
-
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p of a fair coin on the discordant pairs; 1 when there are none."""
     # Problems that both solve, or neither, say nothing. Exact, since the chi-square form is off where few are left.

@@ -54,6 +54,8 @@ class OpenAISampler:
 
     package: ClassVar[tuple[str, str]] = ("openai", f"sampler.server {NEEDS_CLIENT}")
     """What is imported once it is opened, and what is said where that is missing."""
+    devices: ClassVar[None] = None
+    """It computes nothing here."""
 
     def __post_init__(self) -> None:
         at_least(1, per_request=self.per_request, context=self.context)

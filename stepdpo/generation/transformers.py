@@ -58,6 +58,11 @@ class TransformersSampler:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or one such as cuda:1, got {self.device!r}")
 
+    @property
+    def devices(self) -> int:
+        """GPUs that it takes of a machine that has any."""
+        return 0 if self.device == "cpu" else 1
+
     @contextmanager
     def open(self, model: ModelSpec) -> Iterator[LocalSampler]:
         """Load the model and sample from it."""

@@ -59,6 +59,11 @@ class VllmSampler:
         positive(memory=self.memory)
         within(0, 1, memory=self.memory)
 
+    @property
+    def devices(self) -> int:
+        """GPUs that it takes."""
+        return self.tensor_parallel
+
     @contextmanager
     def open(self, model: ModelSpec) -> Iterator[LocalVllm]:
         """Load the model. UserError where vLLM is not installed or the model is no checkpoint."""

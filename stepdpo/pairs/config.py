@@ -10,11 +10,11 @@ from stepdpo.core.package_data import conf
 from stepdpo.core.protocols import SamplerSpec, Template
 from stepdpo.core.ranges import at_least, positive, within
 from stepdpo.core.types import Sampling
+from stepdpo.crew.local import LocalExecutor
+from stepdpo.crew.protocols import Executor
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.models.load import ModelSpec
 from stepdpo.pairs.engine.context import Judge, PairMethod
-from stepdpo.pairs.engine.worker import Executor
-from stepdpo.pairs.executors.local import LocalExecutor
 from stepdpo.tinymath.problems import check_split
 from stepdpo.tinymath.task import TinymathTask
 

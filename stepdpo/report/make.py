@@ -10,6 +10,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.report.focus import SIGNIFICANCE
 from stepdpo.report.inspected import Inspected, inspections
+from stepdpo.report.measured import Measured, measured
 from stepdpo.report.render import as_json, clean, comparison, escape, markdown, show, terminal
 from stepdpo.report.sections import Section, sections
 from stepdpo.report.tables import (
@@ -53,9 +54,13 @@ def report(
     if focus and focus.resolve() not in own:
         raise UserError(f"--focus: {focus} is none of the runs; {nearest(focus.name, [run.name for run in runs])}")
     chosen = names[own[focus.resolve()]] if focus else None
-    below: list[Section | Inspected] = [*sections(rows, {names[run]: found for run, found, _ in held}, chosen)]
+    below: list[Section | Measured | Inspected] = [
+        *sections(rows, {names[run]: found for run, found, _ in held}, chosen),
+        *measured(names),
+    ]
     below += [one for run in names for one in inspections(run, names[run])]
-    show(terminal(rows))
+    if rows:
+        show(terminal(rows))
     for section in below:
         section.print()
     warned = [sentence for run in names if (sentence := _warned(run, names[run]))]

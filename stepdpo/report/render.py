@@ -82,6 +82,8 @@ def comparison(rows: Rows) -> Table:
 
 def markdown(rows: Rows) -> str:
     """The beginning of report.md."""
+    if not rows:
+        return "# Report\n"
     cells = {name: [cell(row) for row in rows] for name, cell in CELLS.items()}
     return f"# Report\n\n{markdown_table(cells)}\n\n{LEGEND}"
 

@@ -18,6 +18,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Attempt
 from stepdpo.evaluation.attempts import attempt_of
 from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
+from stepdpo.report.measured import is_measured
 from stepdpo.runtime.atomic_io import read_json, read_jsonl
 from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
 
@@ -44,11 +45,15 @@ class EvaluationResult:
 
 
 def read_evaluations(run: Path) -> list[EvaluationResult]:
-    """Every evaluation of a run; UserError says what there is instead of a missing one."""
+    """Every evaluation of a run that graded answers (`measured` has the others).
+
+    UserError, where there is none of any kind, says what there is instead.
+    """
     if not run.is_dir():
         raise UserError(f"{run}: no such run; {nearest(run.name, _evaluated(run.parent))}")
-    found = [_evaluation(path.parent) for path in sorted((run / "eval").rglob(SUMMARY))]
-    if not found:
+    there = sorted((run / "eval").rglob(SUMMARY))
+    found = [_evaluation(path.parent) for path in there if not is_measured(read_json(path))]
+    if not there:
         raise UserError(f"{run}: never evaluated (no eval/*/{SUMMARY}); {nearest(run.name, _evaluated(run.parent))}")
     return found
 

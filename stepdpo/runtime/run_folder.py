@@ -1,7 +1,7 @@
 """The run folder, where the verbs meet: who owns it, what it was started with, and how it comes to be.
 
 runs/NAME/  config.yaml  manifest.json  data.json  metrics.jsonl  quarantine.jsonl  checkpoints/step-000100/
-            model/  eval/<task>/{attempts.jsonl,summary.json}  inspect/<data>/{inspect.jsonl,summary.json}
+            model/  eval/<task>/{attempts.jsonl|judged.jsonl,summary.json}  inspect/<data>/{inspect.jsonl,summary.json}
             report.md  report.json
 """
 
@@ -25,6 +25,8 @@ from stepdpo.runtime.secrets import redact_text
 CONFIG = "config.yaml"
 QUARANTINE = "quarantine.jsonl"
 ATTEMPTS = "attempts.jsonl"
+JUDGED = "judged.jsonl"
+"""Of an evaluation that asks where solutions go wrong: what was said of each."""
 SUMMARY = "summary.json"
 INSPECT = "inspect"
 """The folder of what `stepdpo inspect` found, a folder below it for each data set or task."""

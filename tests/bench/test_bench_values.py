@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.values import Solution, first_below, show
+from benchmarks.values import Solution, show
 from stepdpo.core.types import Problem
-
-
-def test_the_first_step_below_the_threshold() -> None:
-    assert first_below([0.9, 0.4, 0.1], 0.5) == 1
-    assert first_below([0.9, 0.5], 0.5) == -1
 
 
 def test_a_row_is_tuned_on_one_half_and_measured_on_the_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ NAMES = {
     "pairs judge=opnai": "did you mean 'openai'?",
     "pairs judge.rollouts=8": "judge.rollouts: there is no such setting; it belongs to judge=rollouts",
     "pairs crew=rey": "did you mean 'ray'?",
-    "pairs crew.workers=2": "crew.workers: there is no such setting; it belongs to crew=ray",
+    "pairs crew.workers=2": "crew.workers: there is no such setting; it belongs to crew=processes and crew=ray",
     "pairs sampler.workers=rey": "crew=rey: there is no such crew; did you mean 'ray'?",
     "train algo=": "algo=: there is no such algo",
     "train model=": "model=: there is no such model",
@@ -273,6 +273,8 @@ NEEDS = {
     "pairs judge=openai judge.server.url=null": "judge.server.url: expected str, got None",
     "pairs judge=openai judge.server.url=localhost": "judge.server.url: url: expected http://... or https://",
     "pairs task=gsm8k": "task=gsm8k has no exact step checker, which these pairs need; tasks that have one: tinymath",
+    "pairs crew=processes sampler.device=cuda:1": "every worker of the crew has a GPU of its own, and knows it as",
+    "pairs crew=processes crew.workers=0": "crew.workers: workers must be at least 1, got 0",
     "pairs pairs=recut": "pairs.path: must be given",
     "pairs pairs=recut pairs.path=nowhere.jsonl": "pairs.path: nowhere.jsonl: no such file or folder",
 }  # fmt: skip

@@ -143,3 +143,11 @@ def test_pairs_resume(place: Path) -> None:
     assert done.code == 0, done.said
     assert rows((run / "preferences.jsonl").read_text()) == rows(wanted)
     assert json.loads((run / "summary.json").read_text())["counts"]["problems"] == len(finished)
+
+
+def test_parts_of_crew_are_found_where_they_were(tmp_path: Path) -> None:
+    """They were once in the room that makes pairs."""
+    for old, new in (("local.LocalExecutor", "LocalExecutor"), ("ray.RayExecutor", "RayExecutor")):
+        OmegaConf.save(OmegaConf.create({"crew": {TARGET: f"stepdpo.pairs.executors.{old}"}}), tmp_path / "config.yaml")
+        part = build(load_config(tmp_path / "config.yaml"))["crew"]
+        assert type(part).__name__ == new

@@ -31,7 +31,7 @@ def test_several_run_under_deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--master_port=29511" in command
     assert command[-3:] == ["--module", "x", "y"]
     assert world(command) == {"localhost": [0, 1, 2]}
-    monkeypatch.setattr(processes, "gpus", lambda: 8)
+    monkeypatch.setattr(processes, "gpus", lambda: tuple("01234567"))
     assert processes.count({"processes": 0}) == 8
     assert processes.count({"processes": 0, "device": "cpu"}) == 1
     assert processes.count({"processes": 2}) == 2

@@ -14,6 +14,7 @@ from stepdpo.cli.overrides import composed
 from stepdpo.core import protocols
 from stepdpo.core.config import TARGET, build
 from stepdpo.core.package_data import conf
+from stepdpo.crew.protocols import Executor
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.validation import DatasetSpec
 from stepdpo.generation.decoded import Decoder
@@ -21,7 +22,6 @@ from stepdpo.generation.step_scorer import StepScorer
 from stepdpo.models.load import ModelSpec
 from stepdpo.models.lora import Adapter
 from stepdpo.pairs.engine.context import Judge, PairMethod
-from stepdpo.pairs.engine.worker import Executor
 from stepdpo.tokens.batch_sampler import steps_per_epoch
 from stepdpo.tokens.lengths import Equal
 from stepdpo.tokens.pair_scores import Loss

@@ -8,7 +8,6 @@ from stepdpo.core.types import Attempt, Grade
 from stepdpo.evaluation.statistics import (
     Paired,
     auc,
-    first_error_f1,
     mcnemar,
     paired,
     stderr,
@@ -115,13 +114,3 @@ def test_auc_counts_who_lies_above() -> None:
     assert auc([5.0, 5.0, 5.0], [True, False, False]) == 0.5
     assert auc([1.0, 2.0], [True, False]) == 0.0
     assert math.isnan(auc([1.0], [True]))
-
-
-def test_first_errors_are_named_exactly_or_not_at_all() -> None:
-    """Of three wrong solutions one is named, of two right ones one is passed: 2 (1/3)(1/2) / (1/3 + 1/2)."""
-    f1, named, passed = first_error_f1([0, 2, -1, -1, 1], [0, 1, 3, -1, -1])
-    assert (named, passed) == (1 / 3, 1 / 2)
-    assert f1 == pytest.approx(0.4)
-    assert first_error_f1([-1, -1], [0, 1])[0] == 0.0  # nothing right of either kind is no division by 0
-    assert first_error_f1([-1] * 4, [1, 1, -1, -1])[0] == 0.0  # whoever never objects
-    assert first_error_f1([0] * 4, [1, 1, -1, -1])[0] == 0.0  # whoever always objects to the first step

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from stepdpo.core.protocols import SamplerSpec
 from stepdpo.core.types import Problem, Sampling
 from stepdpo.evaluation.graders.pool import graders
 from stepdpo.evaluation.graders.strict import Strict
-from stepdpo.models.load import ModelSpec
+from stepdpo.models.load import ModelSpec, without_progress_bars
 from stepdpo.pairs.engine.context import Context, PairMethod
 from stepdpo.pairs.engine.requests import ProblemResult
 from stepdpo.pairs.engine.scheduler import Scheduler
-
-
-class OpenExecutor(Protocol):
-    """An executor that is ready to work."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What sampler and judge say of themselves: for the record."""
-        ...
-
-    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
-        """The results of all problems, in any order, each as soon as it is there."""
-        ...
-
-
-class Executor(Protocol):
-    """Who works on the problems: this process, or many."""
-
-    def open(self, worker_context: WorkerContext) -> AbstractContextManager[OpenExecutor]: ...
 
 
 @dataclass(frozen=True)
@@ -49,9 +30,16 @@ class WorkerContext:
     folder: Path
     """Where a judge keeps the transcript of its model."""
 
+    @property
+    def devices(self) -> int | None:
+        """Those that the sampler takes; a method that requests nothing takes none."""
+        devices: int | None = getattr(self.sampler, "devices", 1) if self.context else 0
+        return devices
+
     @contextmanager
     def open(self, name: str = "") -> Iterator[Worker]:
         """Load the model, start the graders, connect to the judge's model. One of several workers has a name."""
+        without_progress_bars()  # wherever this is
         if self.context is None:
             yield Worker(self.method, None, Scheduler(None, Sampling(), lambda items: []))
             return

@@ -18,6 +18,7 @@ from support.scripted import TOKENIZER, grade
 
 from stepdpo.core.protocols import Tokenizer
 from stepdpo.core.types import Completion, Preference, Problem, Sampling
+from stepdpo.crew.local import OpenLocalExecutor
 from stepdpo.pairs.build import build_pairs
 from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine import result_order
@@ -25,7 +26,6 @@ from stepdpo.pairs.engine.requests import ProblemResult, Result
 from stepdpo.pairs.engine.result_log import PREFERENCES, TREES, ResultLog
 from stepdpo.pairs.engine.scheduler import Scheduler
 from stepdpo.pairs.engine.worker import Worker, WorkerContext
-from stepdpo.pairs.executors.local import OpenLocalExecutor
 from stepdpo.runtime.run_folder import FINISHED, QUARANTINE, SUMMARY
 from stepdpo.runtime.signals import Interrupted
 from stepdpo.tinymath.problems import problems

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
-from stepdpo.core.types import Problem
-from stepdpo.pairs.engine.requests import ProblemResult
-from stepdpo.pairs.engine.worker import Worker, WorkerContext
+from stepdpo.crew.protocols import R, T, Worker, WorkerSpec
 
 
 @dataclass(frozen=True)
@@ -17,23 +15,23 @@ class LocalExecutor:
     """Group after group in this process, on one device."""
 
     @contextmanager
-    def open(self, worker_context: WorkerContext) -> Iterator[OpenLocalExecutor]:
+    def open(self, spec: WorkerSpec[T, R]) -> Iterator[OpenLocalExecutor[T, R]]:
         """Load the model into this process."""
-        with worker_context.open() as worker:
+        with spec.open() as worker:
             yield OpenLocalExecutor(worker)
 
 
 @dataclass(frozen=True)
-class OpenLocalExecutor:
+class OpenLocalExecutor(Generic[T, R]):
     """This process, ready to work."""
 
-    worker: Worker
+    worker: Worker[T, R]
 
     @property
     def provenance(self) -> dict[str, Any]:
         return self.worker.provenance
 
-    def finish(self, groups: Iterable[list[Problem]]) -> Iterator[ProblemResult]:
-        """The results of all problems, each as soon as it is there."""
+    def finish(self, groups: Iterable[Sequence[T]]) -> Iterator[R]:
+        """The results of all groups, each as soon as it is there."""
         for group in groups:
             yield from self.worker.work(group)
