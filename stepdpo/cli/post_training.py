@@ -19,7 +19,7 @@ from stepdpo.core.config_file import load_config, with_current_targets, with_lat
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
 from stepdpo.runtime.atomic_io import read_json, write_json
-from stepdpo.runtime.run_folder import CONFIG, SUMMARY, run_path
+from stepdpo.runtime.run_folder import CONFIG, QUARANTINE, SUMMARY, run_path
 
 
 def follow_up(folder: Path, given: FollowUp, runs: Path, already_finished: bool) -> None:
@@ -41,7 +41,7 @@ def evaluate_after_training(
         config = evaluation_config(task, what.words, training, folder / "model")
         place = evaluation_folder(folder, config, choices)
         result = run_evaluation(place, config, choices, task)
-        _raise_unless_ok(result, f"evaluating {folder.name} on {task}")
+        _raise_unless_ok(result, place, f"evaluating {folder.name} on {task}")
         name_base(place, base, folder)
     report_on([folder], folder)
 
@@ -64,7 +64,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
             print(f"base: using {place}", flush=True)
             return folder
     result = run_evaluation(place, config, choices, task)
-    _raise_unless_ok(result, f"evaluating the base on {task}")
+    _raise_unless_ok(result, place, f"evaluating the base on {task}")
     write_json(known, stamp)
     return folder
 
@@ -89,6 +89,8 @@ def _stamp(path: str) -> list[list[Any]]:
     return sorted([f.name, f.stat().st_size, f.stat().st_mtime] for f in folder.iterdir()) if folder.is_dir() else []
 
 
-def _raise_unless_ok(result: JobResult, what: str) -> None:
+def _raise_unless_ok(result: JobResult, place: Path, what: str) -> None:
     if not result.ok:
         raise UserError(f"{what} failed: {result.message}")
+    if not (place / SUMMARY).is_file():
+        raise UserError(f"{what}: some problems have no answer (see {place / QUARANTINE}): resume=true tries again")

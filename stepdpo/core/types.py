@@ -200,6 +200,8 @@ class Attempt:
     """All responses, where a decoder gave several, or scored the one."""
     cost: Mapping[str, int] = field(default_factory=dict)
     """`generated` and `scored` tokens and `calls` to models; left out of a single response, which cost itself."""
+    seed: int | None = None
+    """Of the decoder, where a problem is attempted under several."""
 
     def part(self, grader: str, verdict: str) -> float:
         """How much of the answer has a verdict, in [0, 1]: 0 or 1 of a single response."""

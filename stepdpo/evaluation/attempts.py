@@ -8,23 +8,18 @@ from typing import Any
 
 from stepdpo.core.types import Attempt, Grade, GradedResponse, Problem
 from stepdpo.evaluation.graders.official import Official
-from stepdpo.evaluation.graders.pool import graders
+from stepdpo.evaluation.graders.pool import GradeMany
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.evaluation.statistics import GRADERS
 from stepdpo.generation.decoded import Cost, Decoded, Response
 
 
-def attempts_of(problems: Sequence[Problem], decoded: Sequence[Decoded]) -> list[Attempt]:
-    """Grade all responses by both graders, in bounded time."""
-    items = [
-        (response.completion.text, problem)
-        for problem, one in zip(problems, decoded, strict=True)
-        for response in one.responses
-    ]
-    with graders() as grade_many:
-        grades = iter(list(zip(grade_many(items, Official()), grade_many(items, Strict()), strict=True)))
+def attempts_of(decoded: Sequence[tuple[Problem, Decoded, int | None]], grade_many: GradeMany) -> list[Attempt]:
+    """Grade all responses by both graders, in bounded time; each with its problem and the seed it was made under."""
+    items = [(response.completion.text, problem) for problem, one, _ in decoded for response in one.responses]
+    grades = iter(list(zip(grade_many(items, Official()), grade_many(items, Strict()), strict=True)))
     attempts = []
-    for problem, one in zip(problems, decoded, strict=True):
+    for problem, one, seed in decoded:
         responses = [_graded(response, *next(grades)) for response in one.responses]
         shown = max(responses, key=lambda response: response.share)
         attempts.append(
@@ -40,9 +35,15 @@ def attempts_of(problems: Sequence[Problem], decoded: Sequence[Decoded]) -> list
                 meta=problem.meta,
                 samples=tuple(responses) if len(responses) > 1 or shown.score is not None else (),
                 cost={} if one.cost == Cost(shown.tokens, 0, 1) else asdict(one.cost),
+                seed=seed,
             )
         )
     return attempts
+
+
+def cost_of(attempt: Attempt) -> Cost:
+    """What it took; a single response whose cost is left out cost itself."""
+    return Cost(**attempt.cost) if attempt.cost else Cost(attempt.tokens, 0, 1)
 
 
 def _graded(response: Response, official: Grade, strict: Grade) -> GradedResponse:
@@ -55,8 +56,8 @@ def _graded(response: Response, official: Grade, strict: Grade) -> GradedRespons
 def row_of(attempt: Attempt) -> dict[str, Any]:
     """An attempt as a line of the file; what is empty is left out."""
     row = asdict(attempt)
-    for name in ("meta", "samples", "cost"):
-        if not row[name]:
+    for name, nothing in (("meta", {}), ("samples", ()), ("cost", {}), ("seed", None)):
+        if row[name] == nothing:
             del row[name]
     return row
 

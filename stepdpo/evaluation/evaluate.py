@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import stepdpo
-from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import CountsMistakes, SamplerSpec, Template
-from stepdpo.core.types import Attempt, MistakeCount, Problem, Prompt, Sampling
+from stepdpo.core.errors import Outage, UserError
+from stepdpo.core.protocols import SamplerSpec, Template
+from stepdpo.core.ranges import at_least
+from stepdpo.core.types import Problem, Prompt
+from stepdpo.crew.local import LocalExecutor
+from stepdpo.crew.protocols import Executor
 from stepdpo.data.fields import RowError
 from stepdpo.data.labelled_solutions import is_labelled
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.template_card import date_of, resolve
-from stepdpo.evaluation.answer_groups import answer_groups
-from stepdpo.evaluation.attempts import attempts_of, row_of
-from stepdpo.evaluation.decoding_numbers import cost_numbers, numbers_at_k
+from stepdpo.evaluation.attempt_log import AttemptLog, open_attempt_log
+from stepdpo.evaluation.attempts import row_of
+from stepdpo.evaluation.display import print_summary
 from stepdpo.evaluation.first_errors import name_first_errors, refuse_without_scorer
-from stepdpo.evaluation.graders.pool import graders
-from stepdpo.evaluation.responses import answered
-from stepdpo.evaluation.statistics import counted, summarise
-from stepdpo.generation.answering import Answering
-from stepdpo.generation.decode_many import context_of, decode_many
-from stepdpo.generation.decoded import Decoded, Decoder
+from stepdpo.evaluation.identity import identity, option
+from stepdpo.evaluation.summary import Evaluated, summary_of
+from stepdpo.evaluation.worker import EvaluationContext, quiet
+from stepdpo.generation.decoded import Decoder
 from stepdpo.generation.scorers.none import NoScorer
 from stepdpo.generation.step_scorer import StepScorer
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
 from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, RESPONSES, SUMMARY
+from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, SUMMARY, UNFINISHED
 from stepdpo.runtime.secrets import redact
+from stepdpo.runtime.signals import KEPT, interruptible
 from stepdpo.tokens.tokenization import question_prompt
-
-TOO_MANY = 0.05
-"""Share of responses without an answer, or cut at the limit, above which a warning is due."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,14 @@ class Evaluation:
     decode: Decoder
     sampler: SamplerSpec
     scorer: StepScorer = field(default_factory=NoScorer)
+    live: int = 256
+    """Problems that are answered together: enough to fill a device, few enough to lose. A sampler gives its responses
+    all at once, so greedy answers and samples are kept so many at a time; searches are kept as each one ends."""
+    crew: Executor = field(default_factory=LocalExecutor)
+    """Who answers: this process, or many."""
+
+    def __post_init__(self) -> None:
+        at_least(1, live=self.live)
 
 
 def refuse_unasked_scorer(spec: Any) -> None:
@@ -66,22 +69,23 @@ def refuse_unasked_scorer(spec: Any) -> None:
     if is_labelled(task := getattr(spec, "task", None)):
         refuse_without_scorer(task, decode, scorer)
         return
-    option = _option(decode)
+    name = option(decode)
     if isinstance(scorer, NoScorer):
         if "scorer" in decode.needs:
             raise UserError(
-                f"decode={option} chooses by scores: add scorer=value_head (of a model trained with algo=value, prm or "
+                f"decode={name} chooses by scores: add scorer=value_head (of a model trained with algo=value, prm or "
                 "svpo), scorer=implicit (of one trained with a preference loss), scorer=prm or scorer=logprob"
             )
     elif "scorer" not in decode.needs | decode.takes:
-        raise UserError(f"scorer={_option(scorer)}: decode={option} looks at no scores; leave scorer= out")
+        raise UserError(f"scorer={option(scorer)}: decode={name} looks at no scores; leave scorer= out")
 
 
 def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, Any]:
     """Answer every problem of the task, grade the responses, write `attempts.jsonl` and `summary.json`.
 
-    Responses are kept as they come: with `resume`, those of an attempt that was stopped are not asked for again.
-    Returns the summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input.
+    Attempts are kept as they come (attempt_log.py): with `resume`, finished problems are not asked again. Returns the
+    summary, and in it `accuracy` in the eyes of the strict grader. Raises UserError for bad input, Outage where nothing
+    was answered.
     """
     refuse_unasked_scorer(spec)
     if is_labelled(spec.task):
@@ -91,59 +95,64 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     if warning:
         print(f"warning: {warning}", flush=True)
-    problems = spec.task.problems()
-    problems, prompts, refused = _render(problems, template, tokenizer)
+    problems, prompts, refused = _render(spec.task.problems(), template, tokenizer)
     if refused:
         warning = _leave_out(refused, folder, warning, asked=len(problems))
-    option = _option(spec.decode) + ("" if isinstance(spec.scorer, NoScorer) else f" by {_option(spec.scorer)}")
-    if day := date_of(template):
-        print(f"the chat template writes the date: {day}", flush=True)
-    print(f"{spec.task.name}: {len(problems)} problems, {option}, template {template.name}", flush=True)
-    # Loading the model counts: it is part of what an evaluation costs.
-    began = time.monotonic()
-    # A search calls the sampler once a step: what is counted then is problems, and a bar of each call would be noise.
-    searches = spec.decode.needs == {"scorer"}
-    with (
-        graders() as grade_many,
-        _quiet(spec.sampler, searches).open(spec.model) as sampler,
-        Progress("problem", len(problems), enabled=searches) as progress,
-        spec.scorer.open(spec.model, sampler) as score_steps,
-    ):
-        answering = Answering(
-            sampler, Sampling(), score_steps=score_steps, group=lambda responses: answer_groups(responses, grade_many)
-        )
-        contexts = [context_of(prompt, tokenizer, score_steps is not None) for prompt in prompts]
-        decode: Callable[[Sequence[int]], list[Decoded]] = lambda some: decode_many(  # noqa: E731
-            spec.decode, [contexts[i] for i in some], answering, progress.advance
-        )
-        decoded = answered([prompt.text for prompt in prompts], _key(spec), decode, folder, resume)
-        provenance = getattr(sampler, "provenance", {})
-    seconds = time.monotonic() - began
-    attempts = attempts_of(problems, decoded)
-    summary = _summary(spec, template, attempts, warning) | provenance | {"seconds": round(seconds, 2)}
-    summary["cost"] = cost_numbers([one.cost for one in decoded])
-    if "answers" in spec.decode.needs:
-        summary |= numbers_at_k(attempts, spec.scorer.log)
-    mistakes = _mistakes(spec.task.checker, problems, attempts)
-    if mistakes:
-        summary["mistakes"] = {kind: asdict(count) for kind, count in mistakes.items()}
-    _write(folder, attempts, summary)
-    _print(summary)
+    if not problems:
+        raise UserError(f"task {spec.task.name}: there are no problems in it")
+    context = EvaluationContext(((None, spec.decode),), spec.scorer, template, tokenizer, spec.model, spec.sampler)
+    made_of = identity(
+        task=spec.task.name, problems=problems, template=template.name, prompts=prompts, decode=spec.decode,
+        scorer=spec.scorer, seeds=[seed for seed, _ in context.decoders], model=spec.model,
+    )  # fmt: skip
+    with open_attempt_log(folder, made_of, resume) as log:
+        _announce(spec, template, len(problems), len(log.done))
+        with interruptible(KEPT):
+            provenance = _run(spec, context, problems, log)
+        evaluated = Evaluated(spec.task, spec.decode, spec.scorer, spec.model, template.name, problems)
+        if not log.done:
+            raise Outage(f"no problem was answered ({next(iter(log.failed.values())).failed}): resume=true tries again")
+        summary = summary_of(evaluated, log.attempts(problems), warning, provenance, log.seconds)
+        _write(folder, summary, problems, log, refused)
+    print_summary(summary)
+    if log.failed:
+        many = f"{len(log.failed)} of {len(problems)} problems have no answer and are in no figure"
+        print(f"warning: {many}; see {folder / QUARANTINE}: resume=true tries them again", flush=True)
     return summary
 
 
-def _quiet(sampler: SamplerSpec, quiet: bool) -> SamplerSpec:
-    """The sampler, without a bar of its own where it has one and is to be quiet."""
-    shown: Any = sampler  # a dataclass like every spec
-    silent: SamplerSpec = replace(shown, progress=False) if quiet and hasattr(shown, "progress") else sampler
-    return silent
+def _announce(spec: Evaluation, template: Template, problems: int, done: int) -> None:
+    by = "" if isinstance(spec.scorer, NoScorer) else f" by {option(spec.scorer)}"
+    if day := date_of(template):
+        print(f"the chat template writes the date: {day}", flush=True)
+    print(f"{spec.task.name}: {problems} problems, {option(spec.decode)}{by}, template {template.name}", flush=True)
+    if done:
+        print(f"{done} of {problems} problems were answered before", flush=True)
 
 
-def _key(spec: Evaluation) -> str:
-    """What responses depend on besides their prompts."""
-    scorer = "" if isinstance(spec.scorer, NoScorer) else f" {spec.scorer!r}"
-    parts = f"{spec.model.fingerprint()} {spec.decode!r} {spec.sampler!r}{scorer}"
-    return hashlib.sha256(parts.encode()).hexdigest()
+def _run(spec: Evaluation, context: EvaluationContext, problems: Sequence[Problem], log: AttemptLog) -> dict[str, Any]:
+    """Answer the problems that are left; returns what it was done with."""
+    left = log.unfinished(problems)
+    if not left:
+        return {}
+    # A search calls the sampler once a step, and bars of many workers would write over one another: then it is problems
+    # that are counted. Greedy answers and samples come so many at a time that the sampler's bar says more.
+    counted = spec.decode.needs == {"scorer"} or not isinstance(spec.crew, LocalExecutor)
+    if counted:
+        context = replace(context, sampler=quiet(context.sampler))
+    groups = [left[first : first + spec.live] for first in range(0, len(left), spec.live)]
+    with (
+        spec.crew.open(context) as crew,
+        Progress("problem", len(problems), len(log.done), enabled=counted) as progress,
+    ):
+        try:
+            for found in crew.finish(groups):
+                log.add(found)
+                progress.advance()
+        except Outage as error:
+            raise Outage(f"{error}; {KEPT}") from None
+        provenance: dict[str, Any] = crew.provenance
+        return provenance
 
 
 def _render(
@@ -173,84 +182,21 @@ def _leave_out(refused: Mapping[str, str], folder: Path, warning: str | None, as
     return "; ".join(filter(None, (warning, said)))
 
 
-def _mistakes(checker: object, problems: Sequence[Problem], attempts: Sequence[Attempt]) -> dict[str, MistakeCount]:
-    """By kind, over all responses; nothing where the checker cannot tell kinds, or the problems have none."""
-    totals: dict[str, MistakeCount] = {}
-    if isinstance(checker, CountsMistakes):
-        for problem, attempt in zip(problems, attempts, strict=True):
-            for kind, count in checker.mistakes(problem, attempt.response).items():
-                before = totals.get(kind, MistakeCount(0, 0))
-                totals[kind] = MistakeCount(before.made + count.made, before.reached + count.reached)
-    return totals
-
-
-def _option(part: Any) -> str:
-    """The config option that a part comes from: the last word of its module's name."""
-    return type(part).__module__.rpartition(".")[2]
-
-
-def _settings(part: Any) -> dict[str, Any]:
-    """The fields of a part, which is a dataclass as everything is that a configuration builds, as JSON has them."""
-    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(part).items()}
-
-
-def _summary(spec: Evaluation, template: Template, attempts: Sequence[Attempt], warning: str | None) -> dict[str, Any]:
-    if not attempts:
-        raise UserError(f"task {spec.task.name}: there are no problems in it")
-    numbers = summarise(attempts)
-    return {
-        "task": spec.task.name,
-        "decode": _option(spec.decode),
-        "template": template.name,
-        "model": getattr(spec.model, "path", spec.model.source),
-        "accuracy": numbers["graders"]["strict"]["accuracy"],
-        **numbers,
-        "settings": _settings(spec.decode),
-        **(
-            {}
-            if isinstance(spec.scorer, NoScorer)
-            else {"scorer": {"name": _option(spec.scorer), **_settings(spec.scorer)}}
-        ),
-        "warnings": [warning] if warning else [],
-        "stepdpo": stepdpo.__version__,
-    }
-
-
-def _write(folder: Path, attempts: Sequence[Attempt], summary: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / ATTEMPTS, map(row_of, attempts))
+def _write(
+    folder: Path, summary: dict[str, Any], problems: Sequence[Problem], log: AttemptLog, refused: Mapping[str, str]
+) -> None:
+    """The files of an evaluation under their final names, unless problems are to be tried again."""
+    left_out = [{"problem": name, "reason": why} for name, why in refused.items()]
+    left_out += [{"problem": one.problem, "reason": one.failed, "answer": one.said} for one in log.failed.values()]
+    if left_out:
+        write_jsonl(folder / QUARANTINE, left_out)
+    else:
+        (folder / QUARANTINE).unlink(missing_ok=True)
+    if log.failed:
+        write_json(folder / UNFINISHED, redact(summary))
+        return
+    write_jsonl(folder / ATTEMPTS, map(row_of, log.attempts(problems)))
     # The summary last: readers take a folder without one for no evaluation, whatever has stopped this.
     write_json(folder / SUMMARY, redact(summary))  # a model's path may hold what a reference stands for
-    (folder / RESPONSES).unlink(missing_ok=True)
-
-
-def _print(summary: dict[str, Any]) -> None:
-    """One line a grader, one a kind of mistake, and what makes the numbers doubtful."""
-    n = summary["n"]
-    for grader, block in summary["graders"].items():
-        share, interval = 100 * block["accuracy"], (100 * block["ci_low"], 100 * block["ci_high"])
-        print(
-            f"{grader:<9}{share:5.1f} %  (95 %: {interval[0]:.1f} to {interval[1]:.1f})  "
-            f"{counted(block['correct'])}/{n} correct, {counted(block['unparsed'])} without an answer",
-            flush=True,
-        )
-    for name, values in summary.get("at_k", {}).items():
-        print(
-            f"{name}: " + ", ".join(f"{100 * value['value']:.1f} % at {k}" for k, value in values.items()), flush=True
-        )
-    if summary["decode"] != "greedy":
-        cost = [f"{one['mean']:,.0f} {name.replace('_', ' ')}" for name, one in summary["cost"].items()]
-        print(f"a problem: {', '.join(cost)}", flush=True)
-    for kind, count in summary.get("mistakes", {}).items():
-        print(f"{kind}: {count['made']} of {count['reached']} times", flush=True)
-    unparsed, truncated = summary["graders"]["strict"]["unparsed"], summary["truncated"]
-    if unparsed > TOO_MANY * n:
-        print(
-            f"warning: no answer found in {counted(unparsed)} of {n} responses; is this the model's template?",
-            flush=True,
-        )
-    if truncated > TOO_MANY * n:
-        print(
-            f"warning: {counted(truncated)} of {n} responses ran into decode.max_tokens or the model's length",
-            flush=True,
-        )
+    for path in (log.path, folder / UNFINISHED):
+        path.unlink(missing_ok=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from stepdpo.data.fields import RowError
 from stepdpo.data.labelled_solutions import LabelledSolution, LabelledTask
 from stepdpo.data.template_card import resolve
 from stepdpo.evaluation.first_error import KIND, ScoredSolution, best_threshold, figures, held_out, predictions
+from stepdpo.evaluation.identity import option, settings
 from stepdpo.generation.requests import Beginning, JudgeFailed, Scored
 from stepdpo.generation.scorers.none import NoScorer
 from stepdpo.generation.step_scorer import StepScorer
@@ -87,7 +86,7 @@ def name_first_errors(
     numbers = figures(measured, threshold)
     summary = {
         "kind": KIND, "task": task.name, "template": template.name, "model": getattr(model, "path", model.source),
-        "scorer": {"name": option(scorer), **_settings(scorer)}, "accuracy": numbers["f1"], **numbers,
+        "scorer": {"name": option(scorer), **settings(scorer)}, "accuracy": numbers["f1"], **numbers,
         "threshold": {"value": threshold, "from": chosen, "held_out": sum(tuned)},
         "left_out": len(refused), "scored_tokens": sum(one.tokens for one in found if isinstance(one, Scored)),
         "warnings": [warning] if warning else [], "stepdpo": stepdpo.__version__, **provenance,
@@ -150,15 +149,6 @@ def _threshold(
             "right and wrong ones; take more solutions, a larger task.heldout, or give task.threshold="
         )
     return best_threshold(held), "the largest F1 on held-out problems", tuned
-
-
-def option(part: Any) -> str:
-    """The config option that a part comes from: the last word of its module's name."""
-    return type(part).__module__.rpartition(".")[2]
-
-
-def _settings(part: Any) -> dict[str, Any]:
-    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(part).items()}
 
 
 def _reason(refused: Mapping[str, str]) -> str:

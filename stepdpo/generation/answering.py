@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+from stepdpo.core.errors import Outage
 from stepdpo.core.protocols import Sampler
 from stepdpo.core.types import Completion, Grade, Problem, Sampling
 from stepdpo.generation.requests import (
@@ -15,6 +16,7 @@ from stepdpo.generation.requests import (
     Generate,
     GradeAnswers,
     GroupAnswers,
+    JudgeFailed,
     Request,
     Scored,
     ScoreSteps,
@@ -22,8 +24,9 @@ from stepdpo.generation.requests import (
 )
 
 GradeAll = Callable[[Sequence[tuple[str, Problem]]], list[Grade]]
-ScoreAll = Callable[[Sequence[tuple[str, Beginning]]], list[Scored]]
-"""Prompts, each with the beginning of a response to it -> how promising each is."""
+ScoreAll = Callable[[Sequence[tuple[str, Beginning]]], Sequence[Scored | JudgeFailed]]
+"""Prompts, each with the beginning of a response to it -> how promising each is; a JudgeFailed stands where nobody
+said."""
 GroupAll = Callable[[Sequence[Sequence[str]]], list[list[int | None]]]
 """The responses to each problem -> the number of each one's final answer, as `GroupAnswers` has it."""
 
@@ -42,7 +45,13 @@ L = TypeVar("L", bound=Live)
 
 
 def in_rounds(live: Sequence[L], replies_to: Callable[[Sequence[L]], list[Any]]) -> Iterator[L]:
-    """Work on all of them together, and yield each as soon as it is finished.
+    """Work on all of them together, and yield each as soon as it is finished."""
+    for finished in rounds(live, replies_to):
+        yield from finished
+
+
+def rounds(live: Sequence[L], replies_to: Callable[[Sequence[L]], list[Any]]) -> Iterator[list[L]]:
+    """Work on all of them together, and yield those that each round has finished, where it has.
 
     A round lets every one that is open go on to its next request and then answers all requests at once, so a call to a
     model holds what as many problems want as are open.
@@ -52,7 +61,8 @@ def in_rounds(live: Sequence[L], replies_to: Callable[[Sequence[L]], list[Any]])
         for one, reply in zip(live, replies, strict=True):
             one.advance(reply)
         # Results go out before the next call to a model, which takes long: they are on disc if that is interrupted.
-        yield from (one for one in live if one.finished)
+        if finished := [one for one in live if one.finished]:
+            yield finished
         live = [one for one in live if not one.finished]
         replies = replies_to(live)
 
@@ -134,8 +144,13 @@ class Answering:
     def _score_steps(self, requests: Sequence[tuple[Any, Any]]) -> list[Any]:
         assert self.score_steps is not None, "a decoder that needs a scorer is refused without one"
         asked = [(request.prompt, beginning) for _, request in requests for beginning in request.beginnings]
-        scored = iter(self.score_steps(asked))
-        return [list(islice(scored, len(request.beginnings))) for _, request in requests]
+        try:
+            scored = iter(self.score_steps(asked))
+        except Outage as error:
+            # Not raised: what models have written for these problems is lost, but the other problems need not be.
+            return [JudgeFailed("scorer: no answer", str(error))] * len(requests)
+        replies = [list(islice(scored, len(request.beginnings))) for _, request in requests]
+        return [next((one for one in reply if isinstance(one, JudgeFailed)), reply) for reply in replies]
 
     def _group(self, requests: Sequence[tuple[Any, Any]]) -> list[Any]:
         assert self.group is not None, "a decoder that compares answers says so in `needs`"

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stepdpo.core.protocols import Sampler
 from stepdpo.core.types import Completion, Prompt, Sampling
-from stepdpo.generation.answering import Answering, in_rounds
+from stepdpo.generation.answering import Answering, rounds
 from stepdpo.generation.decoded import Cost, DecodeContext, Decoded, Decoder, Decoding
-from stepdpo.generation.requests import Generate, Request, ScoreSteps
+from stepdpo.generation.requests import Generate, JudgeFailed, Request, ScoreSteps
 from stepdpo.tokens.tokenization import encode
 
 
-def decode_many(
-    decoder: Decoder,
-    contexts: Sequence[DecodeContext],
-    answering: Answering,
-    advance: Callable[[], None] = lambda: None,
-) -> list[Decoded]:
-    """The answer to each prompt, in their order; `advance` hears of every one that is finished."""
-    live = [_LiveDecoding(decoder(context)) for context in contexts]
-    for _ in in_rounds(live, lambda some: answering.answer([(None, one.wanted) for one in some])):
-        advance()
-    return [one.decoded for one in live]
+def decode_many(decoder: Decoder, contexts: Sequence[DecodeContext], answering: Answering) -> list[Decoded]:
+    """The answer to each prompt, in their order. Raises JudgeFailed where a scorer did not answer."""
+    done: dict[int, Decoded] = {}
+    for finished in decode_rounds([decoder(context) for context in contexts], answering):
+        for number, decoded in finished:
+            if isinstance(decoded, JudgeFailed):
+                raise decoded
+            done[number] = decoded
+    return [done[number] for number in range(len(contexts))]
+
+
+def decode_rounds(
+    decodings: Sequence[Decoding], answering: Answering
+) -> Iterator[list[tuple[int, Decoded | JudgeFailed]]]:
+    """What decoders at work come to, with their numbers: those that each round of requests has finished together.
+
+    A JudgeFailed where a scorer did not answer; the others go on.
+    """
+    live = [_LiveDecoding(number, decoding) for number, decoding in enumerate(decodings)]
+    for finished in rounds(live, lambda some: answering.answer([(None, one.wanted) for one in some])):
+        yield [(one.number, one.decoded) for one in finished]
 
 
 def answers(decoder: Decoder, prompts: Sequence[str], sampler: Sampler) -> list[Completion]:
@@ -47,9 +57,10 @@ def context_of(prompt: Prompt, tokenizer: Any, scored: bool) -> DecodeContext:
 class _LiveDecoding:
     """A problem that is worked on: its generator, the request whose answer that waits for, and what it cost so far."""
 
+    number: int
     requests: Decoding
     request: Request | None = None
-    result: Decoded | None = None
+    result: Decoded | JudgeFailed | None = None
     generated: int = 0
     scored: int = 0
     calls: int = 0
@@ -59,7 +70,7 @@ class _LiveDecoding:
         return self.result is not None
 
     @property
-    def decoded(self) -> Decoded:
+    def decoded(self) -> Decoded | JudgeFailed:
         assert self.result is not None, "asked for before it is finished"
         return self.result
 
@@ -70,13 +81,16 @@ class _LiveDecoding:
 
     def advance(self, reply: Any) -> None:
         """Send the answer, and learn the next request or the result."""
+        failure = isinstance(reply, JudgeFailed)
         if isinstance(self.request, Generate):
             self.generated += sum(completion.tokens for some in reply for completion in some)
             self.calls += 1
-        if isinstance(self.request, ScoreSteps):
+        if isinstance(self.request, ScoreSteps) and not failure:
             self.scored += sum(scored.tokens for scored in reply)
             self.calls += 1
         try:
-            self.request = self.requests.send(reply)
+            self.request = self.requests.throw(reply) if failure else self.requests.send(reply)
         except StopIteration as end:
             self.result = Decoded(end.value, Cost(self.generated, self.scored, self.calls))
+        except JudgeFailed as error:
+            self.result = error

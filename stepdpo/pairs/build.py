@@ -23,14 +23,10 @@ from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
 from stepdpo.runtime.manifest import started_on
 from stepdpo.runtime.progress import Progress
-from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY
+from stepdpo.runtime.run_folder import QUARANTINE, SUMMARY, UNFINISHED
 from stepdpo.runtime.secrets import redact
-from stepdpo.runtime.signals import interruptible
+from stepdpo.runtime.signals import KEPT, interruptible
 from stepdpo.tinymath.task import TinymathTask
-
-UNFINISHED = "summary.partial.json"
-"""The second where a judge failed on some problems, which a resumed run tries again."""
-KEPT = "what is finished is kept, resume=true goes on"
 
 
 def build_pairs(spec: PairsConfig, folder: Path, resume: bool = False) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from stepdpo.evaluation.attempts import attempt_of
 from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
 from stepdpo.report.measured import is_measured
 from stepdpo.runtime.atomic_io import read_json, read_jsonl
-from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY
+from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY, UNFINISHED
 
 log = logging.getLogger(__name__)
 GRADER = "strict"
@@ -53,6 +53,8 @@ def read_evaluations(run: Path) -> list[EvaluationResult]:
         raise UserError(f"{run}: no such run; {nearest(run.name, _evaluated(run.parent))}")
     there = sorted((run / "eval").rglob(SUMMARY))
     found = [_evaluation(path.parent) for path in there if not is_measured(read_json(path))]
+    if not there and (part := next((run / "eval").rglob(UNFINISHED), None)):
+        raise UserError(f"{part.parent}: some problems have no answer yet; resume=true tries them again")
     if not there:
         raise UserError(f"{run}: never evaluated (no eval/*/{SUMMARY}); {nearest(run.name, _evaluated(run.parent))}")
     return found

@@ -34,7 +34,10 @@ INSPECTED = "inspect.jsonl"
 MODEL_FILE = "config.json"
 """In `model/`: the sign that it is there, since it is put in place whole."""
 FINISHED = "finished.jsonl"
-RESPONSES = "responses.partial.jsonl"
+ATTEMPTS_LOG = "attempts.partial.jsonl"
+"""The attempts of an evaluation as they come, until all are there."""
+UNFINISHED = "summary.partial.json"
+"""A summary of what problems are left out of that are to be tried again."""
 REPLACED = ".replaced"
 """What lay in a folder that force=true gave to a new run, until that has begun."""
 METRICS = "metrics.jsonl"
@@ -91,7 +94,7 @@ def has_begun(folder: Path) -> bool:
     if (
         any((folder / "checkpoints").glob("step-*/MANIFEST.json"))
         or _size(folder / FINISHED)
-        or _size(folder / RESPONSES)
+        or _size(folder / ATTEMPTS_LOG)
     ):
         return True
     if any(int(row.get("step", 0)) > 0 for row in whole_lines(folder / METRICS)):

@@ -13,6 +13,7 @@ from stepdpo.runtime.processes import Processes
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 SAVED = "a checkpoint was saved, resume=true goes on"
+KEPT = "what is finished is kept, resume=true goes on"
 
 
 class Interrupted(Exception):

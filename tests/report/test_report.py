@@ -176,6 +176,11 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         report([tmp_path / "tdpo-stp"], None, tmp_path / "out")
     with pytest.raises(UserError, match=r"never evaluated .* known: tdpo-step"):
         report([tmp_path / "unfinished"], None, tmp_path / "out")
+    part = tmp_path / "unfinished" / "eval" / "gsm8k"
+    part.mkdir(parents=True)
+    (part / "summary.partial.json").write_text("{}")
+    with pytest.raises(UserError, match="gsm8k: some problems have no answer yet; resume=true tries them again"):
+        report([tmp_path / "unfinished"], None, tmp_path / "out")
     with pytest.raises(UserError, match="no such run; there are none"):
         report([tmp_path / "nowhere" / "x"], None, tmp_path / "out")
     with pytest.raises(UserError, match="no runs"):

@@ -92,7 +92,7 @@ def test_a_new_run_that_never_began_gives_way(run: Path) -> None:
 @pytest.mark.parametrize(
     "sign",
     ["model/config.json", "summary.json", "checkpoints/step-000003/MANIFEST.json", "finished.jsonl", "metrics.jsonl",
-     "responses.partial.jsonl", "round-1/pairs/finished.jsonl"],
+     "attempts.partial.jsonl", "round-1/pairs/finished.jsonl"],
 )  # fmt: skip
 def test_signs_of_a_beginning(run: Path, sign: str) -> None:
     assert not has_begun(run)

@@ -1,0 +1,73 @@
+"""What the attempts of an evaluation depend on: those that are kept are gone on with by the same evaluation alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from stepdpo.core.errors import UserError
+from stepdpo.core.types import Problem, Prompt
+from stepdpo.runtime.secrets import redact_text
+
+Identity = Mapping[str, Sequence[str]]
+"""By what a user calls it (task, template, decode, ...): how it is shown, and a hash of all that counts of it."""
+
+
+def option(part: Any) -> str:
+    """The config option that a part comes from: the last word of its module's name."""
+    return type(part).__module__.rpartition(".")[2]
+
+
+def settings(part: Any) -> dict[str, Any]:
+    """The fields of a part, which is a dataclass as everything is that a configuration builds, as JSON has them."""
+    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(part).items()}
+
+
+def identity(
+    *, task: str, problems: Sequence[Problem], template: str, prompts: Sequence[Prompt], decode: Any, scorer: Any,
+    seeds: Sequence[int | None], model: Any,
+) -> Identity:  # fmt: skip
+    """Of an evaluation of `problems`, as the `prompts` that a template makes of them."""
+    asked = [(one.id, one.question, one.answers) for one in problems]
+    return {
+        "task": [task, _hash(asked)],
+        "template": [template, _hash([prompt.text for prompt in prompts])],
+        "decode": [_shown(decode), _hash(_counting(decode))],
+        "scorer": [_shown(scorer), _hash(_counting(scorer))],
+        "seeds": [", ".join(map(str, seeds)), _hash(list(seeds))],
+        "model": [redact_text(str(getattr(model, "path", model.source))), str(model.fingerprint())],
+    }
+
+
+def must_be_same(before: Any, now: Identity, folder: Path) -> None:
+    """UserError for an evaluation in `folder` that was begun as another one."""
+    if not isinstance(before, Mapping) or set(before) != set(now):
+        raise UserError(f"{folder} was begun by another version: force=true replaces it")
+    for name, (shown, content) in now.items():
+        then, content_then = before[name]
+        if then == shown and content_then != content:
+            raise UserError(f"{folder} was begun with another content of {name} {shown}: force=true replaces it")
+        if content_then != content:
+            raise UserError(f"{folder} was begun with {name} {then}; this one has {shown}: force=true replaces it")
+
+
+def _shown(part: Any) -> str:
+    values = ", ".join(f"{name}={value}" for name, value in _counting(part)[1].items())
+    return redact_text(f"{option(part)} ({values})" if values else option(part))
+
+
+def _counting(part: Any) -> tuple[str, dict[str, Any]]:
+    """What counts of a part: of a server which model it has, not where it is by now."""
+    values = settings(part)
+    server = values.get("server")
+    if isinstance(server, Mapping):
+        values["server"] = server.get("model")
+    return option(part), values
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode("utf-8", "surrogatepass")).hexdigest()[:32]
