@@ -117,7 +117,7 @@ OTHER_VERBS = {
                  'rounds.pairs_with="n=8"',
     "train judge=openai": 'go into rounds.pairs_with="judge=openai"',
     "train +judge=exact": "judge: a setting of `stepdpo pairs`, not of `stepdpo train`",
-    "train crew=ray": "crew: a setting of `stepdpo pairs`",
+    "train crew=ray": "crew: a setting of `stepdpo eval` and `stepdpo pairs`",
     "train task=gsm8k": "task: a setting of `stepdpo eval` and `stepdpo pairs`, not of `stepdpo train`",
     "train limit=5": "did you mean 'dataset.limit'?",
     "train tasks=[gsm8k]": "tasks: a setting of `stepdpo eval`",
