@@ -16,6 +16,7 @@ from stepdpo.crew.processes import ProcessesExecutor
 from stepdpo.crew.ray import RayExecutor
 from stepdpo.data.readers import locate
 from stepdpo.evaluation.evaluate import refuse_unasked_scorer
+from stepdpo.evaluation.seeds import under_seeds
 from stepdpo.generation.vllm import NEEDS_CHECKPOINT, VllmSampler
 from stepdpo.models.attention.registry import FLEX_NEEDS, Attention
 from stepdpo.models.load import Fresh, must_exist
@@ -30,6 +31,8 @@ def look(spec: Any) -> None:
     """UserError for what is needed and not there; `spec` holds the parts of a verb, or some of them."""
     _models(spec)
     refuse_unasked_scorer(spec)
+    if (seeds := getattr(spec, "seeds", None)) is not None:
+        under_seeds(spec.decode, seeds)
     _data(spec)
     if isinstance(spec, PairsConfig):
         refuse_without_checker(spec)

@@ -35,7 +35,7 @@ def numbers_at_k(attempts: Sequence[Attempt], log: bool) -> dict[str, Any]:
     tables: dict[str, dict[str, Any]] = {}
     for k in sorted({*(2**i for i in range(n.bit_length()) if 2**i <= n), n}):
         for name, estimates in _estimates(attempts, k, log).items():
-            tables.setdefault(name, {})[str(k)] = _over_problems(estimates)
+            tables.setdefault(name, {})[str(k)] = _over_problems(_of_problems(attempts, estimates))
     return {"samples": n, "at_k": tables}
 
 
@@ -55,6 +55,17 @@ def _estimates(attempts: Sequence[Attempt], k: int, log: bool) -> dict[str, list
         for name, estimate in of_this.items():
             found.setdefault(name, []).append(estimate)
     return found
+
+
+def _of_problems(attempts: Sequence[Attempt], estimates: Sequence[Estimate]) -> list[Estimate]:
+    """Of each problem the mean over its attempts, where it has several: under other seeds."""
+    by_problem: dict[str, list[Estimate]] = {}
+    for attempt, estimate in zip(attempts, estimates, strict=True):
+        by_problem.setdefault(attempt.problem_id, []).append(estimate)
+    return [
+        Estimate(fsum(one.value for one in some) / len(some), sqrt(fsum(one.stderr**2 for one in some)) / len(some))
+        for some in by_problem.values()
+    ]
 
 
 def _over_problems(estimates: Sequence[Estimate]) -> dict[str, float]:

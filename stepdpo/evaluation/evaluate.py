@@ -22,6 +22,7 @@ from stepdpo.evaluation.attempts import row_of
 from stepdpo.evaluation.display import print_summary
 from stepdpo.evaluation.first_errors import name_first_errors, refuse_without_scorer
 from stepdpo.evaluation.identity import identity, option
+from stepdpo.evaluation.seeds import check_seeds, under_seeds
 from stepdpo.evaluation.summary import Evaluated, summary_of
 from stepdpo.evaluation.worker import EvaluationContext, quiet
 from stepdpo.generation.decoded import Decoder
@@ -52,9 +53,12 @@ class Evaluation:
     all at once, so greedy answers and samples are kept so many at a time; searches are kept as each one ends."""
     crew: Executor = field(default_factory=LocalExecutor)
     """Who answers: this process, or many."""
+    seeds: int | list[int] | None = None
+    """Of a decoder that draws: how many, from its own on, or which; every problem is attempted under each."""
 
     def __post_init__(self) -> None:
         at_least(1, live=self.live)
+        check_seeds(self.seeds)
 
 
 def refuse_unasked_scorer(spec: Any) -> None:
@@ -90,6 +94,7 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     refuse_unasked_scorer(spec)
     if is_labelled(spec.task):
         return name_first_errors(spec.task, spec.scorer, spec.model, spec.template, spec.sampler, folder)
+    decoders = under_seeds(spec.decode, spec.seeds)
     spec.scorer.must_fit(spec.model)
     tokenizer = spec.model.tokenizer()
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
@@ -100,10 +105,10 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
         warning = _leave_out(refused, folder, warning, asked=len(problems))
     if not problems:
         raise UserError(f"task {spec.task.name}: there are no problems in it")
-    context = EvaluationContext(((None, spec.decode),), spec.scorer, template, tokenizer, spec.model, spec.sampler)
+    context = EvaluationContext(decoders, spec.scorer, template, tokenizer, spec.model, spec.sampler)
     made_of = identity(
         task=spec.task.name, problems=problems, template=template.name, prompts=prompts, decode=spec.decode,
-        scorer=spec.scorer, seeds=[seed for seed, _ in context.decoders], model=spec.model,
+        scorer=spec.scorer, seeds=[seed for seed, _ in decoders], model=spec.model,
     )  # fmt: skip
     with open_attempt_log(folder, made_of, resume) as log:
         _announce(spec, template, len(problems), len(log.done))

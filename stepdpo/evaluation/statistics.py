@@ -114,22 +114,38 @@ def paired(base: Mapping[str, float], other: Mapping[str, float]) -> Paired:
 
 
 def verdicts(attempts: Iterable[Attempt], grader: str) -> dict[str, float]:
-    """How far each problem was solved, in the eyes of one grader: 1 or 0 where it has one answer."""
-    return {attempt.problem_id: attempt.part(grader, CORRECT) for attempt in attempts}
+    """How far each problem was solved, in the eyes of one grader: 1 or 0 where it has one answer.
+
+    Under several seeds, the mean of them.
+    """
+    parts: dict[str, list[float]] = {}
+    for attempt in attempts:
+        parts.setdefault(attempt.problem_id, []).append(attempt.part(grader, CORRECT))
+    return {problem: math.fsum(some) / len(some) for problem, some in parts.items()}
+
+
+def by_seed(attempts: Iterable[Attempt], grader: str) -> dict[int, float]:
+    """The accuracy under each seed; empty where attempts carry none."""
+    parts: dict[int, list[float]] = {}
+    for attempt in attempts:
+        if attempt.seed is not None:
+            parts.setdefault(attempt.seed, []).append(attempt.part(grader, CORRECT))
+    return {seed: math.fsum(some) / len(some) for seed, some in parts.items()}
 
 
 def summarise(attempts: Sequence[Attempt]) -> dict[str, Any]:
     """The numbers of one evaluation: `n`, `mean_tokens`, `truncated` (a count) and one block a grader.
 
-    Of several responses to a problem each counts as far as it is the answer, so that counts need not be whole.
+    Of several responses to a problem each counts as far as it is the answer, and so does each attempt of several seeds:
+    counts need not be whole. `n` are problems.
     """
     if not attempts:
         raise ValueError("no attempts to summarise")
-    n = len(attempts)
+    n = len({attempt.problem_id for attempt in attempts})
     return {
         "n": n,
-        "mean_tokens": _of_responses(attempts, lambda one: one.tokens) / n,
-        "truncated": _whole(_of_responses(attempts, lambda one: one.finish == "length")),
+        "mean_tokens": _of_responses(attempts, lambda one: one.tokens) / len(attempts),
+        "truncated": _whole(_of_responses(attempts, lambda one: one.finish == "length") * n / len(attempts)),
         "graders": {grader: _block(attempts, grader) for grader in GRADERS},
     }
 
@@ -148,13 +164,17 @@ def _of_responses(attempts: Sequence[Attempt], number: Callable[[Attempt | Grade
 
 
 def _block(attempts: Sequence[Attempt], grader: str) -> dict[str, Any]:
-    parts, n = [attempt.part(grader, CORRECT) for attempt in attempts], len(attempts)
+    # A problem is one draw, however often it was attempted: what varies between problems is what is sure or unsure.
+    parts = list(verdicts(attempts, grader).values())
+    n = len(parts)
     correct = _whole(math.fsum(parts))
     mean = correct / n
+    error = math.sqrt(math.fsum((part - mean) ** 2 for part in parts)) / n
     if all(part in (0, 1) for part in parts):
         error, (low, high) = stderr(round(correct), n), wilson(round(correct), n)
+    elif len(attempts) > n:
+        low, high = bootstrap.interval(parts, CONFIDENCE)
     else:
-        error = math.sqrt(math.fsum((part - mean) ** 2 for part in parts)) / n
         low, high = wilson_of_mean(mean, error, sum(max(1, len(attempt.samples)) for attempt in attempts))
     return {
         "correct": correct,
@@ -162,7 +182,7 @@ def _block(attempts: Sequence[Attempt], grader: str) -> dict[str, Any]:
         "stderr": error,
         "ci_low": low,
         "ci_high": high,
-        "unparsed": _whole(math.fsum(attempt.part(grader, UNPARSED) for attempt in attempts)),
+        "unparsed": _whole(math.fsum(attempt.part(grader, UNPARSED) for attempt in attempts) * n / len(attempts)),
     }
 
 

@@ -13,7 +13,7 @@ from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.evaluation.attempts import cost_of
 from stepdpo.evaluation.decoding_numbers import cost_numbers, numbers_at_k
 from stepdpo.evaluation.identity import option, settings
-from stepdpo.evaluation.statistics import summarise
+from stepdpo.evaluation.statistics import by_seed, summarise
 from stepdpo.generation.decoded import Decoder
 from stepdpo.generation.scorers.none import NoScorer
 from stepdpo.generation.step_scorer import StepScorer
@@ -53,6 +53,8 @@ def summary_of(
         "seconds": round(seconds, 2),
         "cost": cost_numbers([cost_of(attempt) for attempt in attempts]),
     }
+    if seeds := by_seed(attempts, "strict"):
+        summary["seeds"] = {str(seed): accuracy for seed, accuracy in seeds.items()}
     if "answers" in of.decode.needs:
         summary |= numbers_at_k(attempts, of.scorer.log)
     if mistakes := _mistakes(of.task.checker, of.problems, attempts):

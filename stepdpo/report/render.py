@@ -22,9 +22,7 @@ CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "task": lambda row: str(row["task"]),
     "decode": lambda row: str(row["decode"]),
     "grader": lambda row: str(row["grader"]),
-    "accuracy": lambda row: (
-        f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({counted(row['correct'])}/{row['n']})"
-    ),
+    "accuracy": lambda row: _accuracy(row),
     "95 %": lambda row: f"{_percent(row['ci_low'])}-{_percent(row['ci_high'])}",
     "base": lambda row: _percent(row["base_accuracy"]),
     "delta": lambda row: _percent(row["delta"], sign="+"),
@@ -36,10 +34,11 @@ CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 """The columns people read; report.json has all of them, unrounded."""
 LABELS = ("a", "b", "run", "algo", "level", "template", "task", "decode", "grader")
 LEGEND = """\
-Accuracies in percent with Wilson 95 % intervals. delta: difference to the base on the problems both have answered,
-in percentage points; p: exact two-sided McNemar test on the problems that only one of the two solves, or a paired
-bootstrap where problems have several responses; not corrected for the number of rows. unparsed: responses without an
-answer; truncated: responses cut at the token limit.
+Accuracies in percent with Wilson 95 % intervals, over several seeds with those of a bootstrap over problems. delta:
+difference to the base on the problems both have answered, in percentage points; p: exact two-sided McNemar test on the
+problems that only one of the two solves, or a paired bootstrap over problems where they have several responses or
+seeds; not corrected for the number of rows. unparsed: responses without an answer; truncated: responses cut at the
+token limit.
 """
 
 
@@ -119,7 +118,8 @@ def _p_value(row: Mapping[str, Any]) -> str:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({counted(row['correct'])}/{row['n']})"
+    seeds = f", {row['seeds']} seeds" if row.get("seeds") else ""
+    return f"{_percent(row['accuracy'])} ± {_percent(row['stderr'])} ({counted(row['correct'])}/{row['n']}{seeds})"
 
 
 def _percent(share: float | None, sign: str = "") -> str:

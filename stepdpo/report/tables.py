@@ -146,10 +146,10 @@ def _row(
 ) -> dict[str, Any]:
     numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
-    mistakes = evaluation.summary.get("mistakes")
+    mistakes, seeds = evaluation.summary.get("mistakes"), evaluation.summary.get("seeds")
     pair = compare_paired(base, evaluation, grader) if base else None
-    if pair and pair.n < len(evaluation.attempts):
-        answered = f"{pair.n} of {len(evaluation.attempts)} problems"
+    if pair and pair.n < numbers["n"]:
+        answered = f"{pair.n} of {numbers['n']} problems"
         log.warning("%s: delta is over the %s that the base answered too", evaluation.folder, answered)
     return {
         "run": run,
@@ -161,6 +161,7 @@ def _row(
         "decode": evaluation.decode,
         "grader": grader,
         "n": numbers["n"],
+        **({"seeds": len(seeds)} if seeds else {}),
         **{key: block[key] for key in ("correct", "accuracy", "stderr", "ci_low", "ci_high")},
         "base_accuracy": pair.base_correct / pair.n if pair else None,
         "delta": pair.delta if pair else None,
@@ -180,11 +181,12 @@ def _evaluation(folder: Path) -> EvaluationResult:
         raise UserError(f"{folder / SUMMARY}: {fault}")
     attempts = tuple(_attempt(row, f"{path}: attempt {i}") for i, row in enumerate(read_jsonl(path), start=1))
     # Attempts are compared by their problem's id, so a second answer would silently replace the first.
-    ids = [attempt.problem_id for attempt in attempts]
+    ids = [(attempt.problem_id, attempt.seed) for attempt in attempts]
     if len(set(ids)) != len(ids):
-        raise UserError(f"{path}: problem {next(i for i in ids if ids.count(i) > 1)!r} is answered more than once")
+        raise UserError(f"{path}: problem {Counter(ids).most_common(1)[0][0][0]!r} is answered more than once")
     # The files of an evaluation that was stopped, or of two, do not agree.
-    if not attempts or summary.get("n", len(attempts)) != len(attempts):
+    seeds = len(summary.get("seeds") or [0])
+    if not attempts or summary.get("n", len(attempts)) * seeds != len(attempts):
         raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
     task = str(summary.get("task") or folder.name)
     scorer = summary.get("scorer")
@@ -216,6 +218,8 @@ def _fault(summary: Any) -> str:
     mistakes = summary.get("mistakes") or {}
     if not isinstance(mistakes, dict) or not all(map(_counts, mistakes.values())):
         return "`mistakes` should count, by kind, how often each was made and reached"
+    if not isinstance(summary.get("seeds") or {}, dict):
+        return "`seeds` should give the accuracy under each seed"
     if not isinstance(summary.get("base") or "", str):
         return "`base` should name a run"
     return ""

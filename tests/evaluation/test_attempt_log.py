@@ -21,9 +21,11 @@ from stepdpo.evaluation.identity import identity, must_be_same
 from stepdpo.generation.client.config import Server
 from stepdpo.generation.decoding.best_of_n import BestOfN
 from stepdpo.generation.decoding.greedy import Greedy
+from stepdpo.generation.decoding.sample import Sample
 from stepdpo.generation.requests import Beginning, JudgeFailed, Scored
 from stepdpo.models.load import Fresh
 from stepdpo.pairs.judges.openai import OpenAIJudge
+from stepdpo.report.tables import read_evaluations
 from stepdpo.runtime.atomic_io import read_jsonl
 from stepdpo.runtime.run_folder import has_begun
 from stepdpo.tinymath.task import TinymathTask
@@ -267,6 +269,40 @@ def test_a_scorer_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(Outage, match=r"no problem was answered \(scorer: unreadable\): resume=true tries again"):
             evaluate(best(), tmp_path)
     assert evaluate(best(), tmp_path, resume=True)["n"] == 8
+
+
+def test_several_seeds_are_one_unit_of_work(tmp_path: Path) -> None:
+    """A problem is finished once it has been attempted under each of them."""
+    spec = evaluation(Model(), decode=Sample(n=2, max_tokens=64), seeds=[5, 1])
+    summary = evaluate(spec, tmp_path / "whole")
+    assert (summary["n"], summary["seeds"]) == (8, {"5": 0.5, "1": 0.5})  # this model hears of no seed
+    rows = read_jsonl(tmp_path / "whole" / "attempts.jsonl")
+    assert [(row["problem_id"], row["seed"]) for row in rows] == [(p.id, seed) for p in KNOWN for seed in (5, 1)]
+    # Every second sample is right: of k = 1 a half, of two one of them surely; and problems are 8, not 16.
+    assert summary["at_k"]["pass"] == {"1": {"value": 0.5, "stderr": 0}, "2": {"value": 1, "stderr": 0}}
+    with pytest.raises(Killed):
+        evaluate(replace(spec, sampler=Model(last=2)), tmp_path / "broken")
+    model = Model()
+    evaluate(replace(spec, sampler=model), tmp_path / "broken", resume=True)
+    assert {*model.questions} == {p.question for p in KNOWN[3:]}
+    files = [(tmp_path / name / "attempts.jsonl").read_bytes() for name in ("whole", "broken")]
+    assert files[0] == files[1]
+    (read,) = read_evaluations(_as_run(tmp_path / "whole", tmp_path / "run"))
+    assert len(read.attempts) == 16
+    with pytest.raises(UserError, match="was begun with seeds 5, 1; this one has 0, 1"):
+        killed_under_seeds(spec, tmp_path / "other")
+
+
+def killed_under_seeds(spec: Evaluation, folder: Path) -> None:
+    with pytest.raises(Killed):
+        evaluate(replace(spec, sampler=Model(last=2)), folder)
+    evaluate(replace(spec, seeds=2), folder, resume=True)
+
+
+def _as_run(evaluated: Path, run: Path) -> Path:
+    (run / "eval").mkdir(parents=True)
+    evaluated.rename(run / "eval" / "tinymath-sample")
+    return run
 
 
 def test_where_a_server_is_may_change(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Numbers derived in the open."""
 
 import math
+from dataclasses import replace
 
 import pytest
+from scipy.stats import binom
 
 from stepdpo.core.types import Attempt, Grade
+from stepdpo.evaluation import bootstrap
 from stepdpo.evaluation.statistics import (
     Paired,
     auc,
+    by_seed,
     mcnemar,
     paired,
     stderr,
@@ -101,6 +105,46 @@ def test_summarise() -> None:
     assert (strict["ci_low"], strict["ci_high"]) == wilson(2, 4)
     assert set(strict) == {"correct", "accuracy", "stderr", "ci_low", "ci_high", "unparsed"}
     assert verdicts(attempts, "official") == {"a": True, "b": True, "c": False, "d": False}
+
+
+def under(seed: int, verdicts_of: str) -> list[Attempt]:
+    """Problems a, b, ... of which each is right (+) or wrong under a seed."""
+    return [
+        replace(attempt(name, "correct" if right == "+" else "wrong", "wrong"), seed=seed)
+        for name, right in zip("abcdefgh", verdicts_of, strict=False)
+    ]
+
+
+def test_several_seeds_are_one_draw_of_problems() -> None:
+    """Shares of four problems under two seeds: 1, 1/2, 1/2, 0. The interval is the problems' bootstrap."""
+    attempts = [*under(3, "++--"), *under(4, "+-+-")]
+    summary = summarise(attempts)
+    strict = summary["graders"]["strict"]
+    assert (summary["n"], summary["mean_tokens"]) == (4, 10)
+    assert (strict["correct"], strict["accuracy"]) == (2, 0.5)
+    assert strict["stderr"] == pytest.approx(math.sqrt((0.25 + 0 + 0 + 0.25) / 4) / math.sqrt(4))
+    assert (strict["ci_low"], strict["ci_high"]) == bootstrap.interval([1, 0.5, 0.5, 0])
+    assert by_seed(attempts, "strict") == {3: 0.5, 4: 0.5}
+    assert by_seed([*under(0, "++-"), *under(1, "---")], "strict") == {0: pytest.approx(2 / 3), 1: 0}
+    assert by_seed([attempt("a", "correct", "correct")], "strict") == {}
+    # Eight answers of four problems are surer than four, and by no means as sure as those of eight problems.
+    low, high = wilson(4, 8)
+    assert high - low < wilson(2, 4)[1] - wilson(2, 4)[0]
+
+
+def test_runs_under_seeds_are_compared_by_the_bootstrap_over_problems() -> None:
+    base, other = [*under(0, "+---"), *under(1, "+---")], [*under(0, "++--"), *under(1, "+-+-")]
+    pair = paired(verdicts(base, "strict"), verdicts(other, "strict"))
+    assert (pair.n, pair.base_correct, pair.correct) == (4, 1, 2)
+    assert pair.differences == (0, 0.5, 0.5, 0)
+    assert pair.p_value == bootstrap.p_value((0, 0.5, 0.5, 0))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9, 2), (3, 3), (1, 12), (40, 22)])
+def test_mcnemar_as_the_binomial_tails_have_it(gained: int, lost: int) -> None:
+    """The two tails of a fair coin beyond the smaller count, no more than 1."""
+    tail = float(binom.cdf(min(gained, lost), gained + lost, 0.5))
+    assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail))
 
 
 def test_nothing_to_summarise() -> None:
