@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses
+.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses bench-crew
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -96,6 +96,9 @@ bench-pairs-stream: install ## 100,000 problems through `stepdpo pairs`: memory 
 	$(BIN)/python -m benchmarks.pairs_stream
 bench-methods: install ## ways of making pairs side by side: yield, share that is right, what training gives (fifteen minutes)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.methods
+
+bench-crew: install ## problems a second of one worker process and of two, on two cores that nothing else uses (ten minutes)
+	$(BIN)/python -m benchmarks.crew
 
 bench-judges: install ## how often roll-outs find the first wrong step, and at what cost (ten minutes); writes benchmarks/judges.json
 	$(BIN)/python -m benchmarks.judges

@@ -27,6 +27,7 @@ from stepdpo.cli.overrides import composed
 from stepdpo.core.config import build
 from stepdpo.core.steps import split_steps
 from stepdpo.core.types import CORRECT, WRONG, Grade, Problem
+from stepdpo.crew.groups import groups
 from stepdpo.data.preference_file import from_row
 from stepdpo.data.template_card import resolve
 from stepdpo.evaluation.graders.pool import graders
@@ -35,7 +36,7 @@ from stepdpo.pairs.config import PairsConfig
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import Generate, GradeAnswers, Requests, Result
 from stepdpo.pairs.engine.result_log import PREFERENCES
-from stepdpo.pairs.engine.scheduler import Scheduler, groups
+from stepdpo.pairs.engine.scheduler import Scheduler
 from stepdpo.pairs.judges.rollouts import Rollouts, SearchStrategy
 from stepdpo.pairs.solutions import SampledBatch, distinct, read_solutions
 from stepdpo.runtime.atomic_io import read_jsonl, write_json
@@ -120,7 +121,7 @@ def record(spec: PairsConfig, recorder: Recorder) -> Context:
     context = Context(template, spec.model.tokenizer(), spec.sampling, spec.task.checker)
     with spec.sampler.open(spec.model) as sampler, graders() as grade_many:
         scheduler = Scheduler(sampler, spec.sampling, lambda items: grade_many(items, Strict()))
-        for group in groups(problems("preference", spec.limit or 1), spec.live):
+        for group in groups(problems("preference", spec.limit or 1), spec.live, workers=1):
             recorder.tokens += sum(finished.tokens for finished in scheduler.run(group, recorder, context))
             print(f"{len(recorder.cases)} wrong solutions, {recorder.tokens:,} tokens", flush=True)
     return context

@@ -21,6 +21,8 @@ VLLM = "stepdpo.generation.vllm.VllmSampler"
 PRETRAINED = "stepdpo.models.load.Pretrained"
 HERE = "stepdpo.crew.local.LocalExecutor"
 NO_SCORER = "stepdpo.generation.scorers.none.NoScorer"
+LABELLED = ("stepdpo.data.processbench.ProcessBench", "stepdpo.evaluation.tinymath_steps.TinymathSteps")
+"""Tasks that one process scores."""
 REASONS = {
     "sampler": "sampler=vllm, as it is installed and there is a GPU; sampler=transformers samples without it",
     "crew": "crew=processes, as there are several GPUs; crew=here takes one",
@@ -56,7 +58,7 @@ def machine_options(config: DictConfig, words: Sequence[str], machine: Machine) 
     if "sampler" not in spoken and machine.gpus and machine.vllm and _suits_vllm(config):
         options["sampler"] = "vllm"
     of_each = 1 if options else _gpus_of(sampler)
-    here = (config.get("crew") or {}).get(TARGET) == HERE
+    here = (config.get("crew") or {}).get(TARGET) == HERE and config.task.get(TARGET) not in LABELLED
     if here and "crew" not in spoken and of_each and machine.gpus // of_each > 1:
         options["crew"] = "processes"
     return options

@@ -28,6 +28,10 @@ class OpenLocalExecutor(Generic[T, R]):
     worker: Worker[T, R]
 
     @property
+    def count(self) -> int:
+        return 1
+
+    @property
     def provenance(self) -> dict[str, Any]:
         return self.worker.provenance
 

@@ -63,6 +63,11 @@ class OpenExecutor(Protocol[T_in, R_out]):
     """An executor that is ready to work."""
 
     @property
+    def count(self) -> int:
+        """How many workers it has."""
+        ...
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """That of a worker, once one has finished a group."""
         ...

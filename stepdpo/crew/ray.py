@@ -184,7 +184,8 @@ class _Worker:
         """The results of a group, one by one; at last what the worker says of itself."""
         if self.worker is None:  # opened here and not in __init__, whose errors Ray reports as the death of the actor
             self.worker = self.stack.enter_context(self.spec.open(f"{socket.gethostname()}-{os.getpid()}"))
-        yield from map(Arrived, self.worker.work(group))
+        for result in self.worker.work(group):  # and no `yield from`: Ray sends into its generators
+            yield Arrived(result)
         yield GroupDone(self.worker.provenance)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.protocols import SamplerSpec, Template
 from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Problem, Prompt
+from stepdpo.crew.groups import groups
 from stepdpo.crew.local import LocalExecutor
 from stepdpo.crew.protocols import Executor
 from stepdpo.data.fields import RowError
@@ -93,6 +94,8 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     """
     refuse_unasked_scorer(spec)
     if is_labelled(spec.task):
+        if not isinstance(spec.crew, LocalExecutor):
+            print("warning: crew: this process alone names first wrong steps", flush=True)
         return name_first_errors(spec.task, spec.scorer, spec.model, spec.template, spec.sampler, folder)
     decoders = under_seeds(spec.decode, spec.seeds)
     spec.scorer.must_fit(spec.model)
@@ -145,13 +148,12 @@ def _run(spec: Evaluation, context: EvaluationContext, problems: Sequence[Proble
     counted = spec.decode.needs == {"scorer"} or not isinstance(spec.crew, LocalExecutor)
     if counted:
         context = replace(context, sampler=quiet(context.sampler))
-    groups = [left[first : first + spec.live] for first in range(0, len(left), spec.live)]
     with (
         spec.crew.open(context) as crew,
         Progress("problem", len(problems), len(log.done), enabled=counted) as progress,
     ):
         try:
-            for found in crew.finish(groups):
+            for found in crew.finish(groups(left, spec.live, crew.count, len(left))):
                 log.add(found)
                 progress.advance()
         except Outage as error:

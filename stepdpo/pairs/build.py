@@ -11,13 +11,13 @@ from typing import Any
 import stepdpo
 from stepdpo.core.errors import Outage, UserError
 from stepdpo.core.types import Problem
+from stepdpo.crew.groups import groups
 from stepdpo.data.problem_stream import ProblemStream
 from stepdpo.data.template_card import resolve
 from stepdpo.pairs.config import PairsConfig, refuse_without_checker
 from stepdpo.pairs.engine.context import Context, needs_file
 from stepdpo.pairs.engine.requests import BASELINES
 from stepdpo.pairs.engine.result_log import PREFERENCES, ResultLog, open_result_log
-from stepdpo.pairs.engine.scheduler import groups
 from stepdpo.pairs.engine.tally import Tally
 from stepdpo.pairs.engine.worker import WorkerContext
 from stepdpo.runtime.atomic_io import write_json
@@ -113,11 +113,13 @@ def _run(
     first = next(left, None)
     if first is None:
         return {}
-    progress = Progress("problem", _total(problems), len(result_log.done))
+    total, done = _total(problems), len(result_log.done)
+    progress = Progress("problem", total, done)
     tally = Tally(result_log.counts["pairs"])
     with spec.crew.open(worker_context) as crew, progress:
         try:
-            for finished in crew.finish(groups(chain([first], left), spec.live)):
+            some = groups(chain([first], left), spec.live, crew.count, total and total - done)
+            for finished in crew.finish(some):
                 result_log.add(finished)
                 tally.add(finished)
                 progress.advance(1, tally.figures(progress.seconds))

@@ -12,6 +12,7 @@ from stepdpo.cli.job_config import evaluation_config, split
 from stepdpo.cli.machine_defaults import Machine, for_this_machine, machine_options, with_options
 from stepdpo.cli.overrides import composed
 from stepdpo.core.config import TARGET, build
+from stepdpo.crew.local import LocalExecutor
 from stepdpo.crew.processes import ProcessesExecutor
 from stepdpo.generation.vllm import VllmSampler
 
@@ -60,6 +61,15 @@ def test_never_beside_a_scorer_or_for_a_study_or_without_a_sampler() -> None:
     assert chosen("pairs", EIGHT_VLLM, "pairs=recut", "pairs.path=trees.jsonl") == {}
 
 
+def test_all_gpus_work_on_an_evaluation() -> None:
+    assert chosen("eval", EIGHT) == {"crew": "processes"}
+    assert chosen("eval", EIGHT, "decode=best_of_n", "scorer=logprob") == {"crew": "processes"}
+    assert chosen("eval", EIGHT, "crew=here") == {}
+    assert chosen("eval", ONE) == {}
+    for task in ("processbench", "tinymath_steps"):  # scored by one process
+        assert chosen("eval", EIGHT, f"task={task}", "scorer=logprob") == {}
+
+
 def test_all_gpus_work_on_pairs() -> None:
     assert chosen("pairs", EIGHT) == {"crew": "processes"}
     assert chosen("pairs", EIGHT_VLLM) == {"sampler": "vllm", "crew": "processes"}
@@ -99,6 +109,9 @@ def test_evaluations_after_a_training_choose_so_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(machine_defaults, "this_machine", lambda: ONE_VLLM)
     training = config_of("train", *MODEL)
     assert evaluation_config("gsm8k", [], training, Path("x")).sampler[TARGET].endswith("VllmSampler")
+    monkeypatch.setattr(machine_defaults, "this_machine", lambda: EIGHT_VLLM)
+    assert build(evaluation_config("gsm8k", [], training, Path("x")).crew) == ProcessesExecutor()
+    assert build(evaluation_config("gsm8k", ["crew=here"], training, Path("x")).crew) == LocalExecutor()
     said = evaluation_config("gsm8k", ["sampler=transformers"], training, Path("x"))
     assert said.sampler[TARGET].endswith("TransformersSampler")
 

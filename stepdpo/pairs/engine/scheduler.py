@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from stepdpo.core.protocols import Sampler
@@ -22,13 +21,6 @@ from stepdpo.pairs.engine.requests import (
     Requests,
     Result,
 )
-
-
-def groups(problems: Iterable[Problem], size: int) -> Iterator[list[Problem]]:
-    """The problems, `size` at a time."""
-    remaining = iter(problems)
-    while some := list(islice(remaining, size)):
-        yield some
 
 
 @dataclass
