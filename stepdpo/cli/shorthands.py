@@ -74,7 +74,7 @@ def normalise(verb: str, overrides: Sequence[str], known: Mapping[str, Sequence[
 
     `dataset=PATH` is `dataset=jsonl dataset.path=PATH`.
 
-    `sampler.workers=ray` is `crew=ray`, as those who sample are the crew.
+    `sampler.workers=ray` is `crew=ray`, as those who sample are the crew. `eval judge=rollouts` asks it as a scorer.
     """
     return [full for word in overrides for full in _in_full(verb, word, known)]
 
@@ -88,6 +88,8 @@ def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[s
         return ["model=pretrained", f"model.path='{bare}'"]
     if key == "dataset" and bare not in known.get("dataset", []) and "," not in bare and _is_file(bare):
         return ["dataset=jsonl", f"dataset.path='{bare}'"]
+    if verb == "eval" and key_of(word).partition(".")[0] == "judge":
+        return [_of_judge(word, bare)]
     if verb == "train":
         word, key = _of_rounds(word)
     if key in known and bare == "null":
@@ -107,6 +109,13 @@ def _is_place(text: str) -> bool:
 def _is_file(text: str) -> bool:
     """Whether data are named by their file or folder, be it there or not: no option has a dot in its name."""
     return "/" in text or "." in text or (bool(text) and Path(text).exists())
+
+
+def _of_judge(word: str, option: str) -> str:
+    """Of an evaluation, where a judge is asked as a scorer: `judge=openai` is `scorer=judge_openai`."""
+    if key_of(word) != "judge":
+        return word.replace("judge.", "scorer.judge.", 1)
+    return "scorer=judge" if option == "exact" else f"scorer=judge_{option}"
 
 
 def _of_rounds(word: str) -> tuple[str, str]:

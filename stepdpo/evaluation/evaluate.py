@@ -28,7 +28,7 @@ from stepdpo.evaluation.summary import Evaluated, summary_of
 from stepdpo.evaluation.worker import EvaluationContext, quiet
 from stepdpo.generation.decoded import Decoder
 from stepdpo.generation.scorers.none import NoScorer
-from stepdpo.generation.step_scorer import StepScorer
+from stepdpo.generation.step_scorer import Asked, StepScorer, knowing
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
 from stepdpo.runtime.manifest import started_on
@@ -108,7 +108,9 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
         warning = _leave_out(refused, folder, warning, asked=len(problems))
     if not problems:
         raise UserError(f"task {spec.task.name}: there are no problems in it")
-    context = EvaluationContext(decoders, spec.scorer, template, tokenizer, spec.model, spec.sampler)
+    by_prompt = {prompt.text: problem for prompt, problem in zip(prompts, problems, strict=True)}
+    scorer = knowing(spec.scorer, Asked(by_prompt, template, tokenizer, spec.task.checker, folder))
+    context = EvaluationContext(decoders, scorer, template, tokenizer, spec.model, spec.sampler)
     made_of = identity(
         task=spec.task.name, problems=problems, template=template.name, prompts=prompts, decode=spec.decode,
         scorer=spec.scorer, seeds=[seed for seed, _ in decoders], model=spec.model,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import stepdpo
 from stepdpo.core.errors import UserError
 from stepdpo.core.protocols import SamplerSpec, Template
+from stepdpo.core.steps import step_ends
 from stepdpo.core.types import Prompt
 from stepdpo.data.fields import RowError
 from stepdpo.data.labelled_solutions import LabelledSolution, LabelledTask
@@ -18,7 +20,7 @@ from stepdpo.evaluation.first_error import KIND, ScoredSolution, best_threshold,
 from stepdpo.evaluation.identity import option, settings
 from stepdpo.generation.requests import Beginning, JudgeFailed, Scored
 from stepdpo.generation.scorers.none import NoScorer
-from stepdpo.generation.step_scorer import StepScorer
+from stepdpo.generation.step_scorer import Asked, StepScorer, knowing
 from stepdpo.models.load import ModelSpec
 from stepdpo.runtime.atomic_io import write_json, write_jsonl
 from stepdpo.runtime.manifest import started_on
@@ -36,7 +38,8 @@ def refuse_without_scorer(task: LabelledTask, decode: Any, scorer: StepScorer) -
     if isinstance(scorer, NoScorer):
         raise UserError(
             f"task={task.name} asks which step is wrong: add scorer=value_head (of a model trained with algo=value, "
-            "prm or svpo), scorer=implicit (of one trained with a preference loss), scorer=prm or scorer=logprob"
+            "prm or svpo), scorer=implicit (of one trained with a preference loss), scorer=prm, scorer=logprob, "
+            "or judge=openai"
         )
     if option(decode) != "greedy":
         raise UserError(f"decode={option(decode)}: task={task.name} has its solutions already; leave decode= out")
@@ -61,10 +64,12 @@ def name_first_errors(
     if not items:
         raise UserError(f"task={task.name}: no solution of it can be asked about{_reason(refused)}")
     print(f"{task.name}: {len(items)} solutions by {option(scorer)}, template {template.name}", flush=True)
+    problems = {prompt: one.problem for (prompt, _), one in zip(items, solutions, strict=True)}
+    asked = Asked(problems, template, tokenizer, task.checker, folder)
     found: list[Scored | JudgeFailed] = []
     with (
         sampler.open(model) as opened,
-        scorer.open(model, opened) as score_steps,
+        knowing(scorer, asked).open(model, opened) as score_steps,
         Progress("solution", len(items)) as progress,
     ):
         assert score_steps is not None, "an evaluation without a scorer is refused before"
@@ -72,7 +77,7 @@ def name_first_errors(
             some = score_steps(items[first : first + TOGETHER])
             found += some
             progress.advance(len(some))
-        provenance = getattr(opened, "provenance", {})
+        provenance = {**getattr(opened, "provenance", {}), **getattr(score_steps, "provenance", {})}
     scored = [
         ScoredSolution(one.by_step if isinstance(one, Scored) else (), solution.first_error, solution.subset)
         for solution, one in zip(solutions, found, strict=True)
@@ -128,8 +133,9 @@ def _asked(
 
 def _beginning(prompt: Prompt, one: LabelledSolution) -> Beginning:
     """The whole solution as the model would have written it: the joint first, which it writes itself."""
-    first, *rest = one.steps
-    return Beginning((prompt.joint + one.head + first, *rest), ended=True)
+    # A step ends before its line break: a value is read there, where a head was trained to say it.
+    text, ends = prompt.joint + "".join((one.head, *one.steps)), step_ends(prompt.joint + one.head, one.steps)
+    return Beginning(tuple(text[start:end] for start, end in pairwise((0, *ends))), ended=True)
 
 
 def _threshold(

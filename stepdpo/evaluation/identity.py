@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ def option(part: Any) -> str:
 
 def settings(part: Any) -> dict[str, Any]:
     """The fields of a part, which is a dataclass as everything is that a configuration builds, as JSON has them."""
-    return {name: value.value if isinstance(value, Enum) else value for name, value in asdict(part).items()}
+    return {one.name: _plain(getattr(part, one.name)) for one in fields(part)}
+
+
+def _plain(value: Any) -> Any:
+    """A part within a part has its option beside its settings, as `name`."""
+    if isinstance(value, Enum):
+        return value.value
+    return {"name": option(value), **settings(value)} if is_dataclass(value) else value
 
 
 def identity(
@@ -63,9 +70,9 @@ def _shown(part: Any) -> str:
 def _counting(part: Any) -> tuple[str, dict[str, Any]]:
     """What counts of a part: of a server which model it has, not where it is by now."""
     values = settings(part)
-    server = values.get("server")
-    if isinstance(server, Mapping):
-        values["server"] = server.get("model")
+    for place in (values, values.get("judge")):
+        if isinstance(place, dict) and isinstance(server := place.get("server"), Mapping):
+            place["server"] = server.get("model")
     return option(part), values
 
 

@@ -16,7 +16,7 @@ from stepdpo.generation.answering import Answering
 from stepdpo.generation.decode_many import context_of, decode_rounds
 from stepdpo.generation.decoded import Decoded, Decoder
 from stepdpo.generation.requests import JudgeFailed
-from stepdpo.generation.step_scorer import StepScorer
+from stepdpo.generation.step_scorer import StepScorer, of_worker
 from stepdpo.models.load import ModelSpec, without_progress_bars
 from stepdpo.tokens.tokenization import question_prompt
 
@@ -55,12 +55,12 @@ class EvaluationContext:
 
     @contextmanager
     def open(self, name: str = "") -> Iterator[Worker]:
-        """Load the models and start the graders."""
+        """Load the models and start the graders. One of several workers has a name."""
         without_progress_bars()  # wherever this is
         with (
             graders() as grade_many,
             self.sampler.open(self.model) as sampler,
-            self.scorer.open(self.model, sampler) as score_steps,
+            of_worker(self.scorer, name).open(self.model, sampler) as score_steps,
         ):
             answering = Answering(
                 sampler,
@@ -82,8 +82,9 @@ class Worker:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the sampler says of itself."""
-        return dict(getattr(self.sampler, "provenance", {}))
+        """What the sampler says of itself, and the scorer where it has something to say."""
+        parts = (self.sampler, self.answering.score_steps)
+        return {name: value for part in parts for name, value in getattr(part, "provenance", {}).items()}
 
     def work(self, group: Sequence[Problem]) -> Iterator[ProblemAttempts]:
         """The attempts at a group's problems, all worked on together, each problem's as soon as they are there."""

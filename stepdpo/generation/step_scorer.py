@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from enum import Enum
 from math import fsum, prod
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from stepdpo.core.errors import UserError
-from stepdpo.core.protocols import Sampler
+from stepdpo.core.protocols import Checker, Sampler, Template
+from stepdpo.core.types import Problem
 from stepdpo.generation.answering import ScoreAll
 from stepdpo.generation.transformers import Dtype, LocalSampler, TransformersSampler
 from stepdpo.models.load import ModelSpec
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, for a scorer that looks at more of it than prompts."""
+
+    problems: Mapping[str, Problem]
+    """By the text of their prompts."""
+    template: Template
+    tokenizer: Any
+    checker: Checker | None
+    """The task's exact step checker, where it has one."""
+    folder: Path
+    """Where a transcript may be kept."""
+
+
 class StepScorer(Protocol):
-    """A part of the group `scorer`."""
+    """A part of the group `scorer`.
+
+    One that looks at the problems offers `knowing(asked)` as well: a StepScorer, which is opened in its place. One that
+    knows from which score on a step is right has a `threshold`.
+    """
 
     log: ClassVar[bool]
     """Whether its scores are log-probabilities or log-ratios, of any sign; else probabilities in [0, 1]."""
@@ -28,6 +49,20 @@ class StepScorer(Protocol):
     def must_fit(self, model: ModelSpec) -> None:
         """UserError, before any model is loaded, where the model has not what the scorer looks at."""
         ...
+
+
+def knowing(scorer: StepScorer, asked: Asked) -> StepScorer:
+    """The scorer that is opened: where it wants to know what is asked, told of it."""
+    tell: Any = getattr(scorer, "knowing", None)
+    ready: StepScorer = tell(asked) if tell else scorer
+    return ready
+
+
+def of_worker(scorer: StepScorer, name: str) -> StepScorer:
+    """The scorer that one of several workers opens: one that keeps a transcript has a folder there for each."""
+    apart: Any = getattr(scorer, "of_worker", None)
+    own: StepScorer = apart(name) if apart and name else scorer
+    return own
 
 
 class Aggregate(Enum):

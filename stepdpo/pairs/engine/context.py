@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeGuard
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 from stepdpo.core.protocols import Checker, Template, Tokenizer
 from stepdpo.core.types import Problem, Prompt, Sampling, Turn
-from stepdpo.pairs.engine.requests import Requests
+from stepdpo.pairs.engine.requests import Request, Requests
 from stepdpo.pairs.judges.verdict import JudgeRequests
 from stepdpo.pairs.solutions import Solution
 from stepdpo.tokens.tokenization import question_prompt
@@ -45,6 +45,19 @@ class Judge(Protocol):
     needs: ClassVar[frozenset[str]]
 
     def __call__(self, problem: Problem, solution: Solution, context: Context) -> JudgeRequests: ...
+
+
+class BeginningRater(Judge, Protocol):
+    """A judge by outcomes: of a beginning that has not ended it tells how often it comes right."""
+
+    def rate(self, problem: Problem, prefix: str, context: Context) -> Generator[Request, Any, float]:
+        """The share in [0, 1] that comes right after a prefix of a solution."""
+        ...
+
+
+def rates_beginnings(judge: Judge) -> TypeGuard[BeginningRater]:
+    """Whether a judge goes by outcomes."""
+    return hasattr(judge, "rate")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from stepdpo.pairs.solutions import Solution
 EXCHANGES = "exchanges.jsonl"
 
 TASK = """\
-Below are a problem{reference} and a student's solution, which arrives at a wrong answer. Find its first wrong step.
+Below are a problem{reference} and {solution_is}. Find its first wrong step{if_any}.
 
 Go through the steps in order. A step is
 - correct if what it claims follows from the problem and the steps before it,
@@ -40,6 +40,9 @@ Problem:
 {solution}
 Student's solution:
 {steps}"""
+WRONG = "a student's solution, which arrives at a wrong answer", ""
+UNKNOWN = "a student's solution, which may be right, and may not be finished", ", if it has one"
+"""How the solution is spoken of, and its wrong step; by whether it is known to be wrong."""
 AGAIN = """
 
 Your last answer could not be read ({reason}). Label steps 1 to {count} only, each once, and end with the line \
@@ -134,7 +137,10 @@ def judge_message(problem: Problem, solution: Solution, show_reference: bool) ->
     known = known if show_reference else ""
     steps = "\n".join(f"Step {i}: {text_of(step).strip()}" for i, step in enumerate(solution.steps, start=1))
     head = solution.head.strip()
+    solution_is, if_any = UNKNOWN if solution.correct else WRONG
     return TASK.format(
+        solution_is=solution_is,
+        if_any=if_any,
         reference=", its reference solution" if known else "",
         question=problem.question.strip(),
         solution=f"\nReference solution:\n{known.strip()}\n" if known else "",

@@ -80,6 +80,11 @@ class Rollouts:
             return Verdict(None, "no roll-out from the beginning is right", {**counts, "judge: nothing right": 1})
         return Verdict(low, "", counts)
 
+    def rate(self, problem: Problem, prefix: str, context: Context) -> Generator[Request, Any, float]:
+        """The share of `rollouts` from a prefix that are right, which is Math-Shepherd's soft label of it."""
+        right = yield from self._right(problem, prefix, self.rollouts, 0, context, Counter())
+        return right / self.rollouts
+
     def _next(self, low: int, high: int) -> int:
         if self.search is SearchStrategy.binary:
             return (low + high) // 2
