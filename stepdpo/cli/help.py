@@ -51,6 +51,23 @@ Examples:
   stepdpo inspect demo task=tinymath writer=reference samples=4 temperature=1
                                                      the same answers for every run from one base: to compare runs
   stepdpo inspect demo checkpoint=step-000100""",
+    "chat": """\
+Usage: stepdpo chat RUN|MODEL [--web] [--port N] [GROUP=OPTION] [KEY=VALUE] ...
+
+Ask a model questions. On a terminal every line is one, and the answer is shown as it is written; a model with a value
+head, or scorer=, says of every step how promising it is. Answers go to stdout, all else to stderr.
+With --web it is a page of this machine instead; its address is printed.
+
+Examples:
+  stepdpo chat demo                                  the model of runs/demo
+  stepdpo chat tinymath decode=vote decode.n=4       the miniature; the answer that most of four samples give
+  stepdpo chat valued decode=step_beam scorer=value_head
+  stepdpo chat demo scorer=implicit                  greedy, and how much training has raised each step
+  stepdpo chat Qwen/Qwen2-7B-Instruct template=qwen2_boxed
+  stepdpo chat demo --web --port 8000
+  echo "What is 2 + 3?" | stepdpo chat demo          questions from a pipe, one a line
+
+While it runs: /decode vote n=4, /scorer logprob, /about, /help, /quit.""",
 }
 
 

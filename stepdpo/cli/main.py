@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -38,11 +39,18 @@ def _main(
     pass
 
 
-def _hydra_verb(verb: str, ctx: typer.Context) -> None:
-    if any(word in HELP_WORDS for word in ctx.args):
+def _taught(verb: str, words: Sequence[str], needs_words: bool = False) -> bool:
+    """Whether help was wanted, which is then printed."""
+    wanted = any(word in HELP_WORDS for word in words) or (needs_words and not words)
+    if wanted:
         from stepdpo.cli.help import help_for
 
         print(help_for(verb))
+    return wanted
+
+
+def _hydra_verb(verb: str, ctx: typer.Context) -> None:
+    if _taught(verb, ctx.args):
         return
     from stepdpo.cli.launch import launch
     from stepdpo.core.errors import UserError
@@ -150,10 +158,7 @@ def check(
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
 def inspect(ctx: typer.Context) -> None:
     """See what a trained model prefers, token by token and step by step:  stepdpo inspect demo task=tinymath"""
-    if not ctx.args or any(word in HELP_WORDS for word in ctx.args):
-        from stepdpo.cli.help import help_for
-
-        print(help_for("inspect"))
+    if _taught("inspect", ctx.args, needs_words=True):
         return
     from stepdpo.cli.inspect_names import inspect_named
     from stepdpo.core.errors import UserError
@@ -162,6 +167,23 @@ def inspect(ctx: typer.Context) -> None:
         inspect_named(ctx.args)
     except UserError as error:
         _fail(error)
+
+
+@app.command(context_settings=HYDRA_VERB, add_help_option=False)
+def chat(ctx: typer.Context) -> None:
+    """Ask a model questions, by any decoder, with the values of its steps:  stepdpo chat demo decode=vote"""
+    if _taught("chat", ctx.args, needs_words=True):
+        return
+    from stepdpo.cli.chat_names import chat_named
+    from stepdpo.core.errors import Outage, UserError
+
+    try:
+        code = chat_named(ctx.args)
+    except UserError as error:
+        _fail(error)
+    except Outage as error:
+        _fail(error, ExitCode.FAILED)
+    raise SystemExit(code)
 
 
 @app.command()

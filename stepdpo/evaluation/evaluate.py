@@ -65,8 +65,9 @@ class Evaluation:
 def refuse_unasked_scorer(spec: Any) -> None:
     """UserError for a decoder without the scorer that it needs, or a scorer that nobody asks.
 
-    `spec` is an Evaluation, or some of its parts. Whether the scorer fits the model is not looked at here: at the
-    launch, the model of a training that is to be evaluated is not there yet.
+    `spec` is an Evaluation, or some of its parts, or what asks every scorer itself and says so (`shows_scores`).
+    Whether the scorer fits the model is not looked at here: at the launch, the model of a training that is to be
+    evaluated is not there yet.
     """
     decode, scorer = (getattr(spec, name, None) for name in ("decode", "scorer"))
     if decode is None or scorer is None:
@@ -81,7 +82,7 @@ def refuse_unasked_scorer(spec: Any) -> None:
                 f"decode={name} chooses by scores: add scorer=value_head (of a model trained with algo=value, prm or "
                 "svpo), scorer=implicit (of one trained with a preference loss), scorer=prm or scorer=logprob"
             )
-    elif "scorer" not in decode.needs | decode.takes:
+    elif "scorer" not in decode.needs | decode.takes and not getattr(spec, "shows_scores", False):
         raise UserError(f"scorer={option(scorer)}: decode={name} looks at no scores; leave scorer= out")
 
 

@@ -30,6 +30,10 @@ CROWDED = 0.9
 out copies the KV cache, to leave them in computes tokens for nothing."""
 
 
+Watch = Callable[[Sequence[int], Sequence[int]], None]
+"""Hears every token as it is written: (rows of the output, the token of each). What it raises ends the writing."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopConditions:
     """What ends a response."""
@@ -111,6 +115,7 @@ def generate(
     ends: StopConditions,
     uniforms: npt.NDArray[np.float32] | None,
     advance: Callable[[int], None] = lambda count: None,
+    watch: Watch | None = None,
 ) -> list[GeneratedTokens]:
     """`params.n` responses a prompt, prompt by prompt.
 
@@ -132,6 +137,8 @@ def generate(
             logp_RT[rows.row_R, step] = chosen_logps(logits_RV, rows.token_R)
         # Ended rows may stay a while (CROWDED), and what they go on writing is not counted.
         lengths_R[rows.row_R[~rows.ended_R]] = step + 1
+        if watch:  # which waits for the device at every token: for one person's question, not for a benchmark's
+            watch(rows.row_R[~rows.ended_R].tolist(), rows.token_R[~rows.ended_R].tolist())
         rows.ended_R |= torch.isin(rows.token_R, eos_E) | (rows.room_R <= step + 1)
         if ends.stopped and step % STOP_EVERY == STOP_EVERY - 1:
             _search(rows, out_RT[:, : step + 1], ends.stopped)

@@ -18,7 +18,7 @@ import transformers
 from stepdpo.core.errors import UserError
 from stepdpo.core.ranges import at_least
 from stepdpo.core.types import Completion, Sampling
-from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, generate
+from stepdpo.generation.decode_loop import GeneratedTokens, StopConditions, Watch, generate
 from stepdpo.generation.prefix_sharing import register
 from stepdpo.generation.score_text import score_texts, scored_texts
 from stepdpo.generation.seeding import check_greedy
@@ -113,9 +113,13 @@ class LocalSampler:
         }
 
     def sample(
-        self, prompts: Sequence[str], params: Sampling, streams: Sequence[int] | None = None
+        self,
+        prompts: Sequence[str],
+        params: Sampling,
+        streams: Sequence[int] | None = None,
+        watch: Watch | None = None,
     ) -> list[list[Completion]]:
-        """`params.n` completions a prompt, in the order of the prompts."""
+        """`params.n` completions a prompt, in the order of the prompts; `watch` hears the tokens of each batch."""
         check_greedy(params)
         ids = [tokens for tokens, _ in encode(prompts, self.tokenizer)]
         seeds = list(seeds_of(prompts, params.seed, streams))
@@ -123,7 +127,7 @@ class LocalSampler:
         done = [[nothing] * params.n for _ in prompts]
         with Progress("response", len(prompts) * params.n, enabled=self.progress) as progress:
             for batch in self._batches(ids, params):
-                for index, responses in self._run(batch, ids, seeds, params, progress.advance):
+                for index, responses in self._run(batch, ids, seeds, params, progress.advance, watch):
                     done[index] = [self._complete(ids[index], written, params) for written in responses]
         progress.summary(sum(completion.tokens for completions in done for completion in completions))
         return done
@@ -159,6 +163,7 @@ class LocalSampler:
         seeds: Sequence[bytes],
         params: Sampling,
         advance: Callable[[int], None],
+        watch: Watch | None = None,
     ) -> Iterator[tuple[int, list[GeneratedTokens]]]:
         """The responses to each prompt of a batch; a batch too large for the GPU is halved."""
         stops = StopStrings(params.stop, self.tokenizer)
@@ -166,7 +171,7 @@ class LocalSampler:
         uniforms = _uniforms([seeds[i] for i in batch], params, max(rooms)) if params.temperature else None
         ends = StopConditions(self.eos, rooms, stops.found if params.stop else None)
         try:
-            rows = generate(self.model, [ids[i] for i in batch], params, ends, uniforms, advance)
+            rows = generate(self.model, [ids[i] for i in batch], params, ends, uniforms, advance, watch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -177,7 +182,7 @@ class LocalSampler:
             return
         torch.cuda.empty_cache()
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-            yield from self._run(half, ids, seeds, params, advance)
+            yield from self._run(half, ids, seeds, params, advance, watch)
 
     def _room(self, ids: Sequence[int], params: Sampling) -> int:
         """How many tokens may follow a prompt: never more than the model has positions for."""
