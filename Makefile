@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses bench-crew
+.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-browser test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses bench-crew
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,6 +57,9 @@ soak: install ## kills, spoilt files, full discs and planted keys by the hundred
 
 test-gpu: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),install) ## the tests that need one CUDA device
 	PYTHONPATH=. $(PYTHON_GPU) -m pytest -q -m gpu tests/test_gpu.py
+
+test-browser: install ## the page of `stepdpo chat --web` in a Chromium (a minute); skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -q -m browser tests/cli/test_chat_browser.py
 
 test-all: test test-slow ## both
 
