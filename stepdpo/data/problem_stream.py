@@ -27,7 +27,10 @@ class ProblemStream:
 
 
 class TaskSpec(Protocol):
-    """Any part of the config group `task`; one that also offers `stream() -> ProblemStream` is read as it is used."""
+    """Any part of the config group `task`; one that also offers `stream() -> ProblemStream` is read as it is used.
+
+    One with worked examples to show before a question offers `examples() -> Shots | None`.
+    """
 
     @property
     def name(self) -> str:

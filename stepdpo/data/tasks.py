@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.protocols import Checker
@@ -15,8 +15,9 @@ from stepdpo.data.dedup import HashSet
 from stepdpo.data.fields import RowError, RowFields
 from stepdpo.data.problem_fields import COLUMNS, read_problem, require_answer
 from stepdpo.data.problem_stream import ProblemStream, check_limit
-from stepdpo.data.readers import read_rows
+from stepdpo.data.readers import locate, read_rows
 from stepdpo.data.rows import BadRow, Row
+from stepdpo.data.shots import Shots, check_shots, choose, is_file
 
 SHOWN = 5
 """Bad rows that an error message shows."""
@@ -49,10 +50,15 @@ class Task:
     """The first so many problems only."""
     checker: Checker | None = None
     """An exact step checker, for a task that has one."""
+    shots: int = 0
+    """Worked examples before every question of an evaluation (few-shot)."""
+    shots_from: str = "train"
+    """The split that they are from, or a file of them."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be meant."""
         check_limit(self.limit)
+        check_shots(self.shots)
         known = (*COLUMNS, _OPTIONS, *_IDS, *_META)
         for column in self.columns:
             if column not in known:
@@ -63,6 +69,22 @@ class Task:
         good: list[Problem] = []
         self._check(good.append)
         return good
+
+    def examples(self) -> Shots | None:
+        """The worked examples; None without any. UserError where there are too few, or no such split."""
+        if not self.shots:
+            return None
+        if is_file(self.shots_from):
+            there = replace(self, path=self.shots_from, split="", subset="", revision="", limit=None)
+        elif (place := locate(self.path)) is not None and place.is_file():
+            raise UserError(
+                f"task.shots_from={self.shots_from}: {self.path} is one file and has no splits; name a file of worked "
+                "examples, as in task.shots_from=train.jsonl"
+            )
+        else:
+            there = replace(self, split=self.shots_from, limit=None)
+        # Rows that are no problems are no examples; the benchmark itself is read by `problems`.
+        return choose(self.shots, [one for one in there._read() if isinstance(one, Problem)], self.shots_from)
 
     def stream(self) -> ProblemStream:
         """The same, read as they are needed; yet every row is looked at before the first problem is given out."""

@@ -17,6 +17,7 @@ from stepdpo.crew.protocols import Executor
 from stepdpo.data.fields import RowError
 from stepdpo.data.labelled_solutions import is_labelled
 from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.shots import Shots, must_suffice
 from stepdpo.data.template_card import date_of, resolve
 from stepdpo.evaluation.attempt_log import AttemptLog, open_attempt_log
 from stepdpo.evaluation.attempts import row_of
@@ -25,7 +26,7 @@ from stepdpo.evaluation.first_errors import name_first_errors, refuse_without_sc
 from stepdpo.evaluation.identity import identity, option
 from stepdpo.evaluation.seeds import check_seeds, under_seeds
 from stepdpo.evaluation.summary import Evaluated, summary_of
-from stepdpo.evaluation.worker import EvaluationContext, quiet
+from stepdpo.evaluation.worker import Asking, EvaluationContext, quiet
 from stepdpo.generation.decoded import Decoder
 from stepdpo.generation.scorers.none import NoScorer
 from stepdpo.generation.step_scorer import Asked, StepScorer, knowing
@@ -36,7 +37,6 @@ from stepdpo.runtime.progress import Progress
 from stepdpo.runtime.run_folder import ATTEMPTS, QUARANTINE, SUMMARY, UNFINISHED
 from stepdpo.runtime.secrets import redact
 from stepdpo.runtime.signals import KEPT, interruptible
-from stepdpo.tokens.tokenization import question_prompt
 
 
 @dataclass(frozen=True)
@@ -104,23 +104,27 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     template, warning = resolve(spec.template, spec.model.source, tokenizer, started_on(folder))
     if warning:
         print(f"warning: {warning}", flush=True)
-    problems, prompts, refused = _render(spec.task.problems(), template, tokenizer)
+    shots: Shots | None = spec.task.examples() if hasattr(spec.task, "examples") else None
+    asking = Asking(template, tokenizer, shots)
+    problems, prompts, refused = _render(spec.task.problems(), asking)
     if refused:
         warning = _leave_out(refused, folder, warning, asked=len(problems))
     if not problems:
         raise UserError(f"task {spec.task.name}: there are no problems in it")
+    if shots:
+        must_suffice(shots, problems)
     by_prompt = {prompt.text: problem for prompt, problem in zip(prompts, problems, strict=True)}
     scorer = knowing(spec.scorer, Asked(by_prompt, template, tokenizer, spec.task.checker, folder))
-    context = EvaluationContext(decoders, scorer, template, tokenizer, spec.model, spec.sampler)
+    context = EvaluationContext(decoders, scorer, asking, spec.model, spec.sampler)
     made_of = identity(
         task=spec.task.name, problems=problems, template=template.name, prompts=prompts, decode=spec.decode,
-        scorer=spec.scorer, seeds=[seed for seed, _ in decoders], model=spec.model,
+        scorer=spec.scorer, shots=shots, seeds=[seed for seed, _ in decoders], model=spec.model,
     )  # fmt: skip
     with open_attempt_log(folder, made_of, resume) as log:
-        _announce(spec, template, len(problems), len(log.done))
+        _announce(spec, asking, len(problems), len(log.done))
         with interruptible(KEPT):
             provenance = _run(spec, context, problems, log)
-        evaluated = Evaluated(spec.task, spec.decode, spec.scorer, spec.model, template.name, problems)
+        evaluated = Evaluated(spec.task, spec.decode, spec.scorer, spec.model, template.name, problems, shots)
         if not log.done:
             raise Outage(f"no problem was answered ({next(iter(log.failed.values())).failed}): resume=true tries again")
         summary = summary_of(evaluated, log.attempts(problems), warning, provenance, log.seconds)
@@ -132,11 +136,14 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     return summary
 
 
-def _announce(spec: Evaluation, template: Template, problems: int, done: int) -> None:
+def _announce(spec: Evaluation, asking: Asking, problems: int, done: int) -> None:
+    template, shots = asking.template, asking.shots
     by = "" if isinstance(spec.scorer, NoScorer) else f" by {option(spec.scorer)}"
     if day := date_of(template):
         print(f"the chat template writes the date: {day}", flush=True)
     print(f"{spec.task.name}: {problems} problems, {option(spec.decode)}{by}, template {template.name}", flush=True)
+    if shots:
+        print(f"{shots.count} worked examples before each, from {shots.source}", flush=True)
     if done:
         print(f"{done} of {problems} problems were answered before", flush=True)
 
@@ -165,14 +172,12 @@ def _run(spec: Evaluation, context: EvaluationContext, problems: Sequence[Proble
         return provenance
 
 
-def _render(
-    problems: Sequence[Problem], template: Template, tokenizer: Any
-) -> tuple[list[Problem], list[Prompt], dict[str, str]]:
+def _render(problems: Sequence[Problem], asking: Asking) -> tuple[list[Problem], list[Prompt], dict[str, str]]:
     """The problems that can be asked, the prompt that the model goes on from for each, and why others cannot, by id."""
     asked, prompts, refused = [], [], {}
     for problem in problems:
         try:
-            prompts.append(question_prompt(template, problem.question, (), tokenizer))
+            prompts.append(asking.prompt(problem))
             asked.append(problem)
         except RowError as error:
             refused[problem.id] = str(error)

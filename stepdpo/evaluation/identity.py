@@ -11,6 +11,7 @@ from typing import Any
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Problem, Prompt
+from stepdpo.data.shots import Shots
 from stepdpo.runtime.secrets import redact_text
 
 Identity = Mapping[str, Sequence[str]]
@@ -36,12 +37,13 @@ def _plain(value: Any) -> Any:
 
 def identity(
     *, task: str, problems: Sequence[Problem], template: str, prompts: Sequence[Prompt], decode: Any, scorer: Any,
-    seeds: Sequence[int | None], model: Any,
+    shots: Shots | None, seeds: Sequence[int | None], model: Any,
 ) -> Identity:  # fmt: skip
     """Of an evaluation of `problems`, as the `prompts` that a template makes of them."""
     asked = [(one.id, one.question, one.answers) for one in problems]
     return {
         "task": [task, _hash(asked)],
+        "shots": [f"{shots.count} from {shots.source}" if shots else "none", _hash(shots)],
         "template": [template, _hash([prompt.text for prompt in prompts])],
         "decode": [_shown(decode), _hash(_counting(decode))],
         "scorer": [_shown(scorer), _hash(_counting(scorer))],

@@ -10,6 +10,7 @@ import stepdpo
 from stepdpo.core.protocols import CountsMistakes
 from stepdpo.core.types import Attempt, MistakeCount, Problem
 from stepdpo.data.problem_stream import TaskSpec
+from stepdpo.data.shots import Shots
 from stepdpo.evaluation.attempts import cost_of
 from stepdpo.evaluation.decoding_numbers import cost_numbers, numbers_at_k
 from stepdpo.evaluation.identity import option, settings
@@ -30,6 +31,7 @@ class Evaluated:
     model: ModelSpec
     template: str
     problems: Sequence[Problem]
+    shots: Shots | None = None
 
 
 def summary_of(
@@ -47,6 +49,7 @@ def summary_of(
         **numbers,
         "settings": settings(of.decode),
         **({"scorer": {"name": option(of.scorer), **settings(of.scorer)}} if scored else {}),
+        **({"shots": _shots(of.shots)} if of.shots else {}),
         "warnings": [warning] if warning else [],
         "stepdpo": stepdpo.__version__,
         **provenance,
@@ -60,6 +63,11 @@ def summary_of(
     if mistakes := _mistakes(of.task.checker, of.problems, attempts):
         summary["mistakes"] = {kind: asdict(count) for kind, count in mistakes.items()}
     return summary
+
+
+def _shots(shots: Shots) -> dict[str, Any]:
+    """How many worked examples, from where, and which: the last stands in for one that is asked itself."""
+    return {"count": shots.count, "from": shots.source, "examples": [one.id for one in shots.examples]}
 
 
 def _mistakes(checker: object, problems: Sequence[Problem], attempts: Sequence[Attempt]) -> dict[str, MistakeCount]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stepdpo.core.protocols import Sampler, SamplerSpec, Template
-from stepdpo.core.types import Attempt, Problem, Sampling
+from stepdpo.core.types import Attempt, Problem, Prompt, Sampling
+from stepdpo.data.shots import Shots
 from stepdpo.evaluation.answer_groups import answer_groups
 from stepdpo.evaluation.attempts import attempts_of
 from stepdpo.evaluation.graders.pool import GradeMany, graders
@@ -36,14 +37,30 @@ class ProblemAttempts:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How a problem becomes what a model reads."""
+
+    template: Template
+    tokenizer: Any
+    shots: Shots | None = None
+
+    def prompt(self, problem: Problem) -> Prompt:
+        """RowError where it cannot be written so.
+
+        Worked examples are earlier turns: of a conversation where the template has turns, else blocks of text.
+        """
+        first, turns = self.shots.turns(problem.question) if self.shots else (problem.question, ())
+        return question_prompt(self.template, first, turns, self.tokenizer)
+
+
+@dataclass(frozen=True)
 class EvaluationContext:
     """Decoders with the model and the parts they work with, none of them opened yet."""
 
     decoders: tuple[tuple[int | None, Decoder], ...]
     """Each attempts every problem; the number is the seed that an attempt is marked with."""
     scorer: StepScorer
-    template: Template
-    tokenizer: Any
+    asking: Asking
     model: ModelSpec
     sampler: SamplerSpec
 
@@ -88,10 +105,9 @@ class Worker:
 
     def work(self, group: Sequence[Problem]) -> Iterator[ProblemAttempts]:
         """The attempts at a group's problems, all worked on together, each problem's as soon as they are there."""
-        decoders, template, tokenizer = self.context.decoders, self.context.template, self.context.tokenizer
+        decoders, asking = self.context.decoders, self.context.asking
         scored = self.answering.score_steps is not None
-        prompts = [question_prompt(template, one.question, (), tokenizer) for one in group]
-        contexts = [context_of(prompt, tokenizer, scored) for prompt in prompts]
+        contexts = [context_of(asking.prompt(problem), asking.tokenizer, scored) for problem in group]
         decodings = [decoder(context) for context in contexts for _, decoder in decoders]
         found: dict[int, dict[int, Decoded | JudgeFailed]] = {place: {} for place in range(len(group))}
         for finished in decode_rounds(decodings, self.answering):

@@ -64,6 +64,8 @@ class PairsConfig:
 
 def refuse_without_checker(spec: PairsConfig) -> None:
     """UserError when the method, or its judge, needs a checker and the task has none."""
+    if getattr(spec.task, "shots", 0):
+        raise UserError("task.shots: worked examples stand before the questions of `stepdpo eval` alone")
     needs = spec.pairs.needs | (spec.judge.needs if "judge" in spec.pairs.needs else frozenset())
     if "checker" not in needs or spec.task.checker is not None:
         return

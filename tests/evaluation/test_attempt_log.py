@@ -83,7 +83,8 @@ class Model:
 
 
 def question(prompt: str) -> str:
-    return prompt.removeprefix("Q: ").partition("\nA:")[0]
+    """The last one, where worked examples stand before it."""
+    return prompt.rpartition("Q: ")[2].partition("\nA:")[0]
 
 
 def answer(prompt: str, n: int) -> Completion:
@@ -271,6 +272,30 @@ def test_a_scorer_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert evaluate(best(), tmp_path, resume=True)["n"] == 8
 
 
+def test_worked_examples_stand_before_every_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts: list[str] = []
+
+    @dataclass(frozen=True)
+    class Reading(Model):
+        def sample(self, asked: Sequence[str], *more: Any) -> list[list[Completion]]:
+            prompts.extend(asked)
+            return super().sample(asked, *more)
+
+    task = TinymathTask(count=8, shots=2)
+    summary = evaluate(evaluation(Reading(), task=task), tmp_path)
+    shown = TinymathTask(split="train", count=3).problems()
+    assert summary["shots"] == {"count": 2, "from": "train", "examples": [p.id for p in shown]}
+    before = "".join(f"Q: {p.question}\nA:\n{p.solution.strip()}\n\n" for p in shown[:2])
+    # The tokenizer may make one token of `:` and a line break, which is then given, too.
+    assert [prompt.removesuffix("\n") for prompt in prompts] == [f"{before}Q: {p.question}\nA:" for p in KNOWN]
+    assert "2 worked examples before each, from train" in capsys.readouterr().out
+    assert "shots" not in evaluate(evaluation(Model()), tmp_path / "none")
+    folder = tmp_path / "other"
+    killed(folder)
+    with pytest.raises(UserError, match="was begun with shots none; this one has 2 from train"):
+        evaluate(evaluation(Model(), task=task), folder, resume=True)
+
+
 def test_several_seeds_are_one_unit_of_work(tmp_path: Path) -> None:
     """A problem is finished once it has been attempted under each of them."""
     spec = evaluation(Model(), decode=Sample(n=2, max_tokens=64), seeds=[5, 1])
@@ -313,7 +338,7 @@ def test_where_a_server_is_may_change(tmp_path: Path) -> None:
         fresh = Fresh(hidden_size=32)
         return identity(
             task="t", problems=[Problem("p", "1?", ("1",))], template="x", prompts=[], decode=Greedy(), scorer=part,
-            seeds=[None], model=fresh,
+            shots=None, seeds=[None], model=fresh,
         )  # fmt: skip
 
     must_be_same(of("http://a/v1", "m"), of("http://b/v1", "m"), tmp_path)
