@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepdpo.evaluation.breakdown import in_words
 from stepdpo.evaluation.statistics import counted
 
 TOO_MANY = 0.05
@@ -30,6 +31,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     if summary["decode"] != "greedy":
         cost = [f"{one['mean']:,.0f} {name.replace('_', ' ')}" for name, one in summary["cost"].items()]
         print(f"a problem: {', '.join(cost)}", flush=True)
+    for line in in_words(summary.get("by", {})):
+        print(line, flush=True)
     for kind, count in summary.get("mistakes", {}).items():
         print(f"{kind}: {count['made']} of {count['reached']} times", flush=True)
     unparsed, truncated = summary["graders"]["strict"]["unparsed"], summary["truncated"]

@@ -12,6 +12,7 @@ from stepdpo.core.types import Attempt, MistakeCount, Problem
 from stepdpo.data.problem_stream import TaskSpec
 from stepdpo.data.shots import Shots
 from stepdpo.evaluation.attempts import cost_of
+from stepdpo.evaluation.breakdown import breakdown
 from stepdpo.evaluation.decoding_numbers import cost_numbers, numbers_at_k
 from stepdpo.evaluation.identity import option, settings
 from stepdpo.evaluation.statistics import by_seed, summarise
@@ -60,6 +61,8 @@ def summary_of(
         summary["seeds"] = {str(seed): accuracy for seed, accuracy in seeds.items()}
     if "answers" in of.decode.needs:
         summary |= numbers_at_k(attempts, of.scorer.log)
+    if by := breakdown(of.problems, attempts):
+        summary["by"] = by
     if mistakes := _mistakes(of.task.checker, of.problems, attempts):
         summary["mistakes"] = {kind: asdict(count) for kind, count in mistakes.items()}
     return summary

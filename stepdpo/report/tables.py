@@ -147,6 +147,7 @@ def _row(
     numbers = summarise(evaluation.attempts)
     block = numbers["graders"][grader]
     mistakes, seeds = evaluation.summary.get("mistakes"), evaluation.summary.get("seeds")
+    by = evaluation.summary.get("by")
     pair = compare_paired(base, evaluation, grader) if base else None
     if pair and pair.n < numbers["n"]:
         answered = f"{pair.n} of {numbers['n']} problems"
@@ -171,6 +172,7 @@ def _row(
         "mean_tokens": numbers["mean_tokens"],
         # Of the responses, not of a grader: once is enough.
         **({"mistakes": mistakes} if grader == GRADERS[0] and mistakes else {}),
+        **({"by": by} if grader == GRADERS[0] and by else {}),
     }
 
 
@@ -218,6 +220,11 @@ def _fault(summary: Any) -> str:
     mistakes = summary.get("mistakes") or {}
     if not isinstance(mistakes, dict) or not all(map(_counts, mistakes.values())):
         return "`mistakes` should count, by kind, how often each was made and reached"
+    by = summary.get("by") or {}
+    if not isinstance(by, dict) or not all(
+        isinstance(kinds, dict) and all(map(_figures, kinds.values())) for kinds in by.values()
+    ):
+        return "`by` should hold, by kind of problem, n, accuracy, ci_low and ci_high"
     if not isinstance(summary.get("seeds") or {}, dict):
         return "`seeds` should give the accuracy under each seed"
     if not isinstance(summary.get("base") or "", str):
@@ -227,6 +234,11 @@ def _fault(summary: Any) -> str:
 
 def _counts(mistake: Any) -> bool:
     return isinstance(mistake, dict) and all(isinstance(mistake.get(name), int) for name in ("made", "reached"))
+
+
+def _figures(kind: Any) -> bool:
+    keys = ("n", "accuracy", "ci_low", "ci_high")
+    return isinstance(kind, dict) and all(isinstance(kind.get(key), int | float) for key in keys)
 
 
 def _evaluated(root: Path) -> list[str]:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from stepdpo.core.errors import UserError
 from stepdpo.core.types import Attempt, Grade
+from stepdpo.evaluation.bootstrap import interval, p_value
 from stepdpo.evaluation.statistics import mcnemar, summarise, wilson
 from stepdpo.report.make import compare_runs, report
 from stepdpo.runtime.atomic_io import write_json, write_jsonl, write_text
@@ -324,6 +325,51 @@ def test_kinds_of_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| run | event mistaken | other |\n| --- | --- | --- |\n| told | 33.3 (1/3) |  |\n" in text
     assert "33.3 (1/3)" in capsys.readouterr().out
+
+
+def test_accuracies_by_kinds_of_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column a run; a kind that one run has not met is empty there."""
+    easy, hard = (
+        {"n": 4, "accuracy": 0.75, "ci_low": 0.3, "ci_high": 0.95},
+        {"n": 2, "accuracy": 0, "ci_low": 0, "ci_high": 0.66},
+    )
+    runs = [
+        make(tmp_path, "one", "++", extra={"by": {"level": {"1": easy, "5": hard}}}),
+        make(tmp_path, "two", "+-", extra={"by": {"level": {"1": hard}, "steps": {"2": easy}}}),
+    ]
+    rows = report(runs, None, tmp_path / "out")
+    assert only([row for row in rows if row["run"] == "one"], grader="strict")["by"]["level"]["5"] == hard
+    assert all("by" not in row for row in rows if row["grader"] == "official")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Accuracy in percent by level, with its 95 % interval" in text
+    assert "| level | one | two |" in text
+    assert "| 1 | 75.0 (30.0-95.0) of 4 | 0.0 (0.0-66.0) of 2 |" in text
+    assert "| 5 | 0.0 (0.0-66.0) of 2 |  |" in text
+    assert "| steps | two |" in text
+    assert "75.0 (30.0-95.0) of 4" in capsys.readouterr().out
+
+
+def test_runs_under_several_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each problem twice: the shares of right answers are compared, by the bootstrap over problems."""
+    for name, right in (("base", ("+---", "+---")), ("new", ("++--", "+-+-"))):
+        place = make(tmp_path, name, right[0]) / "eval" / "gsm8k"
+        lines = []
+        for seed, marks in enumerate(right):
+            evaluate(tmp_path / f"{name}{seed}", marks)
+            (file,) = (tmp_path / f"{name}{seed}").rglob("attempts.jsonl")
+            lines += [json.dumps({**json.loads(line), "seed": seed}) for line in file.read_text().splitlines()]
+        (place / "attempts.jsonl").write_text("".join(line + "\n" for line in lines))
+        summary = json.loads((place / "summary.json").read_text())
+        (place / "summary.json").write_text(json.dumps({**summary, "seeds": {"0": 0.0, "1": 0.0}}))
+    row = only(report([tmp_path / "new"], None, tmp_path / "out"), run="new", grader="strict")
+    assert (row["n"], row["correct"], row["base_accuracy"], row["delta"], row["seeds"]) == (4, 2, 0.25, 0.25, 2)
+    assert (row["ci_low"], row["ci_high"]) == interval([1, 0.5, 0.5, 0])
+    assert row["p_value"] == p_value([0, 0.5, 0.5, 0])
+    assert "(2/4, 2 seeds)" in capsys.readouterr().out
+    one = next((tmp_path / "new").rglob("attempts.jsonl"))
+    one.write_text("".join(one.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"7 attempts, and summary.json counts 4"):
+        report([tmp_path / "new"], None, tmp_path / "out")
 
 
 def test_a_single_run_has_nothing_below_its_table(tmp_path: Path) -> None:
