@@ -9,11 +9,12 @@ from typing import Any
 
 from stepdpo.core.steps import join_steps, split_steps
 from stepdpo.core.types import Completion, Grade, Preference, Problem, Sampling
+from stepdpo.crew.groups import groups
 from stepdpo.data.templates import TextTemplate
 from stepdpo.evaluation.graders.strict import Strict
 from stepdpo.pairs.engine.context import Context
 from stepdpo.pairs.engine.requests import ProblemResult
-from stepdpo.pairs.engine.scheduler import Scheduler, groups
+from stepdpo.pairs.engine.scheduler import Scheduler
 from stepdpo.tinymath.checker import TinymathChecker
 from stepdpo.tinymath.problems import problems
 from stepdpo.tinymath.tokenizer import build
@@ -82,7 +83,7 @@ def run(
     """What comes of the problems, in the order in which they finish."""
     given = given or context()
     scheduler = Scheduler(sampler, given.sampling, grade, ask_judge)
-    return [finished for group in groups(asked, live) for finished in scheduler.run(group, method, given)]
+    return [finished for group in groups(asked, live, 1) for finished in scheduler.run(group, method, given)]
 
 
 def preferences(finished: Sequence[ProblemResult]) -> list[Preference]:
