@@ -33,7 +33,7 @@ def converse(session: Session, commands: Commands) -> int:
             break
         if (ended := _answered(session, commands, line, person)) != ExitCode.OK:
             code = ended
-        if code == 128 + signal.SIGINT:
+        if code == 128 + signal.SIGINT and not person:
             break
     if not lines and not person:
         raise UserError("no question came in: standard input is empty")

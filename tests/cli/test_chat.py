@@ -258,6 +258,7 @@ def test_a_person_at_a_terminal(tmp_path: Path) -> None:
             drawn += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
         until(b"stopped after ")
+        drawn = b""
         os.write(ours, b"/decode greedy max_tokens=5\n")
         until(b"fresh: greedy")
         drawn = b""
