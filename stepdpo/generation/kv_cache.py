@@ -45,6 +45,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._show()
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        # Released, and nothing written since: rows that end at their first token leave before that.
+        if not self.buffers:
+            return
         self.buffers = [buffer[indices] for buffer in self.buffers]
         self._show()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_transformers import PROMPTS, tiny
@@ -59,6 +60,21 @@ def test_the_same_responses_as_without_sharing(changes: dict[str, Any], budget: 
     )
     assert plain == sharing
     assert len({c.tokens for some in sharing for c in some}) > 5
+
+
+def test_rows_that_end_at_their_first_token() -> None:
+    """They leave the batch before anything but the shared prompts is in the cache."""
+    tokenizer = Fresh().tokenizer()
+    prompts = tokenizer(PROMPTS)["input_ids"]
+    params = Sampling(n=3, temperature=1.0, max_tokens=9)
+    ends = loop.StopConditions((), (9, *[1] * (len(prompts) - 1)))
+    uniforms = np.random.default_rng(0).random((3 * len(prompts), 9), dtype=np.float32)
+    plain, sharing = (
+        loop.generate(tiny(tokenizer, attn_implementation=name).double(), prompts, params, ends, uniforms)
+        for name in ("sdpa", register())
+    )
+    assert [row.tokens for row in plain] == [row.tokens for row in sharing]
+    assert [len(row.tokens) for row in sharing] == [9] * 3 + [1] * (3 * len(prompts) - 3)
 
 
 def test_layers_that_forget_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
