@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def normalise(verb: str, overrides: Sequence[str], known: Mapping[str, Sequence[
     `dataset=PATH` is `dataset=jsonl dataset.path=PATH`.
 
     `sampler.workers=ray` is `crew=ray`, as those who sample are the crew. `eval judge=rollouts` asks it as a scorer.
+
+    `eval task=lm_eval:a,b lm_eval.python=PYTHON` is one evaluation by lm-evaluation-harness, of its tasks a and b.
     """
     return [full for word in overrides for full in _in_full(verb, word, known)]
 
@@ -94,6 +97,11 @@ def _in_full(verb: str, word: str, known: Mapping[str, Sequence[str]]) -> list[s
         word, key = _of_rounds(word)
     if key in known and bare == "null":
         return [f"~{key}"]  # Hydra lets a group be deleted, but not be set to nothing
+    if verb == "eval" and key_of(word).partition(".")[0] == "lm_eval":
+        return [word.replace("lm_eval.", "task.", 1)]
+    if verb == "eval" and key == "task" and bare.startswith("lm_eval:"):
+        names = bare.removeprefix("lm_eval:")
+        return ["task=lm_eval", f"task.tasks=[{names}]", f"task.name='lm_eval-{re.sub(r'[^a-zA-Z0-9_]+', '-', names)}'"]
     if verb == "eval" and key == "task" and "," in bare:
         return [f"task={bare.partition(',')[0]}", f"tasks=[{bare}]"]
     if key in HOLD_WORDS and "=" in value and value == bare:

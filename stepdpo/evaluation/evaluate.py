@@ -24,6 +24,7 @@ from stepdpo.evaluation.attempts import row_of
 from stepdpo.evaluation.display import print_summary
 from stepdpo.evaluation.first_errors import name_first_errors, refuse_without_scorer
 from stepdpo.evaluation.identity import identity, option
+from stepdpo.evaluation.lm_eval import LmEval, measure
 from stepdpo.evaluation.seeds import check_seeds, under_seeds
 from stepdpo.evaluation.summary import Evaluated, summary_of
 from stepdpo.evaluation.worker import Asking, EvaluationContext, quiet
@@ -72,7 +73,12 @@ def refuse_unasked_scorer(spec: Any) -> None:
     decode, scorer = (getattr(spec, name, None) for name in ("decode", "scorer"))
     if decode is None or scorer is None:
         return
-    if is_labelled(task := getattr(spec, "task", None)):
+    task = getattr(spec, "task", None)
+    if isinstance(task, LmEval):
+        if option(decode) != "greedy" or not isinstance(scorer, NoScorer):
+            raise UserError(f"task={task.name}: the harness answers in its own way; leave decode= and scorer= out")
+        return
+    if is_labelled(task):
         refuse_without_scorer(task, decode, scorer)
         return
     name = option(decode)
@@ -94,6 +100,8 @@ def evaluate(spec: Evaluation, folder: Path, resume: bool = False) -> dict[str, 
     was answered.
     """
     refuse_unasked_scorer(spec)
+    if isinstance(spec.task, LmEval):
+        return measure(spec.task, spec.model, folder)
     if is_labelled(spec.task):
         if not isinstance(spec.crew, LocalExecutor):
             print("warning: crew: this process alone names first wrong steps", flush=True)

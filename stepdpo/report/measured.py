@@ -1,4 +1,4 @@
-"""Evaluations that are no graded answers, which have a table of their own: who names the first wrong step."""
+"""Evaluations that are no graded answers: who names the first wrong step, what lm-evaluation-harness tells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from stepdpo.core.errors import UserError
-from stepdpo.evaluation import first_error
+from stepdpo.evaluation import first_error, lm_eval_results
 from stepdpo.report.render import clean, escape, markdown_table, show, table
 from stepdpo.runtime.atomic_io import read_json
 from stepdpo.runtime.run_folder import SUMMARY
@@ -42,7 +42,27 @@ def _first_errors(summary: Row) -> list[dict[str, str]]:
     }]  # fmt: skip
 
 
+def _harness(summary: Row) -> list[dict[str, str]]:
+    return [
+        {
+            "task": str(row["task"]), "metric": str(row["metric"]), "filter": str(row["filter"]),
+            "n": _known(row["n"]), "shots": _known(row["shots"]),
+            "value": f"{row['value']:.4f}" + ("" if row["stderr"] is None else f" ± {row['stderr']:.4f}"),
+        }
+        for row in summary["results"]
+    ]  # fmt: skip
+
+
+def _known(value: object) -> str:
+    return "" if value is None else str(value)
+
+
 KINDS: Mapping[str, Kind] = {
+    lm_eval_results.KIND: Kind(
+        "lm-evaluation-harness",
+        _harness,
+        "As the harness tells them: value ± its standard error, by its own prompts, filters and metrics.",
+    ),
     first_error.KIND: Kind(
         "the first wrong step",
         _first_errors,
