@@ -12,7 +12,7 @@ define ship
 	cp $(1)/*.json $(1)/*.jinja $(1)/*.safetensors stepdpo/tinymath/$(2)/
 endef
 
-.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-browser test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses bench-crew
+.PHONY: bench-methods help install demo demo-quick demo-seeds demo-grid tinymath-short test test-engine test-long test-slow test-gpu test-browser test-all soak bench bench-quick bench-gpu bench-processes bench-search bench-stream format lint types docs wheel tinymath check clean bench-sampling bench-pairs-stream bench-judges bench-step-losses bench-values bench-losses bench-crew bench-decoding
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -91,6 +91,9 @@ bench-step-losses: install ## what losses on steps cost beside DPO (five minutes
 
 bench-losses: install ## every loss on the demo's samples beside its controls, three seeds; writes docs/losses.md (an hour and a half)
 	$(BIN)/python -m benchmarks.losses
+
+bench-decoding: install ## what decoders are worth and cost on tinymath, and a greedy evaluation beside `generate`; writes docs/decoding.md
+	$(BIN)/python -m benchmarks.decoding
 
 bench-values: install ## how well value heads tell right beginnings from wrong ones on tinymath (twenty minutes)
 	$(BIN)/python -m benchmarks.values

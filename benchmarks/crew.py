@@ -42,7 +42,7 @@ def cases(problems: int) -> dict[str, Case]:
     return {
         "pairs": Case(("pairs", f"limit={problems}", "n=8", "live=16", "max_tokens=200"), "finished.jsonl"),
         "vote": Case(
-            ("eval", f"task.count={problems}", "decode=vote", "live=16", "decode.max_tokens=200"),
+            ("eval", "model=tinymath", f"task.count={problems}", "decode=vote", "live=16", "decode.max_tokens=200"),
             "eval/tinymath-vote/attempts.partial.jsonl",
         ),
     }

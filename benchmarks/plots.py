@@ -17,8 +17,8 @@ def svg(curve: dict[str, Any]) -> str:
     points = curve["points"]
     xs = [point["x"] for point in points]
     everything = [value for point in points for value in point["s"].values()]
-    across = _Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
-    up = _Scale(_below(min(everything)), _above(max(everything)), HEIGHT - BOTTOM, TOP)
+    across = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    up = Scale(_below(min(everything)), _above(max(everything)), HEIGHT - BOTTOM, TOP)
     parts = [_axes(across, up, xs, curve["axis"])]
     for side in points[0]["s"]:
         places = [(across(point["x"]), up(point["s"][side])) for point in points]
@@ -28,7 +28,7 @@ def svg(curve: dict[str, Any]) -> str:
     return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *parts, "</svg>"]) + "\n"
 
 
-class _Scale:
+class Scale:
     """A logarithmic axis."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
@@ -47,7 +47,7 @@ def _above(value: float) -> float:
     return float(2.0 ** math.ceil(math.log2(value)))
 
 
-def _axes(across: _Scale, up: _Scale, xs: Sequence[float], title: str) -> str:
+def _axes(across: Scale, up: Scale, xs: Sequence[float], title: str) -> str:
     low, high = up.low / math.log(2), (up.low + up.span) / math.log(2)
     marks = [2.0**k for k in range(round(low), round(high) + 1)]
     parts = [

@@ -97,26 +97,32 @@ def _sides(model: Any, sharing: Any, tokenizer: Any, prompts: Sequence[str], par
 
     def loop(seed: int) -> Texts:
         torch.manual_seed(seed)
-        return [_generate(model, tokenizer, [prompt], params)[0] for prompt in prompts]
+        return [
+            generated(model, tokenizer, [prompt], params.n, params.temperature, params.max_tokens)[0]
+            for prompt in prompts
+        ]
 
     def batch(seed: int) -> Texts:
         torch.manual_seed(seed)
-        return _generate(model, tokenizer, prompts, params)
+        return generated(model, tokenizer, prompts, params.n, params.temperature, params.max_tokens)
 
     return [Side("loop", loop), Side("batch", batch), Side("ours", sample)]
 
 
 @torch.inference_mode()
-def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampling) -> Texts:
-    """As transformers' documentation shows it."""
+def generated(model: Any, tokenizer: Any, prompts: Sequence[str], n: int, temperature: float, tokens: int) -> Texts:
+    """As transformers' documentation shows it; temperature 0 is greedy decoding."""
+    how: dict[str, Any] = {"do_sample": False}
+    if temperature:
+        how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     ends = list(eos_ids(model, tokenizer))
     read = tokenizer(
         list(prompts), return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False,
         return_token_type_ids=False,
     )  # fmt: skip
     out = model.generate(
-        **read, do_sample=True, temperature=params.temperature, top_k=0, top_p=1.0, num_return_sequences=params.n,
-        max_new_tokens=params.max_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
+        **read, **how, num_return_sequences=n, max_new_tokens=tokens,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=ends,
     )  # fmt: skip
     new = out[:, read["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -124,7 +130,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], params: Sampli
     ended = torch.isin(new, torch.tensor(ends))
     lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1])
     rows = list(zip(texts, lengths.tolist(), strict=True))
-    return [rows[at : at + params.n] for at in range(0, len(rows), params.n)]
+    return [rows[at : at + n] for at in range(0, len(rows), n)]
 
 
 def _table(sides: Sequence[Side], samples: int) -> None:

@@ -135,9 +135,9 @@ def stepdpo(*words: str) -> None:
     print(f"# {' '.join(words)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def sampled(mini: Miniature, count: int) -> list[Solution]:
+def sampled(mini: Miniature, count: int, split: str = "test") -> list[Solution]:
     spec, check = Pretrained(path=mini.path), TinymathChecker().first_error
-    known = list(problems("test", count, kind=mini.stories))
+    known = list(problems(split, count, kind=mini.stories))
     template, _ = resolve(NativeTemplate(), spec.source, spec.tokenizer())
     with TransformersSampler(progress=False).open(spec) as sampler:
         prompts = [template.render(p.question, (), spec.tokenizer()).text for p in known]

@@ -35,7 +35,7 @@ def _first_errors(summary: Row) -> list[dict[str, str]]:
     subsets = {f"F1 {name}": _percent(one["f1"]) for name, one in summary["subsets"].items() if name}
     threshold = summary["threshold"]
     return [{
-        "scorer": _scorer(summary["scorer"]), "n": str(summary["n"]), **shares,
+        "scorer": scorer_name(summary["scorer"]), "n": str(summary["n"]), **shares,
         "AUC": "" if summary["auc"] is None else f"{summary['auc']:.3f}",
         **(subsets if len(subsets) > 1 else {}),
         "threshold": f"{threshold['value']:.4g} ({threshold['from']})",
@@ -121,9 +121,10 @@ def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     return {name: [row.get(name, "") for row in rows] for name in names}
 
 
-def _scorer(named: Row) -> str:
-    judge = named.get("judge")
-    return f"{named['name']} ({judge['name']})" if isinstance(judge, dict) else str(named["name"])
+def scorer_name(scorer: Row) -> str:
+    """A scorer as people read it: with its judge, where it asks one."""
+    judge = scorer.get("judge")
+    return f"{scorer.get('name')} ({judge.get('name')})" if isinstance(judge, dict) else str(scorer.get("name"))
 
 
 def _percent(share: float) -> str:

@@ -18,7 +18,7 @@ from stepdpo.core.errors import UserError, nearest
 from stepdpo.core.types import Attempt
 from stepdpo.evaluation.attempts import attempt_of
 from stepdpo.evaluation.statistics import GRADERS, Paired, paired, summarise, verdicts
-from stepdpo.report.measured import is_measured
+from stepdpo.report.measured import is_measured, scorer_name
 from stepdpo.runtime.atomic_io import read_json, read_jsonl
 from stepdpo.runtime.run_folder import ATTEMPTS, SUMMARY, UNFINISHED
 
@@ -192,7 +192,7 @@ def _evaluation(folder: Path) -> EvaluationResult:
         raise UserError(f"{path}: {len(attempts)} attempts, and {SUMMARY} counts {summary.get('n')}: evaluate again")
     task = str(summary.get("task") or folder.name)
     scorer = summary.get("scorer")
-    by = f" by {scorer.get('name')}" if isinstance(scorer, dict) else ""
+    by = f" by {scorer_name(scorer)}" if isinstance(scorer, dict) else ""
     return EvaluationResult(folder, task, str(summary.get("decode") or "") + by, summary, attempts)
 
 

@@ -473,3 +473,11 @@ def test_what_was_inspected_stands_below(tmp_path: Path, capsys: pytest.CaptureF
     (folder / "summary.json").write_text("[]")
     with pytest.raises(UserError, match="not what `stepdpo inspect` writes"):
         report([run], None, tmp_path / "out")
+
+
+def test_evaluations_by_two_judges_are_two(tmp_path: Path) -> None:
+    for judge in ("exact", "rollouts"):
+        scorer = {"scorer": {"name": "judge", "judge": {"name": judge}}}
+        evaluate(tmp_path / "run", "+-", decode=f"vote-{judge}", extra={"decode": "vote", **scorer})
+    rows = report([tmp_path / "run"], None, tmp_path / "out")
+    assert {row["decode"] for row in rows} == {"vote by judge (exact)", "vote by judge (rollouts)"}
