@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stepdpo.cli.evaluations import evaluation_folder, run_evaluation
 from stepdpo.cli.job_config import FollowUp, evaluation_config
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import started_with
+from stepdpo.cli.overrides import composed
 from stepdpo.cli.reports import report_on
+from stepdpo.core.config import TARGET, build
 from stepdpo.core.config_file import load_config, with_current_targets, with_later_settings
 from stepdpo.core.errors import UserError
 from stepdpo.core.package_data import PREFIX, packaged
@@ -53,6 +56,7 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     """
     if not config.model.get("path"):
         return None
+    config = as_base_can(config)
     name = f"base-{_model_name(str(config.model.path))}-{choices.get('template', 'native')}"
     folder = run_path(runs, re.sub(r"[^\w=,+.@-]+", "-", name))
     place = evaluation_folder(folder, config, choices)
@@ -67,6 +71,28 @@ def evaluate_base(config: DictConfig, choices: Mapping[str, str], runs: Path, ta
     _raise_unless_ok(result, place, f"evaluating the base on {task}")
     write_json(known, stamp)
     return folder
+
+
+def as_base_can(config: DictConfig) -> DictConfig:
+    """An evaluation of a base, which may lack what the scorer looks at: a head that the training has made.
+
+    It is then evaluated greedily, which is said.
+    """
+    scorer = config.get("scorer")
+    if not scorer or str(scorer.get(TARGET)).endswith(".NoScorer"):
+        return config
+    try:
+        build(scorer).must_fit(build(config.model))
+    except UserError as error:
+        print(f"base: {error}; so it is evaluated by decode=greedy, without a scorer", flush=True)
+    else:
+        return config
+    plain, config = composed("eval", []), deepcopy(config)
+    with open_dict(config):
+        if "max_tokens" in config.decode:
+            plain.decode.max_tokens = config.decode.max_tokens
+        config.decode, config.scorer, config.seeds = plain.decode, plain.scorer, plain.seeds
+    return config
 
 
 def name_base(place: Path, base: Path | None, folder: Path) -> None:

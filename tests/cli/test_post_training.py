@@ -9,6 +9,7 @@ import pytest
 
 from stepdpo.cli import post_training
 from stepdpo.cli.job_config import FollowUp
+from stepdpo.cli.overrides import composed
 from stepdpo.runtime.atomic_io import write_json
 
 NOTHING = FollowUp()
@@ -50,3 +51,20 @@ def test_a_finished_run_is_evaluated_once(folder: Path, followed: list[tuple[Any
     assert len(followed) == 1
     post_training.follow_up(folder, MATH, Path("runs"), already_finished=True)
     assert len(followed) == 2
+
+
+def test_a_base_without_a_head_is_evaluated_greedily(capsys: pytest.CaptureFixture[str]) -> None:
+    """A search by the head that a training makes: its base, the shipped miniature, has none."""
+    words = ["task=tinymath", "scorer=value_head", "decode.max_tokens=150", "task.count=7", "seeds=3"]
+    config = post_training.as_base_can(composed("eval", ["decode=step_beam", *words]))
+    assert config == composed("eval", ["task=tinymath", "decode.max_tokens=150", "task.count=7"])
+    said = capsys.readouterr().out
+    assert "has no value head" in said
+    assert "so it is evaluated by decode=greedy, without a scorer" in said
+
+
+@pytest.mark.parametrize("words", [["decode=step_beam", "scorer=logprob"], ["decode=vote"], []])
+def test_a_base_is_evaluated_as_its_model_where_it_can_be(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    config = composed("eval", words)
+    assert post_training.as_base_can(config) == config
+    assert not capsys.readouterr().out
