@@ -23,7 +23,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         )
     if seeds := summary.get("seeds"):
         shares = ", ".join(f"{100 * accuracy:.1f}" for accuracy in seeds.values())
-        print(f"by seed {', '.join(seeds)}: {shares} % (strict); intervals by a bootstrap over problems", flush=True)
+        print(f"by seed {', '.join(seeds)}: {shares} % (strict)", flush=True)
     for name, values in summary.get("at_k", {}).items():
         print(
             f"{name}: " + ", ".join(f"{100 * value['value']:.1f} % at {k}" for k, value in values.items()), flush=True
