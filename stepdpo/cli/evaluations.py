@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from stepdpo.cli.job_config import LaunchSettings, with_model, with_task
 from stepdpo.cli.job_result import JobResult
 from stepdpo.cli.jobs import run_in
+from stepdpo.core.config import TARGET
 from stepdpo.core.config_file import load_config
 from stepdpo.core.errors import UserError, nearest
 from stepdpo.runtime.run_folder import CONFIG, SUMMARY
@@ -51,10 +52,17 @@ def _run(
 
 
 def evaluation_folder(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> Path:
-    """Where a run keeps an evaluation."""
-    decode, scorer = choices.get("decode", "greedy"), choices.get("scorer", "none")
+    """Where a run keeps an evaluation: those by different decoders side by side."""
+    decode, scorer = _option(config, choices, "decode", "greedy"), _option(config, choices, "scorer", "none")
     parts = [str(config.task.name), *([decode] if decode != "greedy" else []), *([scorer] if scorer != "none" else [])]
     return folder / "eval" / "-".join(parts)
+
+
+def _option(config: DictConfig, choices: Mapping[str, str], group: str, usual: str) -> str:
+    """The option of a group; the choices of a training know no decoders, whose modules are named as their options."""
+    part = config.get(group)
+    target = str(part[TARGET]) if part is not None and TARGET in part else usual
+    return choices.get(group) or target.split(".")[-2 if "." in target else -1]
 
 
 def _has_own_model(folder: Path, settings: LaunchSettings, given: Sequence[str]) -> bool:

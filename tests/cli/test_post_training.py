@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stepdpo.cli import post_training
+from stepdpo.cli.evaluations import evaluation_folder
 from stepdpo.cli.job_config import FollowUp
 from stepdpo.cli.overrides import composed
 from stepdpo.runtime.atomic_io import write_json
@@ -68,3 +69,12 @@ def test_a_base_is_evaluated_as_its_model_where_it_can_be(words: list[str], caps
     config = composed("eval", words)
     assert post_training.as_base_can(config) == config
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("decode", ["best_of_n", "dvts", "greedy", "mcts", "sample", "step_beam", "vote"])
+@pytest.mark.parametrize("scorer", ["implicit", "judge", "logprob", "none", "prm", "value_head"])
+def test_an_evaluation_after_a_training_lies_where_one_of_its_own_would(decode: str, scorer: str) -> None:
+    """The choices of a training name no decoder; another one must not replace what greedy decoding came to."""
+    config = composed("eval", [f"decode={decode}", f"scorer={scorer}"])
+    own = evaluation_folder(Path("r"), config, {"decode": decode, "scorer": scorer})
+    assert evaluation_folder(Path("r"), config, {"algo": "dpo"}) == own
