@@ -1,7 +1,7 @@
 """What decoders are worth and cost on tinymath, and what a greedy evaluation takes; `make bench-decoding`.
 
     python -m benchmarks.decoding               everything, benchmarks/decoding.json, docs/decoding.md and its picture
-    python -m benchmarks.decoding --quick       the same in two minutes, with figures that say nothing; writes no page
+    python -m benchmarks.decoding --quick       the same in five minutes, with figures that say nothing; writes no page
     python -m benchmarks.decoding --only speed  one part of it again
 
 Models are trained by the script, their settings chosen on held-out problems; a run that has finished is not made again.
