@@ -70,6 +70,7 @@ def test_the_page_says_what_was_measured() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_everything_on_a_few_problems(tmp_path: Path) -> None:
     """Twice: the second time all runs are there already."""
     command = [sys.executable, "-m", "benchmarks.decoding", "--quick", "--runs", str(tmp_path)]

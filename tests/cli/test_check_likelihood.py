@@ -82,6 +82,7 @@ def test_rows_that_cannot_be_written_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_foreign_texts_are_not_the_models_own(preferences: Path) -> None:
     """The miniature writes steps in its own words; the same pairs with their letters turned round are foreign."""
     from stepdpo.data.dataset import Dataset

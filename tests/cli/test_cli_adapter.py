@@ -21,6 +21,7 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_targets_that_fit_nothing_are_the_user_s_to_mend(words: list[str], tmp_path: Path) -> None:
     done = stepdpo(*words, "adapter.targets=[q_prj]", cwd=tmp_path)
     assert done.code == 2, done.said

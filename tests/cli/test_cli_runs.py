@@ -200,6 +200,7 @@ class Trips:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_error_in_the_midst_keeps_what_was_begun(words: list[str], tmp_path: Path) -> None:
     """Checkpoints, configuration and log; damaged tokens are noticed when it goes on, and made again."""
     (tmp_path / "conf" / "algo").mkdir(parents=True)

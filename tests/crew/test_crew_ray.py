@@ -11,7 +11,7 @@ import pytest
 from support.commands import environment
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 PROGRAM = """
 import json, sys
 from pathlib import Path

@@ -45,7 +45,7 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("place", "size", "said"),
     [
-        ("save_every=2", "96k", "the checkpoint of update 2: no space left"),
+        pytest.param("save_every=2", "96k", "the checkpoint of update 2: no space left", marks=pytest.mark.exhaustive),
         pytest.param("save_every=0", "96k", "the finished model", marks=pytest.mark.exhaustive),
         pytest.param("save_every=0", "8k", "no space", marks=pytest.mark.exhaustive),
     ],
