@@ -70,6 +70,7 @@ def test_what_was_stopped_can_go_on(stopped: tuple[Done, Path], tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_warning_is_said_once_and_a_healthy_run_has_none(words: list[str], tmp_path: Path) -> None:
     warned = stepdpo(*words, *BROKEN, "run=warned", cwd=tmp_path)
     assert warned.code == 0, warned.said

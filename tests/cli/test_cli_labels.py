@@ -48,15 +48,8 @@ STEPWISE_ROWS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "rows",
-    [
-        None,
-        pytest.param(KTO_ROWS, marks=pytest.mark.exhaustive),
-        pytest.param(STEPWISE_ROWS, marks=pytest.mark.exhaustive),
-    ],
-    ids=["trees", "kto", "stepwise"],
-)
+@pytest.mark.parametrize("rows", [None, KTO_ROWS, STEPWISE_ROWS], ids=["trees", "kto", "stepwise"])
+@pytest.mark.exhaustive
 def test_a_model_is_trained_on_the_right_responses_and_on_wrong_ones_if_asked(trees: Path, rows: Any) -> None:
     if rows:
         (trees / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -19,6 +19,7 @@ def words(preferences: Path, tiny_model: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_every_combination(words: list[str], tmp_path: Path) -> None:
     done = stepdpo("train", "-m", "algo=dpo,tdpo", "level=step,instance", *words, cwd=tmp_path)
     assert done.code == 0, done.said

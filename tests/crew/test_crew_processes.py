@@ -115,6 +115,7 @@ def test_whatever_stops_this_process_stops_a_worker_in_the_midst_of_its_work(tmp
     with TWO.open(DoingSpec(closed=closed)) as crew:
         results = crew.finish(groups("", "wait", "", "wait", folder=tmp_path))
         next(results)
+        next(results)  # of the other worker: both have a group now
         until(lambda: len(list(tmp_path.glob("waits *"))) == 2)
     assert not below(os.getpid())
     assert len(closed.read_text().splitlines()) == 2  # told to close, not killed

@@ -59,7 +59,8 @@ def _ray(crew: str) -> None:
         pytest.importorskip("ray")
 
 
-@pytest.mark.parametrize("crew", ["processes", pytest.param("ray", marks=pytest.mark.exhaustive)])
+@CREWS
+@pytest.mark.exhaustive
 def test_two_workers_make_the_pairs_of_one_process(crew: str, alone: list[str], tmp_path: Path) -> None:
     words = ("sampler.workers=ray",) if crew == "ray" else (f"crew={crew}",)
     done = stepdpo("pairs", *SMALL, *words, *TWO, cwd=tmp_path)

@@ -20,7 +20,10 @@ MODES = ("cache", "online", "adapter_off")
 EARLIER = ("model", "checkpoints/step-000004")
 
 
-@pytest.fixture(scope="module", params=["lora", "qlora"])
+QLORA = pytest.param("qlora", marks=[pytest.mark.slow, pytest.mark.exhaustive])
+
+
+@pytest.fixture(scope="module", params=["lora", QLORA])
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pairs_words: list[str], blocks_model: Path
 ) -> Runs:

@@ -118,6 +118,7 @@ def survives(place: Place, kills: int, preferences: Path, model: Path, root: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_kill(preferences: Path, tiny_model: Path, tmp_path: Path) -> None:
     survives(LOCAL, 1, preferences, tiny_model, tmp_path)
 

@@ -100,9 +100,8 @@ def test_two_nodes_do_what_one_process_does(words: list[str], ssh: dict[str, str
     assert not workers_of(two)
 
 
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.exhaustive
 def test_a_signal_stops_both_and_resuming_goes_on(
     words: list[str], ssh: dict[str, str], tmp_path: Path, signum: int, code: int
 ) -> None:
