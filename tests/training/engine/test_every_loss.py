@@ -88,7 +88,8 @@ def test_two_processes_follow_one(sharded: Runs, name: str, stage: int) -> None:
     answer = sharded.outcome(f"{name}-{stage}")
     assert answer["code"] == 0, answer["message"]
     one, two = metrics(sharded.root / name), metrics(sharded.root / f"{name}-{stage}")
-    assert len(one) == len(two) == 3
+    assert len(one) == len(two)
+    assert sum("loss" in line for line in one) == 3  # where a chosen side fell far, the guard has a line too
     for ours, theirs in zip(one, two, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
