@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -53,21 +54,23 @@ def _hydra_verb(verb: str, ctx: typer.Context) -> None:
     if _taught(verb, ctx.args):
         return
     from stepdpo.cli.launch import launch
-    from stepdpo.core.errors import UserError
 
-    try:
+    with _told():
         code = launch(verb, ctx.args)
-    except UserError as error:
-        _fail(error)
     raise SystemExit(code)
 
 
-def _fail(error: Exception, code: ExitCode = ExitCode.USER_ERROR) -> None:
-    from stepdpo.core.errors import printable
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a user can mend, and what failed elsewhere: a line without secrets and the exit code, not a traceback."""
+    from stepdpo.core.errors import Outage, UserError, printable
     from stepdpo.runtime.secrets import redact_text
 
-    print(f"error: {printable(redact_text(str(error)))}", file=sys.stderr)
-    raise SystemExit(code)
+    try:
+        yield
+    except (UserError, Outage) as error:
+        print(f"error: {printable(redact_text(str(error)))}", file=sys.stderr)
+        raise SystemExit(ExitCode.USER_ERROR if isinstance(error, UserError) else ExitCode.FAILED) from error
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
@@ -101,12 +104,9 @@ def report(
 ) -> None:
     """Accuracies with intervals and paired tests, as a table and a picture, printed and written into a folder."""
     from stepdpo.cli.reports import report_runs
-    from stepdpo.core.errors import UserError
 
-    try:
+    with _told():
         report_runs(runs, base, control, root, focus=focus, out=out)
-    except UserError as error:
-        _fail(error)
 
 
 @app.command()
@@ -116,13 +116,10 @@ def grade(
     out: Annotated[Path | None, typer.Option(help="Write one verdict a row here.")] = None,
 ) -> None:
     """Grade any system's answers, one verdict a row, and print the totals."""
-    from stepdpo.core.errors import UserError
     from stepdpo.evaluation.grade_file import grade_file
 
-    try:
+    with _told():
         grade_file(file, grader, out)
-    except UserError as error:
-        _fail(error)
 
 
 @app.command()
@@ -144,15 +141,12 @@ def check(
 ) -> None:
     """Look at preference data as training would, without training."""
     from stepdpo.cli.check_names import Layout, check_named
-    from stepdpo.core.errors import UserError
 
-    try:
+    with _told():
         check_named(
             data, level=level, tasks=task or [], max_bad=max_bad, model=model, template=template, model_pairs=pairs,
             out_json=json, layout=Layout(format, split, tuple(columns or ())), folders=config_dir or (),
         )  # fmt: skip
-    except UserError as error:
-        _fail(error)
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
@@ -161,12 +155,9 @@ def inspect(ctx: typer.Context) -> None:
     if _taught("inspect", ctx.args, needs_words=True):
         return
     from stepdpo.cli.inspect_names import inspect_named
-    from stepdpo.core.errors import UserError
 
-    try:
+    with _told():
         inspect_named(ctx.args)
-    except UserError as error:
-        _fail(error)
 
 
 @app.command(context_settings=HYDRA_VERB, add_help_option=False)
@@ -175,14 +166,9 @@ def chat(ctx: typer.Context) -> None:
     if _taught("chat", ctx.args, needs_words=True):
         return
     from stepdpo.cli.chat_names import chat_named
-    from stepdpo.core.errors import Outage, UserError
 
-    try:
+    with _told():
         code = chat_named(ctx.args)
-    except UserError as error:
-        _fail(error)
-    except Outage as error:
-        _fail(error, ExitCode.FAILED)
     raise SystemExit(code)
 
 
@@ -209,22 +195,17 @@ def export(
     A folder that transformers, vLLM, SGLang or (merge=false) peft opens, with chat template and model card.
     """
     from stepdpo.cli.export_words import settings
-    from stepdpo.core.errors import Outage, UserError
 
     given = {
         "out": out, "dtype": dtype, "merge": merge, "shard": shard, "force": force, "license": license, "base": base,
         "push": push, "private": private,
     }  # fmt: skip
-    try:
+    with _told():
         wanted = settings(words or (), given)
         from stepdpo.cli.export import export
         from stepdpo.cli.reports import find_run
 
         export(find_run(run, root), wanted, gguf)
-    except UserError as error:
-        _fail(error)
-    except Outage as error:
-        _fail(error, ExitCode.FAILED)
 
 
 @app.command(name="export-data")
@@ -242,12 +223,9 @@ def export_data(
 ) -> None:
     """Write data for other programs:  stepdpo export-data runs/mine --format trl --output pairs.jsonl"""
     from stepdpo.cli.export_data import export_data
-    from stepdpo.core.errors import UserError
 
-    try:
+    with _told():
         export_data(source, format, output, threshold, level)
-    except UserError as error:
-        _fail(error)
 
 
 def main() -> None:
